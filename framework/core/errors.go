@@ -1,0 +1,33 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+)
+
+// ErrFrameworkRemoved means that the master no longer knows the framework id
+// and will not accept it again ("Framework has been removed").
+var ErrFrameworkRemoved = errors.New("the master has removed this framework")
+
+// NotFoundError means that a named thing does not exist. Error returns
+// Marathon's message for it (contract 0.4).
+type NotFoundError struct{ Message string }
+
+func (e *NotFoundError) Error() string { return e.Message }
+
+// ConflictError means that a thing exists already.
+type ConflictError struct{ Message string }
+
+func (e *ConflictError) Error() string { return e.Message }
+
+// LockedError means that running deployments affect the same apps.
+type LockedError struct {
+	App         app.ID
+	Deployments []string
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("app %s is locked by deployments %v", e.App, e.Deployments)
+}

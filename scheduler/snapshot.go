@@ -1,0 +1,268 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// Snapshot is everything that a decision may depend on. Decide reads no clock
+// and no other state: the same Snapshot always gives the same Plan, whatever
+// the order of its slices.
+type Snapshot struct {
+	// Now is the time of the decision; all deadlines compare against it.
+	Now time.Time
+	// Seed breaks ties between agents that are otherwise equal.
+	Seed uint64
+	// Policy holds the cluster-wide settings.
+	Policy Policy
+
+	Offers  []Offer
+	Pending []Instance // instances that want to be launched
+	Placed  []Placed   // instances that have an agent, running or about to
+	Claims  []Claim
+	Volumes []VolumeFact
+	Agents  []AgentFact
+	Roles   []RoleState // offer flow per role, for suppress and revive
+}
+
+// Policy holds the cluster-wide settings of placement.
+type Policy struct {
+	// Refuse is how long a declined offer is refused when nothing waits that
+	// it could ever serve. RefuseWaiting is the same when something waits.
+	Refuse, RefuseWaiting time.Duration
+	// Wait bounds the delay per preference step for instances that set none.
+	Wait Wait
+	// Pack prefers fuller agents over emptier ones when all else is equal.
+	Pack bool
+	// LocalRegion is the master's region: offers from another region need an
+	// @region or @zone constraint (Marathon's rule). Empty: no such rule.
+	LocalRegion string
+	// MaintenanceMargin is how long before an agent's unavailability starts
+	// its offers are no longer used. Negative: maintenance is ignored.
+	MaintenanceMargin time.Duration
+	// MaxInstancesPerOffer bounds launches per agent and round; 0 is no bound.
+	MaxInstancesPerOffer int
+	// RestrictGPUAgents keeps instances without GPUs off agents that have
+	// them (Marathon's --gpu_scheduling_behavior=restricted).
+	RestrictGPUAgents bool
+	// NoSuppress keeps offers coming when nothing waits.
+	NoSuppress bool
+}
+
+// Wait says how long an instance waits for a better agent, measured from
+// Instance.Since, before the next worse step is acceptable (delay scheduling,
+// Zaharia et al., EuroSys 2010). Zero means not to wait at that step.
+type Wait struct {
+	Attached     time.Duration // for an agent where all its volumes are attached
+	LastAttached time.Duration // for the agent where they were last
+	Replica      time.Duration // for an agent with a replica of the data
+	Zone         time.Duration // for an agent in the volume's zone
+}
+
+// RoleState is the offer flow of one role that the framework subscribed with.
+type RoleState struct {
+	Role       string
+	Suppressed bool
+}
+
+// Offer is one Mesos offer. Its zero-valued optional fields mean "absent".
+type Offer struct {
+	ID        string
+	AgentID   string
+	Hostname  string
+	Region    string
+	Zone      string
+	Resources []resource.Resource
+	// Attributes holds the agent's attributes, rendered as Marathon compares
+	// them (text as is; scalars with at most three decimals; sorted ranges and
+	// sets in brackets and braces).
+	Attributes map[string]string
+	// UnavailableFrom is the start of announced maintenance, zero if none;
+	// UnavailableFor is its length, zero meaning without end.
+	UnavailableFrom time.Time
+	UnavailableFor  time.Duration
+}
+
+// Instance is one instance of an app that wants to run. It is self-contained:
+// everything the decision needs is in it.
+type Instance struct {
+	// ID is stable for the instance's life; claims and reservations name it.
+	ID  string
+	App string
+	// Role is the role whose resources are used; AcceptUnreserved and
+	// AcceptReserved restrict to resources reserved for "*" or for Role.
+	Role             string
+	AcceptUnreserved bool
+	AcceptReserved   bool
+
+	CPUs, Mem, Disk, GPUs resource.Milli
+	Ports                 []Port
+	Constraints           []Constraint
+	Volumes               []VolumeRequest
+	Persistent            []PersistentRequest
+
+	// Since is when the instance began to wait; NotBefore is when its back-off
+	// ends.
+	Since     time.Time
+	NotBefore time.Time
+	// Wait overrides Policy.Wait when not nil.
+	Wait *Wait
+	// GPUUnrestricted lifts Policy.RestrictGPUAgents for this instance.
+	GPUUnrestricted bool
+	// Labels are put on reservations that are made for this instance.
+	Labels []resource.Label
+	// Reservation is what the instance has reserved and created, nil if none.
+	Reservation *ReservationState
+}
+
+// Port is a host port that an instance needs: a fixed number, or 0 for any.
+type Port struct {
+	Number uint32
+}
+
+// Operator is a placement constraint's operator, with Marathon's names.
+type Operator string
+
+// Marathon's constraint operators.
+const (
+	Unique  Operator = "UNIQUE"
+	Cluster Operator = "CLUSTER"
+	GroupBy Operator = "GROUP_BY"
+	Like    Operator = "LIKE"
+	Unlike  Operator = "UNLIKE"
+	MaxPer  Operator = "MAX_PER"
+	Is      Operator = "IS"
+)
+
+// Constraint restricts agents by a field: "hostname" or "@hostname",
+// "@region", "@zone", or the name of an agent attribute.
+type Constraint struct {
+	Field    string
+	Operator Operator
+	Value    string
+}
+
+// AccessMode says who may use a volume at the same time.
+type AccessMode uint8
+
+// The access modes. OneAgent is ReadWriteOnce: several tasks, but only on one
+// agent, and only if each of them says so. OneTask is ReadWriteOncePod.
+const (
+	OneTask AccessMode = iota
+	OneAgent
+	ManyReaders
+	ManyWriters
+)
+
+// VolumeKey identifies an external volume in the cluster.
+type VolumeKey struct {
+	Driver, Name string
+}
+
+// VolumeRequest is an external volume that an instance mounts.
+type VolumeRequest struct {
+	Key    VolumeKey
+	Access AccessMode
+	// ReadOnly is set where the instance only reads.
+	ReadOnly bool
+	// BackendExclusive says that the backend itself refuses a second
+	// attachment, so a claim may be replaced before the old one is seen gone.
+	BackendExclusive bool
+}
+
+// PersistentRequest is a Mesos persistent volume that an instance needs.
+type PersistentRequest struct {
+	// PersistenceID is chosen by the caller before the first attempt.
+	PersistenceID string
+	ContainerPath string
+	Source        resource.SourceType
+	Size, MaxSize resource.Milli // MiB in thousandths; MaxSize 0 is no bound
+	Profile       string
+	Constraints   []Constraint // field "path", LIKE or UNLIKE
+	Shared        bool
+}
+
+// ReservationState is an instance's own reservation on an agent.
+type ReservationState struct {
+	AgentID        string
+	PersistenceIDs []string
+	// Deadline is when a reservation that never appeared in an offer is given
+	// up; zero once it has been seen.
+	Deadline time.Time
+}
+
+// Placed is an instance that has an agent. Constraints and spread count them.
+type Placed struct {
+	ID       string
+	App      string
+	AgentID  string
+	Hostname string
+	Region   string
+	Zone     string
+	// Attributes are those of the agent at launch.
+	Attributes map[string]string
+	// Counts says whether constraints see it (Marathon counts only instances
+	// of the current configuration).
+	Counts bool
+}
+
+// ClaimState is the state of a claim on an exclusive volume.
+type ClaimState uint8
+
+// The states of a claim. Held: a task may be using the volume. Releasing: its
+// tasks are terminal but nobody has confirmed that the volume is unmounted.
+// Lost: the agent is unreachable. Fenced: a fence that can be trusted expires
+// at Claim.FenceAt.
+const (
+	Held ClaimState = iota
+	Releasing
+	Lost
+	Fenced
+)
+
+// Claim binds an exclusive volume to one agent. While it lives the volume may
+// be used on that agent only.
+type Claim struct {
+	Key       VolumeKey
+	AgentID   string
+	Hostname  string
+	Access    AccessMode
+	Instances []string // ids of the instances that hold it, live ones only
+	Epoch     uint64
+	State     ClaimState
+	FenceAt   time.Time
+}
+
+// VolumeFact is what is known of an external volume beyond its claim.
+type VolumeFact struct {
+	Key VolumeKey
+	// AttachedTo names the agents on which a bridge reports it mounted.
+	AttachedTo []string
+	// LastAgent and LastHostname are where it was last used.
+	LastAgent    string
+	LastHostname string
+	Replicas     []string // agent ids or host names with a copy of the data
+	Zone         string
+	Local        bool // scope "local": bound to LastAgent
+}
+
+// AgentFact is what a bridge, or the master, tells about an agent.
+type AgentFact struct {
+	AgentID string
+	// Known is false when no bridge answered: then Drivers says nothing.
+	Known   bool
+	Drivers []DriverFact
+	Zone    string
+	// Draining agents take no new instances.
+	Draining bool
+}
+
+// DriverFact is the state of one volume driver on an agent.
+type DriverFact struct {
+	Name    string
+	Healthy bool
+	// AttachLimit is how many volumes the agent can attach; 0 is no limit.
+	AttachLimit int
+	Attached    int
+}
