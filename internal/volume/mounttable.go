@@ -1,0 +1,71 @@
+package volume
+
+import (
+	"context"
+	"path/filepath"
+)
+
+// MountTables reads what the kernel knows about mounts. Implementations are
+// safe for concurrent use and never hang longer than ctx, dead network and FUSE
+// file systems included.
+type MountTables interface {
+	// Own reads the mount table of the calling process.
+	Own(ctx context.Context) (MountTable, error)
+	// OfProcess reads the mount table of another process's mount namespace.
+	// An error that wraps fs.ErrNotExist or fs.ErrPermission: it is gone, or
+	// may not be looked at.
+	OfProcess(ctx context.Context, pid int) (MountTable, error)
+	// Stat tells what the calling process sees at an absolute path, following
+	// symbolic links. An error wraps fs.ErrNotExist if there is nothing; a dead
+	// FUSE mount gives its errno (ENOTCONN); a hung one gives ctx's error.
+	Stat(ctx context.Context, path string) (PathFacts, error)
+}
+
+// PathFacts is what stat(2) tells of a path.
+type PathFacts struct {
+	// Resolved is the path with symbolic links resolved, as it appears in a
+	// mount table.
+	Resolved string
+	IsDir    bool
+	// Device is st_dev.
+	Device uint64
+	// Inode is st_ino.
+	Inode uint64
+}
+
+// MountTable is a snapshot of one mount namespace.
+type MountTable struct {
+	// Namespace identifies it within this boot: the link text of
+	// /proc/<pid>/ns/mnt, such as "mnt:[4026531841]".
+	Namespace string
+	// Mounts in the kernel's order: of several at one path the last is on top.
+	Mounts []MountPoint
+}
+
+// MountPoint is one line of a mount table (proc(5), /proc/pid/mountinfo).
+type MountPoint struct {
+	ID, Parent int
+	// Path is absolute, unescaped.
+	Path string
+	// Root is the directory of the file system that is mounted here.
+	Root   string
+	FSType string
+	Source string
+	// Major and Minor of st_dev of files on it.
+	Major, Minor int
+	// Propagation holds the optional fields, such as "shared:1" or "master:2".
+	Propagation string
+}
+
+// At returns the mount on top at exactly this path, and how many are stacked
+// there (0 if it is no mount point). The path is cleaned, not resolved.
+func (t MountTable) At(path string) (top MountPoint, stacked int) {
+	path = filepath.Clean(path)
+	for _, m := range t.Mounts {
+		if m.Path == path {
+			top = m
+			stacked++
+		}
+	}
+	return top, stacked
+}
