@@ -6,30 +6,38 @@
 package link
 
 import (
+	"time"
+
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
 // Agent is the master's handle on one agent connection.
 type Agent interface {
+	// Name is the name of the cable that the agent is connected by.
+	Name() string
 	// Send queues a message for the agent; it never blocks. A message sent
 	// over a cut link is lost, as over a broken connection.
 	Send(ToAgent)
 	// Closed is closed when the connection is known to be broken (the agent
-	// process ended), not when it is merely partitioned.
+	// process ended), not when it is merely partitioned. The Receiver's Lost
+	// tells the same in order with the agent's messages.
 	Closed() <-chan struct{}
 }
 
 // Master is an agent's handle on the master.
 type Master interface {
 	// Connect registers the agent's inbox and returns the sending side. When
-	// the master goes away, inbox is closed.
+	// the master goes away, inbox is closed; the agent still has to Close the
+	// sender, then connects again.
 	Connect(inbox chan<- ToAgent) Sender
 }
 
 // Sender carries an agent's messages to the master.
 type Sender interface {
 	Send(ToMaster)
-	// Close tells the master that the agent's process ended.
+	// Close tells the master that the agent's process ended, or the agent's
+	// side of a connection that the master ended. It waits until inbox is
+	// closed; no message follows. Closing twice is harmless.
 	Close()
 }
 
@@ -39,9 +47,19 @@ type ToAgent interface{ toAgent() }
 // ToMaster is a message from an agent.
 type ToMaster interface{ toMaster() }
 
+// Process is what an agent process says of itself when it registers.
+type Process struct {
+	// PID is the libprocess address, as in "slave(1)@127.0.0.1:5051". The
+	// master takes the URL in offers from it.
+	PID          string
+	Version      string
+	Capabilities []mesos.AgentInfo_Capability
+}
+
 // Register asks for a new agent id.
 type Register struct {
-	Info mesos.AgentInfo
+	Process Process
+	Info    mesos.AgentInfo
 	// Checkpointed are the dynamic reservations and persistent volumes that
 	// the agent has on disk.
 	Checkpointed []mesos.Resource
@@ -50,6 +68,7 @@ type Register struct {
 // Reregister announces an agent that has an id, after its own or the master's
 // restart or after a partition.
 type Reregister struct {
+	Process      Process
 	Info         mesos.AgentInfo
 	Checkpointed []mesos.Resource
 	Tasks        []Task
@@ -99,13 +118,20 @@ type Pong struct{}
 type Unregister struct{}
 
 // Registered gives a new agent its id.
-type Registered struct{ AgentID mesos.AgentID }
+type Registered struct {
+	AgentID mesos.AgentID
+	// PingTimeout is MasterSlaveConnection.total_ping_timeout_seconds: an
+	// agent that gets no Ping for that long registers again, since the master
+	// may have given it up.
+	PingTimeout time.Duration
+}
 
 // Reregistered welcomes an agent back. Kill lists tasks that the agent must
 // not have any more (of frameworks that were torn down).
 type Reregistered struct {
-	AgentID mesos.AgentID
-	Kill    []KillTask
+	AgentID     mesos.AgentID
+	PingTimeout time.Duration // as in Registered
+	Kill        []KillTask
 }
 
 // Run launches a task.
@@ -147,8 +173,9 @@ type ShutdownFramework struct{ FrameworkID mesos.FrameworkID }
 // ShutdownAgent ends the agent and everything on it.
 type ShutdownAgent struct{ Message string }
 
-// Ping is the master's health check of the agent.
-type Ping struct{}
+// Ping is the master's health check of the agent. Connected is false when the
+// master takes the agent for disconnected: the agent then registers again.
+type Ping struct{ Connected bool }
 
 // Message is a framework message to an executor.
 type Message struct {
