@@ -1,0 +1,128 @@
+package embeddedmesos
+
+import (
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"go.uber.org/zap"
+)
+
+// Config describes a cluster.
+type Config struct {
+	// Dir keeps everything that master and agents write. A cluster started
+	// again on the same directory recovers its agents and their tasks. Two
+	// running clusters must not share one.
+	Dir string
+	// Listen is the address of the master's HTTP endpoint; empty means
+	// 127.0.0.1 and a free port.
+	Listen string
+	// Agents lists the agents to start. The position in the list is the
+	// agent's identity: on a restart, agent n finds agent n's state again.
+	Agents []AgentConfig
+	// DVDCLI is the path of the dvdcli binary that the docker/volume isolator
+	// executes; empty means that it is searched on PATH, and that tasks with
+	// docker volumes fail if it is not there.
+	DVDCLI string
+	// Logger receives what master and agents have to say; nil discards it.
+	Logger *zap.Logger
+	// Timing holds every interval; the zero value means DefaultTiming.
+	Timing Timing
+	// Credentials maps principals to secrets. When it is not empty, every HTTP
+	// request to the master and the agents needs basic authentication.
+	Credentials map[string]string
+}
+
+// AgentConfig describes one agent.
+type AgentConfig struct {
+	// Hostname appears in offers; tasks' ports must be reachable under it.
+	// Empty means localhost.
+	Hostname string
+	// CPUs, MemMiB and DiskMiB are what the agent offers; zero means 4 CPUs,
+	// 4096 MiB of memory and 10240 MiB of disk.
+	CPUs, MemMiB, DiskMiB float64
+	// Ports is the offered range, both ends included; zero means a range of
+	// 1000 ports that no other agent of the cluster has by default.
+	Ports [2]uint64
+	// Attributes become TEXT attributes of the agent.
+	Attributes map[string]string
+	// Region and Zone form the agent's fault domain; both empty means none.
+	Region, Zone string
+	// Env is added to the environment of dvdcli, as KEY=value.
+	Env []string
+	// Resources, when given, is offered instead of CPUs, MemMiB, DiskMiB and
+	// Ports.
+	Resources []mesos.Resource
+}
+
+// Timing holds the intervals of a cluster. A field that is zero takes its
+// value from DefaultTiming.
+type Timing struct {
+	// Heartbeat is the interval of HEARTBEAT events to frameworks.
+	Heartbeat time.Duration
+	// AgentPing is the interval of the master's pings of an agent;
+	// AgentPingTimeouts pings without an answer make it unreachable.
+	AgentPing         time.Duration
+	AgentPingTimeouts int
+	// Allocation is the interval of the allocator's rounds.
+	Allocation time.Duration
+	// AgentReregister is how long a master that has just started waits for
+	// the agents that it knows from before.
+	AgentReregister time.Duration
+	// StatusRetry is the first interval after which an update that nobody
+	// acknowledged is sent again; it doubles up to 60 times its value.
+	StatusRetry time.Duration
+	// MountTimeout and UnmountTimeout end a call of dvdcli with SIGKILL.
+	MountTimeout, UnmountTimeout time.Duration
+}
+
+// DefaultTiming returns the values that Apache Mesos has by default
+// (src/master/constants.cpp, src/slave/constants.cpp, and
+// isolators/docker/volume/driver.cpp).
+func DefaultTiming() Timing {
+	return Timing{
+		Heartbeat:         15 * time.Second,
+		AgentPing:         15 * time.Second,
+		AgentPingTimeouts: 5,
+		Allocation:        time.Second,
+		AgentReregister:   10 * time.Minute,
+		StatusRetry:       10 * time.Second,
+		MountTimeout:      120 * time.Second,
+		UnmountTimeout:    10 * time.Minute,
+	}
+}
+
+// FastTiming returns values for demonstrations and tests, in which nobody
+// wants to wait over a minute until a lost agent is noticed. The time-outs of
+// dvdcli calls stay as they are, since no test waits for them.
+func FastTiming() Timing {
+	t := DefaultTiming()
+	t.Heartbeat = 2 * time.Second
+	t.AgentPing = 500 * time.Millisecond
+	t.AgentPingTimeouts = 4
+	t.Allocation = 100 * time.Millisecond
+	t.AgentReregister = 10 * time.Second
+	t.StatusRetry = time.Second
+	return t
+}
+
+// withDefaults fills the zero fields.
+func (t Timing) withDefaults() Timing {
+	d := DefaultTiming()
+	for _, f := range []struct{ have, want *time.Duration }{
+		{&t.Heartbeat, &d.Heartbeat},
+		{&t.AgentPing, &d.AgentPing},
+		{&t.Allocation, &d.Allocation},
+		{&t.AgentReregister, &d.AgentReregister},
+		{&t.StatusRetry, &d.StatusRetry},
+		{&t.MountTimeout, &d.MountTimeout},
+		{&t.UnmountTimeout, &d.UnmountTimeout},
+	} {
+		if *f.have == 0 {
+			*f.have = *f.want
+		}
+	}
+	if t.AgentPingTimeouts == 0 {
+		t.AgentPingTimeouts = d.AgentPingTimeouts
+	}
+	return t
+}
