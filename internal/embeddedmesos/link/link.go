@@ -132,6 +132,17 @@ type Reregistered struct {
 	AgentID     mesos.AgentID
 	PingTimeout time.Duration // as in Registered
 	Kill        []KillTask
+	// Reconcile lists tasks that the master has but the agent did not name:
+	// their launch may have been lost. The agent answers for each that it
+	// really does not know with an Update to TASK_DROPPED (TASK_LOST for a
+	// framework that is not partition aware).
+	Reconcile []ReconcileTask
+}
+
+// ReconcileTask names a task that the master asks the agent about.
+type ReconcileTask struct {
+	Framework mesos.FrameworkInfo
+	TaskID    mesos.TaskID
 }
 
 // Run launches a task.
