@@ -20,6 +20,17 @@ type Plan struct {
 	// Expired are instances whose reservation never came: the caller forgets
 	// the reservation and tries afresh.
 	Expired []string
+	// Leftovers are reservations with our labels whose instance is not in the
+	// snapshot and which this plan does not release.
+	Leftovers []Leftover
+}
+
+// Leftover is something of ours on an agent that no known instance claims.
+type Leftover struct {
+	AgentID, Hostname string
+	InstanceID        string
+	PersistenceIDs    []string
+	Resources         []resource.Resource
 }
 
 // Accept uses all named offers, which are of one agent, in one ACCEPT call.
@@ -64,7 +75,7 @@ type Launch struct {
 	Why string
 }
 
-// Decline refuses offers of one agent for a time.
+// Decline refuses offers, of any agents, for a time: one DECLINE call.
 type Decline struct {
 	OfferIDs []string
 	Refuse   time.Duration
@@ -90,9 +101,11 @@ const (
 	VolumeHeldElsewhere     Reason = "VolumeHeldElsewhere"
 	VolumeReleasing         Reason = "VolumeReleasing"
 	FenceNotExpired         Reason = "FenceNotExpired"
+	VolumeIsLocal           Reason = "VolumeLocalElsewhere"
 	WrongZone               Reason = "WrongZone"
 	AttachLimit             Reason = "AttachLimit"
 	WaitingForPreferred     Reason = "WaitingForPreferredAgent"
+	LaunchLimit             Reason = "AgentLaunchLimit"
 	InsufficientCPUs        Reason = "InsufficientCpus"
 	InsufficientMemory      Reason = "InsufficientMemory"
 	InsufficientDisk        Reason = "InsufficientDisk"

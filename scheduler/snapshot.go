@@ -24,6 +24,21 @@ type Snapshot struct {
 	Volumes []VolumeFact
 	Agents  []AgentFact
 	Roles   []RoleState // offer flow per role, for suppress and revive
+
+	// Known are instances that are neither pending nor placed but keep their
+	// reservation and volumes, as stopped ones do.
+	Known []string
+	// Wiped are instances whose data the user has asked to be destroyed: what
+	// carries our labels and their id is destroyed and unreserved. An id leaves
+	// this list when the caller is satisfied that nothing remains.
+	Wiped []string
+}
+
+// LabelFormat says by which labels a reservation is known to be ours and whose
+// it is.
+type LabelFormat struct {
+	FrameworkKey, FrameworkID string // both must match
+	InstanceKey               string // its value is the instance's id
 }
 
 // Policy holds the cluster-wide settings of placement.
@@ -48,6 +63,34 @@ type Policy struct {
 	RestrictGPUAgents bool
 	// NoSuppress keeps offers coming when nothing waits.
 	NoSuppress bool
+	// RefuseUnfit is how long an offer is refused when something waits that
+	// could never run on that agent as it is (wrong attribute, driver missing,
+	// maintenance). Zero means RefuseWaiting. Whoever sets it keeps
+	// RoleState.FilteredAt, or a new app would wait as long for those agents.
+	RefuseUnfit time.Duration
+
+	// Principal is put on reservations and volumes that are made.
+	Principal string
+	// Ours lists the label formats of reservations that belong to this
+	// framework. The second and later ones are those of frameworks that were
+	// taken over (Marathon's marathon_framework_id and marathon_task_id). A
+	// reservation that matches none is never touched.
+	Ours []LabelFormat
+	// ReleaseUnknown unreserves resources with our labels that name an instance
+	// which is not in the snapshot, unless they hold a volume: data is only
+	// destroyed for Snapshot.Wiped.
+	ReleaseUnknown bool
+	// ReservationTimeout is when a reservation that no offer shows is given up,
+	// counted by the caller into ReservationState.Deadline.
+	ReservationTimeout time.Duration
+
+	// MaxMoves bounds how many instances may be on the move at a time, 0 means
+	// that none is ever stopped to be moved. Drain moves instances off draining
+	// agents; Balance moves one where an agent has at least so many more
+	// instances than another that would take it, 0 means never.
+	MaxMoves int
+	Drain    bool
+	Balance  int
 }
 
 // Wait says how long an instance waits for a better agent, measured from
@@ -64,6 +107,10 @@ type Wait struct {
 type RoleState struct {
 	Role       string
 	Suppressed bool
+	// FilteredAt is when offers were last declined for longer than
+	// Policy.RefuseWaiting since the last revive; zero if they were not. A
+	// revive clears it. Something that began to wait later asks for a revive.
+	FilteredAt time.Time
 }
 
 // Offer is one Mesos offer. Its zero-valued optional fields mean "absent".
@@ -91,7 +138,8 @@ type Instance struct {
 	ID  string
 	App string
 	// Role is the role whose resources are used; AcceptUnreserved and
-	// AcceptReserved restrict to resources reserved for "*" or for Role.
+	// AcceptReserved restrict to resources reserved for "*" or for Role. With
+	// neither set both are accepted (an app without acceptedResourceRoles).
 	Role             string
 	AcceptUnreserved bool
 	AcceptReserved   bool
@@ -205,6 +253,14 @@ type Placed struct {
 	// Counts says whether constraints see it (Marathon counts only instances
 	// of the current configuration).
 	Counts bool
+
+	// Movable instances may be stopped to be started elsewhere; Since is when
+	// they were launched. CPUs and Mem is what they use.
+	Movable   bool
+	Since     time.Time
+	CPUs, Mem resource.Milli
+	// Moving is set from the kill of a move until the instance runs again.
+	Moving bool
 }
 
 // ClaimState is the state of a claim on an exclusive volume.
