@@ -187,7 +187,7 @@ type PortMapping struct {
 	ServicePort   int               `json:"servicePort"`
 	Protocol      string            `json:"protocol"`
 	Name          string            `json:"name,omitempty"`
-	Labels        map[string]string `json:"labels,omitempty"`
+	Labels        map[string]string `json:"labels"`
 	NetworkNames  []string          `json:"networkNames,omitempty"`
 }
 
@@ -211,7 +211,7 @@ type PortDefinition struct {
 	Port     int               `json:"port"`
 	Protocol string            `json:"protocol"`
 	Name     string            `json:"name,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
+	Labels   map[string]string `json:"labels"`
 }
 
 // HealthCheck is a health check with all defaults filled in. Times are seconds.
@@ -259,9 +259,10 @@ type CheckTCP struct {
 	Port      *int `json:"port,omitempty"`
 }
 
-// CheckExec runs a command.
+// CheckExec runs a command: a shell command, or Argv without a shell.
 type CheckExec struct {
-	Command Command `json:"command"`
+	Command Command
+	Argv    []string
 }
 
 // ReadinessCheck gates a deployment. Times are seconds.

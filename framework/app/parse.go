@@ -1,0 +1,245 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+)
+
+// Options is what the operator set that concerns definitions.
+type Options struct {
+	// Role is the role of apps that name none; empty means "*".
+	Role string
+	// GroupRole makes the name of the top-level group the role of apps in it
+	// that name none, and the only one allowed (--new_group_enforce_role=top).
+	GroupRole bool
+	// DefaultNetwork names the network of container networks without a name.
+	DefaultNetwork string
+	// Base is the group that relative ids are resolved in; empty means the
+	// root. It is set for apps inside the body of a group.
+	Base ID
+
+	// The features that --enable_features switches. External volumes are on
+	// unless switched off.
+	NoExternalVolumes bool
+	Secrets           bool
+	GPUs              bool
+}
+
+func (o Options) role() string {
+	if o.Role == "" {
+		return "*"
+	}
+	return o.Role
+}
+
+// Parse reads a complete app definition, as in POST /v2/apps, and returns it
+// canonical: deprecated fields translated, defaults filled in, every rule held
+// that concerns the app alone. Service ports may still be 0; see
+// AssignServicePorts. Version is not set. Errors are *SyntaxError and
+// *ValidationError.
+func Parse(data []byte, opts Options) (*App, error) {
+	v, err := decodeTree(data)
+	if err != nil {
+		return nil, err
+	}
+	return parseTree(v, "", opts)
+}
+
+func parseTree(v any, path string, opts Options) (*App, error) {
+	u, err := readUpdate(v, path, opts, true)
+	if err != nil {
+		return nil, err
+	}
+	return u.build(u.fields, u.id, nil)
+}
+
+// Update is a change to an app as a client sent it, read but not yet applied.
+type Update struct {
+	opts     Options
+	id       ID
+	fields   map[string]any // canonical field names only
+	rollback Timestamp
+}
+
+// ParseUpdate reads the body of PUT or PATCH /v2/apps/{id}: a full or partial
+// definition, or the wish to return to an earlier version. Errors are
+// *SyntaxError and *ValidationError.
+func ParseUpdate(data []byte, opts Options) (*Update, error) {
+	v, err := decodeTree(data)
+	if err != nil {
+		return nil, err
+	}
+	return readUpdate(v, "", opts, false)
+}
+
+// ParseUpdates reads the body of PUT or PATCH /v2/apps, a list of updates of
+// which each names its app.
+func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
+	v, err := decodeTree(data)
+	if err != nil {
+		return nil, err
+	}
+	list, ok := v.([]any)
+	if !ok {
+		return nil, &ValidationError{Message: msgShape, Details: []Detail{{Path: "/", Errors: []string{errArray}}}}
+	}
+	out := make([]*Update, 0, len(list))
+	for i, item := range list {
+		u, err := readUpdate(item, indexed("", i), opts, false)
+		if err != nil {
+			return nil, err
+		}
+		if u.id == "" {
+			return nil, &ValidationError{Message: "requirement failed: App Update must have app id set"}
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// readUpdate goes through the stages up to the translation of deprecated
+// fields.
+func readUpdate(v any, path string, opts Options, needID bool) (*Update, error) {
+	s := &shape{}
+	o, ok := s.objectAt(path, v)
+	if !ok {
+		return nil, s.err(msgShape)
+	}
+	d := readDefinition(o)
+	l := readLegacy(o)
+	if needID {
+		o.require("id")
+	}
+	version := o.str("version")
+	if err := s.err(msgShape); err != nil {
+		return nil, err
+	}
+	u := &Update{opts: opts}
+	if err := u.setID(o, d.id); err != nil {
+		return nil, err
+	}
+	if version != "" && !needID {
+		return u, u.setRollback(o, version)
+	}
+	var p problems
+	u.fields = translateLegacy(&p, o.fields, l)
+	return u, p.err(msgInvalid)
+}
+
+func (u *Update) setID(o object, id string) error {
+	if !o.has("id") {
+		return nil
+	}
+	abs, err := ResolveID(id, u.opts.Base)
+	if err != nil {
+		return &ValidationError{Message: msgInvalid, Details: []Detail{{Path: o.at("id"), Errors: []string{err.Error()}}}}
+	}
+	u.id = abs
+	return nil
+}
+
+func (u *Update) setRollback(o object, version string) error {
+	for key := range o.fields {
+		if key != "version" && key != "id" {
+			return &ValidationError{Message: msgInvalid, Details: []Detail{{
+				Path:   "/",
+				Errors: []string{"The 'version' field may only be combined with the 'id' field."},
+			}}}
+		}
+	}
+	t, err := ParseTimestamp(version)
+	u.rollback = t
+	return err
+}
+
+// ID is the absolute id that the update names, empty if it names none.
+func (u *Update) ID() ID { return u.id }
+
+// Rollback returns the version to return to, if that is what the update asks
+// for. Apply is not for such updates.
+func (u *Update) Rollback() (Timestamp, bool) { return u.rollback, !u.rollback.IsZero() }
+
+// Apply returns the canonical definition of the app id after the update. stored
+// is the current definition, nil if the app is new. With partial, absent fields
+// keep their stored value (lists and maps are replaced as a whole), otherwise
+// they get their default. Errors are *ValidationError.
+func (u *Update) Apply(id ID, stored *App, partial bool) (*App, error) {
+	fields := u.fields
+	if partial && stored != nil {
+		base, err := storedFields(stored)
+		if err != nil {
+			return nil, err
+		}
+		fields = overlay(base, u.fields)
+	}
+	return u.build(fields, id, stored)
+}
+
+func storedFields(a *App) (map[string]any, error) {
+	b, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: encode the stored definition: %w", a.ID, err)
+	}
+	v, err := decodeTree(b)
+	if err != nil {
+		return nil, fmt.Errorf("app %s: read the stored definition: %w", a.ID, err)
+	}
+	fields, ok := v.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("app %s: the stored definition is not an object", a.ID)
+	}
+	return fields, nil
+}
+
+// overlay puts the fields of an update over stored ones. Stored values that
+// only were defaults of a kind of app that the update makes another kind of are
+// not kept, so that the new kind gets its own defaults.
+func overlay(base, update map[string]any) map[string]any {
+	out := maps.Clone(base)
+	maps.Copy(out, update)
+	if networks, given := update["networks"]; given {
+		switch {
+		case !hostNetworked(networks) && update["portDefinitions"] == nil:
+			delete(out, "portDefinitions")
+		case hostNetworked(networks) && update["container"] == nil:
+			if c, ok := out["container"].(map[string]any); ok {
+				c = maps.Clone(c)
+				delete(c, "portMappings")
+				out["container"] = c
+			}
+		}
+	}
+	if _, given := update["container"]; given && hasManagedVolumes(update) != hasManagedVolumes(base) {
+		for _, key := range []string{"upgradeStrategy", "unreachableStrategy"} {
+			if update[key] == nil && isDefault(key, base) {
+				delete(out, key)
+			}
+		}
+	}
+	if update["cmd"] != nil && update["args"] == nil {
+		delete(out, "args")
+	}
+	if update["args"] != nil && update["cmd"] == nil {
+		delete(out, "cmd")
+	}
+	return out
+}
+
+// build makes the canonical App of fields in canonical form.
+func (u *Update) build(fields map[string]any, id ID, stored *App) (*App, error) {
+	s := &shape{}
+	o, _ := s.root(fields)
+	d := readDefinition(o)
+	if err := s.err(msgShape); err != nil {
+		return nil, err
+	}
+	d.App.ID = id
+	p := s.semantic
+	normalise(&p, d, u.opts, stored)
+	validate(&p, d, u.opts, stored)
+	if err := p.err(msgInvalid); err != nil {
+		return nil, err
+	}
+	return d.App, nil
+}

@@ -1,0 +1,332 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// everything switches all features on.
+var everything = Options{Role: "prod", Secrets: true, GPUs: true}
+
+func mustParse(t *testing.T, body string) *App {
+	t.Helper()
+	a, err := Parse([]byte(body), everything)
+	if err != nil {
+		t.Fatalf("Parse(%s): %v", body, err)
+	}
+	return a
+}
+
+const dvdiApp = `{"id":"db","cmd":"run","container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW",
+	"external":{"provider":"dvdi","name":"vol","size":5,"options":{"dvdi/driver":"local","dvdi/size":"3"," other/x":"y","dvdi/fs":" ext4 "}}}]}}`
+
+func TestParseFillsDefaults(t *testing.T) {
+	a := mustParse(t, `{"id":"sleep","cmd":"sleep 1","ports":null,"dependencies":null,"unknown":{"x":1}}`)
+	got, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"id":"/sleep","cmd":"sleep 1","instances":1,"cpus":1,"mem":128,"disk":0,"gpus":0,"executor":"",` +
+		`"networks":[{"mode":"host"}],"portDefinitions":[{"port":0,"protocol":"tcp","name":"default","labels":{}}],"requirePorts":false,` +
+		`"backoffSeconds":1,"backoffFactor":1.15,"maxLaunchDelaySeconds":300,` +
+		`"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":1},"labels":{},"role":"prod","killSelection":"YOUNGEST_FIRST",` +
+		`"unreachableStrategy":{"inactiveAfterSeconds":0,"expungeAfterSeconds":0}}`
+	if !sameJSON(t, got, []byte(want)) {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func sameJSON(t *testing.T, a, b []byte) bool {
+	t.Helper()
+	var x, y any
+	if err := json.Unmarshal(a, &x); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &y); err != nil {
+		t.Fatal(err)
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+func TestDVDIVolume(t *testing.T) {
+	body := strings.Replace(dvdiApp, `" other/x":"y",`, `"other/x":"y",`, 1)
+	a := mustParse(t, body)
+	vols := a.ExternalVolumes()
+	if len(vols) != 1 {
+		t.Fatalf("external volumes: %v", vols)
+	}
+	e := a.Container.Volumes[vols[0]].External
+	if e.Driver() != "local" || !e.Exclusive() {
+		t.Errorf("driver %q exclusive %v", e.Driver(), e.Exclusive())
+	}
+	if want := map[string]string{"size": "5", "fs": "ext4"}; !reflect.DeepEqual(e.DriverOptions(), want) {
+		t.Errorf("driver options %v, want %v", e.DriverOptions(), want)
+	}
+	if a.Upgrade != managedUpgrade {
+		t.Errorf("upgrade strategy %v", a.Upgrade)
+	}
+	if !a.Unreachable.Disabled {
+		t.Error("an unreachable holder of an exclusive volume would be replaced by default")
+	}
+}
+
+func TestSharedVolumeIsNotHeld(t *testing.T) {
+	body := strings.NewReplacer(`" other/x":"y",`, ``, `"name":"vol"`, `"name":"vol","shared":true`).Replace(dvdiApp)
+	if a := mustParse(t, body); a.Unreachable.Disabled || a.HasExclusiveVolume() {
+		t.Errorf("shared volume is treated as exclusive: %+v", a.Unreachable)
+	}
+}
+
+// corpus are definitions of many kinds; each must survive the ways through JSON.
+var corpus = []string{
+	`{"id":"/a","cmd":"x"}`,
+	`{"id":"/g/a","args":["a","b"],"container":{"type":"MESOS","docker":{"image":"alpine"}},"networks":[{"mode":"container","name":"n","labels":{"a":"b"}}]}`,
+	`{"id":"/a","cmd":"x","portDefinitions":[]}`,
+	`{"id":"/a","cmd":"x","env":{"A":"b","S":{"secret":"s"}},"secrets":{"s":{"source":"/x"}},"resourceLimits":{"cpus":"unlimited","mem":512}}`,
+	`{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":10}}]}}`,
+	`{"id":"/a","container":{"type":"DOCKER","docker":{"image":"i","network":"BRIDGE","portMappings":[{"containerPort":80}]}},"healthChecks":[{},{"protocol":"COMMAND","command":{"value":"true"}}]}`,
+	`{"id":"/a","cmd":"x","uris":["http://h/a.tgz","http://h/b"],"ports":[0,8080],"constraints":[["hostname","unique"]],"tty":true,"taskKillGracePeriodSeconds":0}`,
+	`{"id":"/a","cmd":"x","ipAddress":{"networkName":"n","discovery":{"ports":[{"number":80,"name":"http","protocol":"tcp"}]}}}`,
+	`{"id":"/a","cmd":"x","check":{"exec":{"command":{"argv":["a","b"]}}},"readinessChecks":[{"portName":"default"}],"unreachableStrategy":"disabled"}`,
+	`{"id":"/a","cmd":"x","fetch":[{"uri":"file:///x","destPath":"y"}],"executorResources":{},"acceptedResourceRoles":["*","prod"],"dependencies":["b","/x/../c"]}`,
+}
+
+func TestOutputIsAcceptedAsInput(t *testing.T) {
+	for _, body := range corpus {
+		a := mustParse(t, body)
+		out, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := Parse(out, everything)
+		if err != nil {
+			t.Errorf("own output of %s refused: %v", body, err)
+			continue
+		}
+		if !a.SameConfig(b) || a.Instances != b.Instances {
+			again, _ := json.Marshal(b)
+			t.Errorf("changed by a round trip:\n%s\n%s", out, again)
+		}
+	}
+}
+
+func TestStoredFormIsLossless(t *testing.T) {
+	for _, body := range corpus {
+		a := mustParse(t, body)
+		a.Version = NewTimestamp(time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC))
+		out, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b App
+		if err := json.Unmarshal(out, &b); err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		if b.Version != a.Version || !a.SameConfig(&b) {
+			t.Errorf("%s: read back as %+v", out, b)
+		}
+	}
+}
+
+func TestLegacyTranslation(t *testing.T) {
+	a := mustParse(t, corpus[5])
+	if a.Networks[0].Mode != BridgeNetwork || len(a.Container.PortMappings) != 1 || *a.Container.PortMappings[0].HostPort != 0 {
+		t.Errorf("bridge: %+v %+v", a.Networks, a.Container.PortMappings)
+	}
+	if a.Health[0].PortIndex == nil || a.Health[1].PortIndex != nil {
+		t.Errorf("health check ports: %+v", a.Health)
+	}
+	a = mustParse(t, corpus[6])
+	if !a.Fetch[0].Extract || a.Fetch[1].Extract {
+		t.Errorf("fetch: %+v", a.Fetch)
+	}
+	if len(a.Ports) != 2 || a.Ports[1].Port != 8080 {
+		t.Errorf("ports: %+v", a.Ports)
+	}
+	a = mustParse(t, corpus[7])
+	if a.Networks[0].Name != "n" || a.Container.PortMappings[0].ContainerPort != 80 || a.Container.PortMappings[0].HostPort != nil {
+		t.Errorf("ip per container: %+v %+v", a.Networks, a.Container)
+	}
+	a = mustParse(t, corpus[9])
+	if want := []ID{"/b", "/c"}; !reflect.DeepEqual(a.Dependencies, []ID{"/b", "/c"}) {
+		t.Errorf("dependencies %v, want %v", a.Dependencies, want)
+	}
+}
+
+func TestSyntaxErrors(t *testing.T) {
+	cases := map[string]struct{ body, message, details string }{
+		"cut off":       {`{"id":`, "Invalid JSON", "unexpected end"},
+		"empty":         {"  \n", "Please specify data in JSON format", "No content"},
+		"garbage":       {`{"id" 1}`, "Invalid JSON", "byte"},
+		"trailing":      {`{} {}`, "Invalid JSON", "unexpected content"},
+		"duplicate key": {`{"id":"/a","id":"/b"}`, "Invalid JSON", `duplicate property "id"`},
+		"deep":          {strings.Repeat("[", 10000) + strings.Repeat("]", 10000), "Invalid JSON", "nested deeper"},
+		"deep objects":  {strings.Repeat(`{"a":`, 10000), "Invalid JSON", "nested deeper"},
+		"bad UTF-8":     {"{\"id\":\"/a\xff\"}", "Invalid JSON", "not valid UTF-8 at byte 9"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse([]byte(c.body), everything)
+			var se *SyntaxError
+			if !errors.As(err, &se) {
+				t.Fatalf("got %v", err)
+			}
+			if se.Message != c.message || !strings.Contains(se.Details, c.details) {
+				t.Errorf("got %q / %q", se.Message, se.Details)
+			}
+		})
+	}
+}
+
+func TestPartialUpdateKeepsWhatIsAbsent(t *testing.T) {
+	stored := mustParse(t, `{"id":"/a","cmd":"x","labels":{"a":"1","b":"2"},"resourceLimits":{"mem":512},"executorResources":{"cpus":1},"portDefinitions":[]}`)
+	u, err := ParseUpdate([]byte(`{"id":"a","instances":4,"ports":null,"dependencies":null,"labels":{"c":"3"}}`), everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := u.Apply("/a", stored, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Instances != 4 || got.Cmd != "x" || len(got.Ports) != 0 || got.Limits == nil || got.ExecutorRes == nil {
+		t.Errorf("got %+v", got)
+	}
+	if !reflect.DeepEqual(got.Labels, map[string]string{"c": "3"}) {
+		t.Errorf("labels are merged: %v", got.Labels)
+	}
+	full, err := ParseUpdate([]byte(`{"cmd":"y"}`), everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = full.Apply("/a", stored, false); err != nil {
+		t.Fatal(err)
+	}
+	if got.Limits != nil || len(got.Labels) != 0 || len(got.Ports) != 1 {
+		t.Errorf("full update keeps stored fields: %+v", got)
+	}
+}
+
+func TestScaleOnlyIsSameConfig(t *testing.T) {
+	for _, body := range corpus {
+		stored := mustParse(t, body)
+		u, err := ParseUpdate([]byte(`{"instances":3}`), everything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := u.Apply(stored.ID, stored, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.SameConfig(stored) || got.Instances != 3 {
+			t.Errorf("scaling changes the configuration of %s", body)
+		}
+		got.Labels = map[string]string{"new": "label"}
+		if got.SameConfig(stored) {
+			t.Error("a new label goes unnoticed")
+		}
+	}
+}
+
+func TestUpdateToVolumesGetsTheirDefaults(t *testing.T) {
+	stored := mustParse(t, `{"id":"/db","cmd":"x"}`)
+	u, err := ParseUpdate([]byte(strings.Replace(dvdiApp, `" other/x":"y",`, ``, 1)), everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := u.Apply("/db", stored, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Upgrade != managedUpgrade || !got.Unreachable.Disabled {
+		t.Errorf("got %+v %+v", got.Upgrade, got.Unreachable)
+	}
+}
+
+func TestUpdateOfNetworkDropsOtherKindOfPorts(t *testing.T) {
+	stored := mustParse(t, `{"id":"/a","cmd":"x"}`)
+	for _, body := range []string{`{"networks":[{"mode":"container/bridge"}]}`, `{"networks":[{"mode":"host"}]}`} {
+		u, err := ParseUpdate([]byte(body), everything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored, err = u.Apply("/a", stored, true); err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+	}
+	if len(stored.Ports) != 1 || len(stored.Container.PortMappings) != 0 {
+		t.Errorf("ports %+v, mappings %+v", stored.Ports, stored.Container.PortMappings)
+	}
+}
+
+func TestRollbackForm(t *testing.T) {
+	u, err := ParseUpdate([]byte(`{"id":"/a","version":"2026-01-02T03:04:05.006Z"}`), everything)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, ok := u.Rollback(); !ok || v.String() != "2026-01-02T03:04:05.006Z" {
+		t.Errorf("got %v %v", v, ok)
+	}
+	if _, err = ParseUpdate([]byte(`{"version":"2026-01-02T03:04:05.006Z","cpus":1}`), everything); !hasDetail(err, "/", "may only be combined with the 'id' field") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func hasDetail(err error, path, message string) bool {
+	var ve *ValidationError
+	if !errors.As(err, &ve) {
+		return false
+	}
+	for _, d := range ve.Details {
+		if d.Path == path && strings.Contains(strings.Join(d.Errors, "\n"), message) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestTimestamp(t *testing.T) {
+	a, err := ParseTimestamp("2026-01-02T04:04:05.0061+01:00")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.String() != "2026-01-02T03:04:05.006Z" {
+		t.Errorf("got %s", a)
+	}
+	if b := NewTimestamp(time.Date(2026, 1, 2, 3, 4, 5, 6e6+1, time.UTC)); a != b {
+		t.Errorf("%v != %v", a, b)
+	}
+	if _, err := ParseTimestamp("notatime"); err == nil || err.Error() != "Invalid timestamp provided 'notatime'. Expecting ISO-8601 datetime string." {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestIDs(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		base ID
+		want ID
+	}{
+		{"sleep", "", "/sleep"}, {"/a/b", "/x", "/a/b"}, {"b", "/x", "/x/b"}, {"../b", "/x/y", "/x/b"},
+		{"/a//b/", "", "/a/b"}, {"a.b-c", "", "/a.b-c"}, {"/", "", "/"},
+	} {
+		if got, err := ResolveID(c.in, c.base); err != nil || got != c.want {
+			t.Errorf("ResolveID(%q, %q) = %q, %v; want %q", c.in, c.base, got, err, c.want)
+		}
+	}
+	for _, bad := range []string{"/App", "a_b", "-a", "a-", "/a/../../b", "a b"} {
+		if got, err := ResolveID(bad, ""); err == nil {
+			t.Errorf("ResolveID(%q) = %q", bad, got)
+		}
+	}
+	id := ID("/a/b/c")
+	if id.SafePath() != "a_b_c" || id.TaskName() != "c.b.a" || id.Parent() != "/a/b" || ID("/a").Parent() != Root {
+		t.Errorf("%s %s %s", id.SafePath(), id.TaskName(), id.Parent())
+	}
+	if !id.Within("/a") || ID("/ab").Within("/a") || !id.Within(Root) || !id.Within(id) {
+		t.Error("Within is wrong")
+	}
+}

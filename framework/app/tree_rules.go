@@ -1,0 +1,216 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ValidateAll checks the rules that concern several apps: ids that are app and
+// group at once, volume names that several apps use without sharing, and cyclic
+// dependencies. apps is the whole set as it would be after the change; only
+// breaches that involve an app of changed are reported, so that an old one does
+// not block everything else. The error is a *ValidationError.
+func ValidateAll(apps map[ID]*App, changed []ID) error {
+	var p problems
+	validateTreeIDs(&p, apps, changed)
+	validateVolumeSharing(&p, apps, changed)
+	validateDependencies(&p, apps, changed)
+	return p.err(msgInvalid)
+}
+
+func validateTreeIDs(p *problems, apps map[ID]*App, changed []ID) {
+	for _, id := range changed {
+		if apps[id] == nil {
+			continue
+		}
+		for group := id.Parent(); group != Root; group = group.Parent() {
+			if apps[group] != nil {
+				p.add("/", "Groups and Applications may not have the same identifier.")
+				return
+			}
+		}
+		for other := range apps {
+			if other != id && other.Within(id) {
+				p.add("/", "Groups and Applications may not have the same identifier.")
+				return
+			}
+		}
+	}
+}
+
+// volumeUse is one app's use of a volume name.
+type volumeUse struct {
+	id     ID
+	shared bool
+}
+
+func validateVolumeSharing(p *problems, apps map[ID]*App, changed []ID) {
+	concerned := map[string]bool{}
+	for _, id := range changed {
+		for _, e := range apps[id].externals() {
+			concerned[e.Name] = true
+		}
+	}
+	if len(concerned) == 0 {
+		return
+	}
+	uses := map[string][]volumeUse{}
+	for id, a := range apps {
+		for _, e := range a.externals() {
+			if concerned[e.Name] {
+				uses[e.Name] = append(uses[e.Name], volumeUse{id, e.Shared})
+			}
+		}
+	}
+	paths := treePaths{apps: apps}
+	for _, name := range sortedKeys(uses) {
+		users := uses[name]
+		slices.SortFunc(users, func(a, b volumeUse) int { return strings.Compare(string(a.id), string(b.id)) })
+		if !slices.ContainsFunc(users, func(u volumeUse) bool { return slices.Contains(changed, u.id) }) {
+			continue
+		}
+		for _, u := range users {
+			if others := unsharedOthers(users, u.id); len(others) > 0 {
+				p.addf(paths.of(u.id)+"/container", "Volume name '%s' in %s conflicts with volume(s) of same name in app(s): %s",
+					name, u.id, strings.Join(others, ", "))
+			}
+		}
+	}
+}
+
+// unsharedOthers are the other apps that do not declare the volume shared. An
+// app may share a volume only with apps that say so too.
+func unsharedOthers(users []volumeUse, id ID) []string {
+	var out []string
+	for _, u := range users {
+		if u.id != id && !u.shared {
+			out = append(out, string(u.id))
+		}
+	}
+	return out
+}
+
+func (a *App) externals() []*External {
+	if a == nil {
+		return nil
+	}
+	var out []*External
+	for _, i := range a.ExternalVolumes() {
+		out = append(out, a.Container.Volumes[i].External)
+	}
+	return out
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// treePaths renders where an app is in the tree of groups, as Marathon's
+// messages do: "/groups(0)/apps(1)". Members are counted in the order of ids.
+type treePaths struct{ apps map[ID]*App }
+
+func (t treePaths) of(id ID) string {
+	var b strings.Builder
+	group := Root
+	for _, seg := range id.Parent().segments() {
+		child := ID(strings.TrimSuffix(string(group), "/") + "/" + seg)
+		fmt.Fprintf(&b, "/groups(%d)", slices.Index(t.groups(group), child))
+		group = child
+	}
+	fmt.Fprintf(&b, "/apps(%d)", slices.Index(t.members(group), id))
+	return b.String()
+}
+
+// members are the apps directly in group, sorted.
+func (t treePaths) members(group ID) []ID {
+	var out []ID
+	for id := range t.apps {
+		if id.Parent() == group {
+			out = append(out, id)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// groups are the groups directly in group, sorted.
+func (t treePaths) groups(group ID) []ID {
+	seen := map[ID]bool{}
+	var out []ID
+	for id := range t.apps {
+		if !id.Within(group) {
+			continue
+		}
+		for g := id.Parent(); g != group && g != Root; g = g.Parent() {
+			if g.Parent() == group && !seen[g] {
+				seen[g] = true
+				out = append(out, g)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// validateDependencies looks for cycles through the changed apps. A dependency
+// on a group is one on every app in it.
+func validateDependencies(p *problems, apps map[ID]*App, changed []ID) {
+	g := dependencyGraph{apps: apps, state: map[ID]visit{}}
+	for _, id := range changed {
+		if apps[id] != nil && g.cyclic(id) {
+			p.add("/dependencies", "Dependency graph has cyclic dependencies.")
+			return
+		}
+	}
+}
+
+type visit uint8
+
+const (
+	unseen visit = iota
+	open
+	done
+)
+
+type dependencyGraph struct {
+	apps  map[ID]*App
+	state map[ID]visit
+}
+
+func (g *dependencyGraph) cyclic(id ID) bool {
+	switch g.state[id] {
+	case open:
+		return true
+	case done:
+		return false
+	}
+	g.state[id] = open
+	for _, dep := range g.apps[id].Dependencies {
+		for _, next := range g.targets(id, dep) {
+			if g.cyclic(next) {
+				return true
+			}
+		}
+	}
+	g.state[id] = done
+	return false
+}
+
+func (g *dependencyGraph) targets(from, dep ID) []ID {
+	if g.apps[dep] != nil {
+		return []ID{dep}
+	}
+	var out []ID
+	for id := range g.apps {
+		if id != from && id.Within(dep) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
