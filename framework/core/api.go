@@ -43,6 +43,9 @@ type Service interface {
 	// Subscribe delivers events until ctx ends. The channel is closed when
 	// the subscriber is too slow: buffer is how many may be outstanding.
 	Subscribe(ctx context.Context, buffer int) <-chan BusEvent
+	// Publish delivers an event that arose outside of the core, such as
+	// api_post_event.
+	Publish(ev BusEvent)
 }
 
 // Info is what GET /v2/info shows of the core.
@@ -61,6 +64,10 @@ type Change struct {
 	Delete []app.ID
 	// CreateOnly refuses ids that exist (ConflictError).
 	CreateOnly bool
+	// Base, where it has an id, is the version that the definition in Upsert
+	// was derived from, zero if there was none. If another one is current now
+	// the change fails with ErrStale and nothing happens.
+	Base map[app.ID]app.Timestamp
 	// Force cancels deployments that lock an affected app.
 	Force bool
 }

@@ -11,6 +11,10 @@ import (
 // and will not accept it again ("Framework has been removed").
 var ErrFrameworkRemoved = errors.New("the master has removed this framework")
 
+// ErrStale means that a definition was derived from one that is not current any
+// more (Change.Base). Derive it again from the current one.
+var ErrStale = errors.New("the app was changed by another request meanwhile")
+
 // NotFoundError means that a named thing does not exist. Error returns
 // Marathon's message for it (contract 0.4).
 type NotFoundError struct{ Message string }
@@ -30,4 +34,13 @@ type LockedError struct {
 
 func (e *LockedError) Error() string {
 	return fmt.Sprintf("app %s is locked by deployments %v", e.App, e.Deployments)
+}
+
+// TooManyDeploymentsError means that the limit on running deployments is
+// reached.
+type TooManyDeploymentsError struct{ Limit int }
+
+func (e *TooManyDeploymentsError) Error() string {
+	return fmt.Sprintf("Maximum number of %d deployments running at the same time is reached; "+
+		"wait for one to finish or cancel one", e.Limit)
 }

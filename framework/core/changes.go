@@ -1,0 +1,197 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+)
+
+// Change implements Service.
+func (c *Core) Change(ctx context.Context, ch Change) (DeploymentRef, error) {
+	var ref DeploymentRef
+	err := c.do(ctx, func(tx *txn) (err error) {
+		ref, err = c.change(tx, ch)
+		return err
+	})
+	return ref, err
+}
+
+// change applies a set of changes as one deployment. All checks come before
+// the first effect.
+func (c *Core) change(tx *txn, ch Change) (DeploymentRef, error) {
+	if err := c.checkExistence(ch); err != nil {
+		return DeploymentRef{}, err
+	}
+	version := c.nextVersion(tx.now, ch)
+	changes := c.versioned(ch, version)
+	all := c.definitionsAfter(changes)
+	steps, err := planSteps(changes, all)
+	if err != nil {
+		return DeploymentRef{}, err
+	}
+	conflicts := c.conflicts(changes)
+	if err := c.checkLocks(conflicts, len(steps) > 0, ch.Force); err != nil {
+		return DeploymentRef{}, err
+	}
+	for _, d := range conflicts {
+		c.cancel(tx, d, "a newer deployment took its place by force")
+	}
+	for _, id := range sortedIDs(changes) {
+		if to := changes[id].To; to != nil {
+			c.storeDefinition(tx, to)
+		}
+	}
+	return c.startDeployment(tx, version, changes, steps)
+}
+
+func (c *Core) checkExistence(ch Change) error {
+	for _, a := range ch.Upsert {
+		if ch.CreateOnly && c.state.apps[a.ID] != nil {
+			return &ConflictError{Message: fmt.Sprintf("An app with id [%s] already exists.", a.ID)}
+		}
+	}
+	for _, id := range ch.Delete {
+		if c.state.apps[id] == nil {
+			return appNotFound(id)
+		}
+	}
+	for _, id := range sortedKeys(ch.Base) {
+		var current app.Timestamp
+		if r := c.state.apps[id]; r != nil {
+			current = r.App.Version
+		}
+		if current != ch.Base[id] {
+			return fmt.Errorf("change app %s: %w", id, ErrStale)
+		}
+	}
+	return nil
+}
+
+func appNotFound(id app.ID) error {
+	return &NotFoundError{Message: fmt.Sprintf("App '%s' does not exist", id)}
+}
+
+// nextVersion is the time now, or the next millisecond that no version of the
+// affected apps has: versions are keys.
+func (c *Core) nextVersion(now time.Time, ch Change) app.Timestamp {
+	v := app.NewTimestamp(now)
+	for _, a := range ch.Upsert {
+		for _, known := range c.state.sortedVersions(a.ID)[:min(1, len(c.state.versions[a.ID]))] {
+			if known.Compare(v) >= 0 {
+				v = app.NewTimestamp(known.Time().Add(time.Millisecond))
+			}
+		}
+	}
+	return v
+}
+
+// versioned gives the new definitions their versions. A definition that
+// changes nothing but the number of instances keeps the time of its last
+// configuration change; one that changes nothing at all is left out.
+func (c *Core) versioned(ch Change, version app.Timestamp) map[app.ID]appChange {
+	changes := map[app.ID]appChange{}
+	for _, id := range ch.Delete {
+		changes[id] = appChange{From: c.state.apps[id].App}
+	}
+	for _, a := range ch.Upsert {
+		to := *a
+		to.Version = version
+		r := c.state.apps[a.ID]
+		if r == nil {
+			to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
+			changes[a.ID] = appChange{To: &to}
+			continue
+		}
+		same := r.App.SameConfig(a)
+		if same && r.App.Instances == a.Instances && c.state.locks[a.ID] == nil {
+			continue
+		}
+		to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
+		if same {
+			to.VersionInfo.LastConfigChangeAt = configOf(r.App)
+		}
+		changes[a.ID] = appChange{From: r.App, To: &to}
+	}
+	return changes
+}
+
+// definitionsAfter returns all definitions as they are after the changes.
+func (c *Core) definitionsAfter(changes map[app.ID]appChange) map[app.ID]*app.App {
+	all := c.state.definitions()
+	for id, ch := range changes {
+		if ch.To == nil {
+			delete(all, id)
+		} else {
+			all[id] = ch.To
+		}
+	}
+	return all
+}
+
+// conflicts returns the running deployments that change one of the apps.
+func (c *Core) conflicts(changes map[app.ID]appChange) []*deployment {
+	var out []*deployment
+	for _, id := range sortedIDs(changes) {
+		if d := c.state.locks[id]; d != nil && !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func (c *Core) checkLocks(conflicts []*deployment, needsDeployment, force bool) error {
+	if len(conflicts) > 0 && !force {
+		locked := &LockedError{}
+		for _, d := range conflicts {
+			locked.Deployments = append(locked.Deployments, d.ID)
+		}
+		locked.App = sortedIDs(conflicts[0].Changes)[0]
+		return locked
+	}
+	if needsDeployment && len(c.state.deployments)-len(conflicts) >= c.cfg.MaxDeployments {
+		return &TooManyDeploymentsError{Limit: c.cfg.MaxDeployments}
+	}
+	return nil
+}
+
+// storeDefinition makes a definition the app's current one.
+func (c *Core) storeDefinition(tx *txn, a *app.App) {
+	r := c.state.apps[a.ID]
+	if r == nil {
+		r = &appRecord{}
+	}
+	r.App = a
+	tx.saveVersion(a)
+	tx.saveApp(r)
+}
+
+// Restart implements Service.
+func (c *Core) Restart(ctx context.Context, id app.ID, force bool) (DeploymentRef, error) {
+	var ref DeploymentRef
+	err := c.do(ctx, func(tx *txn) error {
+		r := c.state.apps[id]
+		if r == nil {
+			return appNotFound(id)
+		}
+		version := c.nextVersion(tx.now, Change{Upsert: []*app.App{r.App}})
+		to := *r.App
+		to.Version = version
+		to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
+		changes := map[app.ID]appChange{id: {From: r.App, To: &to}}
+		conflicts := c.conflicts(changes)
+		if err := c.checkLocks(conflicts, true, force); err != nil {
+			return err
+		}
+		for _, d := range conflicts {
+			c.cancel(tx, d, "a restart took its place by force")
+		}
+		c.storeDefinition(tx, &to)
+		var err error
+		ref, err = c.startDeployment(tx, version, changes, [][]Action{{{Kind: actionRestart, App: id}}})
+		return err
+	})
+	return ref, err
+}

@@ -1,0 +1,61 @@
+package core
+
+import (
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// Config holds the settings of the core. Zero values mean the defaults in
+// brackets, which are Marathon's where Marathon has the setting.
+type Config struct {
+	// Leader is this process's host:port for GET /v2/leader and /v2/info.
+	Leader string
+	// DefaultRole is always subscribed with [*].
+	DefaultRole string
+	// Policy are the cluster-wide settings of placement. LocalRegion is
+	// taken from the master.
+	Policy scheduler.Policy
+	// BackendExclusive names the volume drivers whose backend itself refuses
+	// a second attachment: their claims end with the task.
+	BackendExclusive map[string]bool
+
+	Tick              time.Duration // how often deadlines are looked at [1s]
+	KillRetry         time.Duration // how often a kill is repeated [30s]
+	LaunchConfirm     time.Duration // a launch without any status is killed after [5m]
+	LaunchTimeout     time.Duration // a task that is not running is killed after [5m]
+	LaunchSettle      time.Duration // before "unknown task" is believed of a launch without status [5s]
+	ReconcileDelay    time.Duration // from subscription to implicit reconciliation [15s]
+	ReconcileInterval time.Duration // between reconciliations of all tasks [10m]
+	ProbeInterval     time.Duration // between questions about agents of claims that wait for their end [15s]
+	ReviveInterval    time.Duration // least time between two revives [5s]
+	StopTimeout       time.Duration // for outstanding calls at the end of Run [3s]
+	MaxDeployments    int           // running at the same time [100]
+	MaxVersions       int           // kept per app [50]
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.DefaultRole, "*")
+	setDefault(&c.Policy.Refuse, 120*time.Second)
+	setDefault(&c.Policy.RefuseWaiting, 5*time.Second)
+	setDefault(&c.Tick, time.Second)
+	setDefault(&c.KillRetry, 30*time.Second)
+	setDefault(&c.LaunchConfirm, 5*time.Minute)
+	setDefault(&c.LaunchTimeout, 5*time.Minute)
+	setDefault(&c.LaunchSettle, 5*time.Second)
+	setDefault(&c.ReconcileDelay, 15*time.Second)
+	setDefault(&c.ReconcileInterval, 10*time.Minute)
+	setDefault(&c.ProbeInterval, 15*time.Second)
+	setDefault(&c.ReviveInterval, 5*time.Second)
+	setDefault(&c.StopTimeout, 3*time.Second)
+	setDefault(&c.MaxDeployments, 100)
+	setDefault(&c.MaxVersions, 50)
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

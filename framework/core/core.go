@@ -1,0 +1,321 @@
+// Package core is the framework's state machine. One goroutine owns all state;
+// everything enters it as a message: commands of the REST API, events of the
+// master, results of calls, the clock. For each message the core decides,
+// commits what it decided to the store, and only then acts: a launch or kill is
+// on disk before the master hears of it, and a status is acknowledged after
+// its effect is on disk.
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/store"
+)
+
+// ErrStopped is returned by the Service methods once Run has ended.
+var ErrStopped = errors.New("the framework is stopping")
+
+// Core implements Service on a Mesos connection and a store.
+type Core struct {
+	cfg    Config
+	mesos  Mesos
+	store  store.Store
+	log    *zap.Logger
+	bus    *bus
+	outbox *outbox
+
+	inbox   chan message
+	stopped chan struct{} // closed when Run has ended
+
+	info infoBoard
+
+	// Everything below belongs to the goroutine of Run.
+
+	state *state
+	link  link
+	flow  offerFlow
+	// touched are the apps whose instances may not match their goal any more.
+	touched map[app.ID]bool
+}
+
+// link is what the core knows of the subscription.
+type link struct {
+	connected bool
+	since     time.Time
+	master    string
+	region    string
+	// roles are those that the subscription was last given.
+	roles []string
+	// reconcileAt is when all tasks are next reconciled, probeAt when the
+	// agents of claims that wait for their end are next asked for.
+	reconcileAt, probeAt time.Time
+}
+
+// message is anything that changes the state. handle runs in the core's
+// goroutine; reply, if not nil, runs after the changes are committed.
+type message struct {
+	handle func(tx *txn)
+	reply  func()
+}
+
+// infoBoard is the part of the state that Info reads without waiting for the
+// core's goroutine: a health probe must answer while a commit is slow.
+type infoBoard struct {
+	mu   sync.Mutex // guards info
+	info Info
+}
+
+func (b *infoBoard) set(change func(*Info)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change(&b.info)
+}
+
+// New loads the state from st. It returns an error when a record cannot be
+// read. The core does nothing before Run.
+func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
+	c := &Core{
+		cfg:     cfg.withDefaults(),
+		mesos:   m,
+		store:   st,
+		log:     log,
+		bus:     newBus(),
+		inbox:   make(chan message),
+		stopped: make(chan struct{}),
+		touched: map[app.ID]bool{},
+	}
+	c.flow = newOfferFlow()
+	c.outbox = newOutbox()
+	loaded, err := loadState(st)
+	if err != nil {
+		return nil, fmt.Errorf("load the framework's state: %w", err)
+	}
+	c.state = loaded
+	c.info.info = Info{
+		FrameworkID: loaded.meta.FrameworkID,
+		Elected:     true,
+		Leader:      c.cfg.Leader,
+	}
+	for id := range loaded.apps {
+		c.touched[id] = true
+	}
+	for _, i := range loaded.instances {
+		c.touched[i.App] = true
+	}
+	return c, nil
+}
+
+// Run subscribes with the master and serves messages until ctx ends, then it
+// returns nil; tasks are left alone. It returns an error when going on is
+// pointless or would be unsafe: the state could not be committed, the master
+// removed the framework, or it gave another framework id while instances of
+// the old one exist. Run may be called once.
+func (c *Core) Run(ctx context.Context) error {
+	defer close(c.stopped)
+	defer c.bus.close()
+
+	mesosCtx, stopMesos := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopMesos()
+	mesosEnd := make(chan error, 1)
+	frameworkID := c.state.meta.FrameworkID
+	go func() { mesosEnd <- c.mesos.Run(mesosCtx, frameworkID) }()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		c.outbox.run(mesosCtx)
+	}()
+
+	err := c.serve(ctx, mesosEnd)
+
+	if err == nil {
+		// Calls that are committed but not yet made need not wait for the
+		// reconciliation of the next start.
+		c.outbox.drain(c.cfg.StopTimeout)
+	}
+	stopMesos()
+	<-sent
+	c.awaitMesos(mesosEnd, &err)
+	return err
+}
+
+// awaitMesos waits for the connection's goroutine. Events are still received,
+// so that it cannot block on delivering one.
+func (c *Core) awaitMesos(end chan error, err *error) {
+	events := c.mesos.Events()
+	for {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				events = nil
+			}
+		case e := <-end:
+			if *err == nil && e != nil && !errors.Is(e, context.Canceled) {
+				*err = fmt.Errorf("mesos connection: %w", e)
+			}
+			return
+		}
+	}
+}
+
+// serve is the main loop.
+func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
+	ticker := time.NewTicker(c.cfg.Tick)
+	defer ticker.Stop()
+	events := c.mesos.Events()
+	if err := c.step([]message{{handle: c.tick}}); err != nil {
+		return err
+	}
+	for {
+		var m message
+		select {
+		case <-ctx.Done():
+			return nil
+		case m = <-c.inbox:
+		case r := <-c.outbox.results:
+			m = message{handle: r}
+		case ev, ok := <-events:
+			if !ok {
+				// Run of the connection ends too and says why.
+				events = nil
+				continue
+			}
+			m = message{handle: func(tx *txn) { c.handleEvent(tx, ev) }}
+		case err := <-mesosEnd:
+			mesosEnd <- nil // for awaitMesos
+			if err == nil {
+				err = errors.New("it ended without a reason")
+			}
+			return fmt.Errorf("mesos connection: %w", err)
+		case <-ticker.C:
+			m = message{handle: c.tick}
+		}
+		if err := c.step(c.collect(m, events)); err != nil {
+			return err
+		}
+	}
+}
+
+// maxBatch bounds how many messages share one transaction.
+const maxBatch = 128
+
+// collect adds the messages that are already waiting to m, so that a burst
+// costs one commit and offers that arrive together are decided on together.
+func (c *Core) collect(m message, events <-chan Event) []message {
+	batch := []message{m}
+	for len(batch) < maxBatch {
+		select {
+		case m := <-c.inbox:
+			batch = append(batch, m)
+		case r := <-c.outbox.results:
+			batch = append(batch, message{handle: r})
+		case ev, ok := <-events:
+			if !ok {
+				return batch
+			}
+			batch = append(batch, message{handle: func(tx *txn) { c.handleEvent(tx, ev) }})
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// step handles a batch: decide, commit, act. An error means that the state in
+// memory may differ from the store; the caller must stop.
+func (c *Core) step(batch []message) error {
+	tx := newTxn(c, time.Now())
+	for _, m := range batch {
+		m.handle(tx)
+	}
+	c.settle(tx)
+	if tx.fatal == nil {
+		tx.fatal = c.commit(tx)
+	}
+	if tx.fatal != nil {
+		return tx.fatal
+	}
+	for _, call := range tx.calls {
+		c.outbox.put(call)
+	}
+	for _, ev := range tx.events {
+		c.bus.publish(ev)
+	}
+	for _, m := range batch {
+		if m.reply != nil {
+			m.reply()
+		}
+	}
+	return nil
+}
+
+// settle brings instances in line with their apps' goals, deployments on, and
+// decides on offers, after the messages of a batch changed the state.
+func (c *Core) settle(tx *txn) {
+	for range maxSettleRounds {
+		for len(c.touched) > 0 {
+			for id := range c.touched {
+				delete(c.touched, id)
+				c.reconcileApp(tx, id)
+			}
+		}
+		c.advanceDeployments(tx)
+		if len(c.touched) == 0 {
+			break
+		}
+	}
+	c.syncRoles(tx)
+	c.scheduleRound(tx)
+}
+
+// maxSettleRounds bounds the work of one batch; what is left is done with the
+// next tick. A deployment has no more steps than apps.
+const maxSettleRounds = 10000
+
+// touch marks an app for reconciliation within this batch.
+func (c *Core) touch(id app.ID) { c.touched[id] = true }
+
+// do runs fn in the core's goroutine and returns its error once the effects
+// are committed.
+func (c *Core) do(ctx context.Context, fn func(tx *txn) error) error {
+	done := make(chan error, 1)
+	var result error
+	m := message{
+		handle: func(tx *txn) { result = fn(tx) },
+		reply:  func() { done <- result },
+	}
+	select {
+	case c.inbox <- m:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.stopped:
+		return ErrStopped
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w; the request may still take effect", ctx.Err())
+	case <-c.stopped:
+		return ErrStopped
+	}
+}
+
+// Info implements Service.
+func (c *Core) Info() Info {
+	c.info.mu.Lock()
+	defer c.info.mu.Unlock()
+	return c.info.info
+}
+
+// Roles returns the roles to subscribe with: the default role and those of the
+// stored apps. It must not be called after Run has started.
+func (c *Core) Roles() []string { return c.state.roles(c.cfg.DefaultRole) }
+
+var _ Service = (*Core)(nil)

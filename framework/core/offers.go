@@ -1,0 +1,443 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// offerFlow is what the core knows of offers. None of it is stored: offers are
+// void after a restart.
+type offerFlow struct {
+	held  map[string]scheduler.Offer
+	round bool // a decision is due
+	// revive: something waits that earlier declined offers may serve.
+	revive     bool
+	lastRevive time.Time
+	suppressed map[string]bool
+	// looks says for each waiting instance how the last decision with offers
+	// looked at it; counts are per app for GET /v2/queue.
+	looks  map[string]scheduler.Waiting
+	counts map[app.ID]*offerCounts
+	// agents are the agents as last offered, for constraints on placed
+	// instances.
+	sequence uint64
+}
+
+// offerCounts are the numbers that GET /v2/queue shows of an app's offers.
+type offerCounts struct {
+	processed, unused    int
+	lastUnused, lastUsed time.Time
+}
+
+func newOfferFlow() offerFlow {
+	return offerFlow{
+		held:       map[string]scheduler.Offer{},
+		suppressed: map[string]bool{},
+		looks:      map[string]scheduler.Waiting{},
+		counts:     map[app.ID]*offerCounts{},
+	}
+}
+
+// wantRevive asks for offers again, also those that were declined: something
+// new waits, or something that waited may go elsewhere now.
+func (f *offerFlow) wantRevive() { f.revive, f.round = true, true }
+
+// forget drops what is known of an instance that waits no more.
+func (f *offerFlow) forget(instanceID string) { delete(f.looks, instanceID) }
+
+// reset drops everything that belonged to an ended subscription.
+func (f *offerFlow) reset() {
+	f.held = map[string]scheduler.Offer{}
+	f.suppressed = map[string]bool{}
+}
+
+// scheduleRound decides on the offers at hand and on what waits, if either has
+// changed. Offers are held no longer than one round.
+func (c *Core) scheduleRound(tx *txn) {
+	if !c.link.connected || !c.flow.round {
+		return
+	}
+	c.flow.round = false
+	snapshot := c.snapshot(tx.now)
+	plan := scheduler.Decide(snapshot)
+	used := c.applyAccepts(tx, plan.Accepts)
+	c.applyDeclines(tx, plan.Declines, used)
+	for _, k := range plan.Kills {
+		if i := c.state.instances[k.InstanceID]; i != nil && i.Task != nil && !i.lost() {
+			c.kill(tx, i, k.Why)
+		}
+	}
+	c.noteWaiting(tx, plan.Waiting, len(snapshot.Offers) > 0)
+	c.applyFlow(tx, plan)
+}
+
+// snapshot is everything that the decision depends on.
+func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
+	s := scheduler.Snapshot{Now: now, Seed: c.state.meta.Sequence, Policy: c.cfg.Policy}
+	s.Policy.LocalRegion = c.link.region
+	for _, o := range c.flow.held {
+		s.Offers = append(s.Offers, o)
+	}
+	for _, i := range c.state.allInstances() {
+		if p, ok := c.placed(i); ok {
+			s.Placed = append(s.Placed, p)
+		} else if def := c.state.definition(i); def != nil && i.Phase == waiting {
+			s.Pending = append(s.Pending, c.pendingInstance(i, def))
+		}
+	}
+	for _, v := range c.state.sortedVolumes() {
+		if v.Claim != nil {
+			s.Claims = append(s.Claims, c.state.schedulerClaim(v))
+		}
+		s.Volumes = append(s.Volumes, scheduler.VolumeFact{
+			Key: v.Key, LastAgent: v.LastAgent, LastHostname: v.LastHostname,
+		})
+	}
+	for _, role := range c.link.roles {
+		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role]})
+	}
+	return s
+}
+
+func (c *Core) placed(i *instance) (scheduler.Placed, bool) {
+	if i.Task == nil || i.Forgotten {
+		return scheduler.Placed{}, false
+	}
+	t := i.Task
+	counts := false
+	if r := c.state.apps[i.App]; r != nil {
+		counts = i.Config.Compare(configOf(r.App)) >= 0 && !i.lost()
+	}
+	return scheduler.Placed{
+		ID: i.ID, App: string(i.App), AgentID: t.AgentID, Hostname: t.Hostname,
+		Region: t.Region, Zone: t.Zone, Attributes: t.Attributes, Counts: counts,
+	}, true
+}
+
+// pendingInstance translates an instance that waits into what the scheduler
+// needs to know of it.
+func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
+	role := roleOf(def, c.cfg.DefaultRole)
+	p := scheduler.Instance{
+		ID: i.ID, App: string(i.App), Role: role,
+		AcceptUnreserved: len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, "*"),
+		AcceptReserved:   len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, role),
+		CPUs:             milli(def.CPUs), Mem: milli(def.Mem), Disk: milli(def.Disk),
+		GPUs:    milli(float64(def.GPUs)),
+		Ports:   hostPorts(def),
+		Volumes: c.volumeRequests(def),
+		Since:   i.Since,
+	}
+	if def.ExecutorRes != nil && def.Executor != "" && def.Executor != "//cmd" {
+		p.CPUs += milli(def.ExecutorRes.CPUs)
+		p.Mem += milli(def.ExecutorRes.Mem)
+		p.Disk += milli(def.ExecutorRes.Disk)
+	}
+	for _, con := range def.Constraints {
+		if sc, ok := constraint(con); ok {
+			p.Constraints = append(p.Constraints, sc)
+		}
+	}
+	if r := c.state.apps[i.App]; r != nil {
+		p.NotBefore = r.Backoff.until(i.Config)
+	}
+	p.GPUUnrestricted = def.Labels["GPU_SCHEDULING_BEHAVIOR"] == "unrestricted"
+	return p
+}
+
+// applyAccepts launches what the plan places and returns the offers used.
+func (c *Core) applyAccepts(tx *txn, accepts []scheduler.Accept) map[string]bool {
+	used := map[string]bool{}
+	for _, a := range accepts {
+		c.applyAccept(tx, a, used)
+	}
+	return used
+}
+
+func (c *Core) applyAccept(tx *txn, a scheduler.Accept, used map[string]bool) {
+	offer, ok := c.flow.held[firstOf(a.OfferIDs)]
+	if !ok {
+		c.log.Error("the plan uses an offer that is not at hand", zap.Strings("offers", a.OfferIDs))
+		return
+	}
+	accept := Accept{OfferIDs: a.OfferIDs, AgentID: a.AgentID, Refuse: a.Refuse}
+	var launched []*instance
+	for _, op := range a.Operations {
+		if op.Kind != scheduler.OpLaunch || op.Launch == nil {
+			c.log.Error("the plan holds an operation that was not asked for", zap.Uint8("kind", uint8(op.Kind)))
+			continue
+		}
+		i, t := c.launch(tx, offer, op.Launch)
+		if i == nil {
+			continue
+		}
+		launched = append(launched, i)
+		accept.Operations = append(accept.Operations, Operation{Kind: scheduler.OpLaunch, Task: t})
+	}
+	if len(launched) == 0 {
+		return // declined with the offers that are left
+	}
+	for _, id := range a.OfferIDs {
+		used[id] = true
+		delete(c.flow.held, id)
+	}
+	c.sendAccept(tx, accept, launched)
+}
+
+func firstOf(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// launch turns a waiting instance into one about to be launched. It returns
+// nil when the instance cannot be launched there.
+func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*instance, *Task) {
+	i := c.state.instances[l.InstanceID]
+	if i == nil || i.Phase != waiting {
+		c.log.Error("the plan launches an instance that does not wait", zap.String("instance", l.InstanceID))
+		return nil, nil
+	}
+	def := c.state.definition(i)
+	requests := c.volumeRequests(def)
+	for _, r := range requests {
+		if err := c.state.checkClaim(r, i.ID, offer.AgentID); err != nil {
+			c.log.Error("launch refused to keep two writers apart", zap.String("instance", i.ID), zap.Error(err))
+			return nil, nil
+		}
+	}
+	i.Incarnation++
+	i.Phase, i.Since = launching, tx.now
+	i.Task = &task{
+		ID: taskID(i.ID, i.Incarnation), AgentID: offer.AgentID, Hostname: offer.Hostname,
+		Region: offer.Region, Zone: offer.Zone, Attributes: offer.Attributes,
+		Role: roleOf(def, c.cfg.DefaultRole), Ports: l.Ports, State: taskStaging, StagedAt: tx.now,
+	}
+	tx.claim(i, requests)
+	tx.saveInstance(i)
+	c.flow.forget(i.ID)
+	c.countsOf(i.App).lastUsed = tx.now
+	tx.publish(instanceChanged(tx.now, i, "Provisioned"))
+	c.log.Info("launching task", zap.String("task", i.Task.ID), zap.String("agent", offer.AgentID),
+		zap.String("host", offer.Hostname), zap.String("why", l.Why))
+	return i, &Task{
+		ID: i.Task.ID, InstanceID: i.ID, AgentID: offer.AgentID, Hostname: offer.Hostname,
+		App: def, Resources: l.Resources, Ports: l.Ports,
+	}
+}
+
+// sendAccept sends the launches after the commit. When the master did not take
+// the call the instances wait again; when that is unknown, reconciliation
+// finds out.
+func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
+	type attempt struct{ instance, task string }
+	attempts := make([]attempt, 0, len(launched))
+	for _, i := range launched {
+		attempts = append(attempts, attempt{i.ID, i.Task.ID})
+	}
+	tx.call(call{
+		make: func(ctx context.Context) error { return c.mesos.Accept(ctx, accept) },
+		done: func(tx *txn, err error) {
+			if err == nil {
+				return
+			}
+			c.log.Warn("launch not accepted by the master", zap.String("agent", accept.AgentID), zap.Error(err))
+			for _, a := range attempts {
+				i := c.state.instances[a.instance]
+				if i == nil || i.Phase != launching || i.Task.ID != a.task {
+					continue
+				}
+				if notSent(err) {
+					tx.release(i, true)
+					c.ended(tx, i, taskKilled)
+					continue
+				}
+				// Settle from now on: the call may still arrive.
+				i.Since = tx.now
+				tx.saveInstance(i)
+			}
+		},
+	})
+}
+
+// notSent tells whether an error proves that a call had no effect. A gateway's
+// answer proves nothing.
+func notSent(err error) bool {
+	if errors.Is(err, ErrNotSubscribed) {
+		return true
+	}
+	var refused *CallError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	return refused.Status < 500 || refused.Status == http.StatusServiceUnavailable
+}
+
+// applyDeclines declines what the plan declines, and whatever offer it does
+// not mention, so that none is held.
+func (c *Core) applyDeclines(tx *txn, declines []scheduler.Decline, used map[string]bool) {
+	for _, d := range declines {
+		var ids []string
+		for _, id := range d.OfferIDs {
+			if _, held := c.flow.held[id]; held && !used[id] {
+				ids = append(ids, id)
+				delete(c.flow.held, id)
+			}
+		}
+		c.decline(tx, ids, d.Refuse)
+	}
+	var rest []string
+	for id := range c.flow.held {
+		rest = append(rest, id)
+	}
+	clear(c.flow.held)
+	slices.Sort(rest)
+	c.decline(tx, rest, c.cfg.Policy.RefuseWaiting)
+}
+
+func (c *Core) decline(tx *txn, ids []string, refuse time.Duration) {
+	if len(ids) == 0 {
+		return
+	}
+	tx.call(call{
+		make: func(ctx context.Context) error { return c.mesos.Decline(ctx, ids, refuse) },
+		done: func(_ *txn, err error) {
+			if err != nil {
+				c.log.Info("offers not declined; the master takes them back when it times them out",
+					zap.Strings("offers", ids), zap.Error(err))
+			}
+		},
+	})
+}
+
+// noteWaiting keeps for the queue why instances wait. A decision without
+// offers says nothing new of an instance that was looked at before.
+func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
+	for _, w := range list {
+		if last, known := c.flow.looks[w.InstanceID]; known && !withOffers && last.Offers > 0 {
+			// The text may tell of a claim that has changed; the numbers are
+			// those of the last look at offers.
+			if c.waitsForVolume(w.InstanceID) {
+				last.Text, last.Until = w.Text, w.Until
+				c.flow.looks[w.InstanceID] = last
+			}
+			continue
+		}
+		c.flow.looks[w.InstanceID] = w
+		i := c.state.instances[w.InstanceID]
+		if i == nil || !withOffers {
+			continue
+		}
+		n := c.countsOf(i.App)
+		n.processed += w.Offers
+		n.unused += w.Offers
+		n.lastUnused = tx.now
+	}
+}
+
+// waitsForVolume tells whether a volume of the instance is claimed.
+func (c *Core) waitsForVolume(instanceID string) bool {
+	i := c.state.instances[instanceID]
+	if i == nil {
+		return false
+	}
+	def := c.state.definition(i)
+	if def == nil {
+		return false
+	}
+	for _, r := range c.volumeRequests(def) {
+		if v := c.state.volumes[r.Key]; v != nil && v.Claim != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Core) countsOf(id app.ID) *offerCounts {
+	if c.flow.counts[id] == nil {
+		c.flow.counts[id] = &offerCounts{}
+	}
+	return c.flow.counts[id]
+}
+
+// applyFlow suppresses and revives. What newly waits revives at most once per
+// ReviveInterval, since each revive makes the master offer everything again.
+func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
+	revive := slices.Clone(plan.Revive)
+	if c.flow.revive && c.someoneWaits(tx.now) {
+		if wait := c.flow.lastRevive.Add(c.cfg.ReviveInterval).Sub(tx.now); wait > 0 {
+			revive = nil // tick comes back to it
+		} else {
+			revive = c.waitingRoles(tx.now)
+			c.flow.revive = false
+			c.flow.lastRevive = tx.now
+		}
+	} else {
+		c.flow.revive = false
+	}
+	var suppress []string
+	for _, role := range plan.Suppress {
+		if !c.flow.suppressed[role] && !slices.Contains(revive, role) {
+			c.flow.suppressed[role] = true
+			suppress = append(suppress, role)
+		}
+	}
+	for _, role := range revive {
+		delete(c.flow.suppressed, role)
+	}
+	c.flowCall(tx, "suppress", suppress, c.mesos.Suppress)
+	c.flowCall(tx, "revive", revive, c.mesos.Revive)
+}
+
+func (c *Core) flowCall(tx *txn, what string, roles []string, do func(context.Context, []string) error) {
+	if len(roles) == 0 {
+		return
+	}
+	tx.call(call{
+		make: func(ctx context.Context) error { return do(ctx, roles) },
+		done: func(_ *txn, err error) {
+			if err == nil {
+				return
+			}
+			c.log.Warn("offer flow not changed; it is tried again",
+				zap.String("call", what), zap.Strings("roles", roles), zap.Error(err))
+			if what == "revive" {
+				c.flow.wantRevive()
+			} else {
+				for _, role := range roles {
+					delete(c.flow.suppressed, role)
+				}
+			}
+		},
+	})
+}
+
+// someoneWaits tells whether an instance waits whose back-off is over.
+func (c *Core) someoneWaits(now time.Time) bool { return len(c.waitingRoles(now)) > 0 }
+
+func (c *Core) waitingRoles(now time.Time) []string {
+	var roles []string
+	for _, i := range c.state.instances {
+		if i.Phase != waiting {
+			continue
+		}
+		r := c.state.apps[i.App]
+		if r == nil || now.Before(r.Backoff.until(i.Config)) {
+			continue
+		}
+		if role := roleOf(r.App, c.cfg.DefaultRole); !slices.Contains(roles, role) {
+			roles = append(roles, role)
+		}
+	}
+	slices.Sort(roles)
+	return roles
+}
