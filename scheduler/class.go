@@ -1,0 +1,296 @@
+package scheduler
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// class is a set of instances that the same agents could ever take: same role,
+// constraints on the agent, drivers and zone. What an agent is decides, not
+// what it has left, so a class's verdicts hold for the whole round.
+type class struct {
+	role                 string
+	unreserved, reserved bool
+	constraints          []Constraint // those that depend on the agent alone
+	all                  []Constraint // all, for the rule of remote regions
+	drivers              []string
+	zones                []string // zones of volumes, all must match
+	zoneKnown            bool     // only agents whose zone is known to match
+	gpus                 bool     // asks for GPUs or may use agents with them
+	resident             bool     // reserves: uses unreserved portions only
+	only                 *groupValue
+
+	verdicts []verdict // per share, nil until needed
+	tree     *tree     // nil until needed
+}
+
+// groupValue narrows a class to agents with one value of a field.
+type groupValue struct{ field, value string }
+
+// shape is a set of instances that differ in nothing that matters except the
+// identity of their volumes.
+type shape struct {
+	class *class
+	needs amounts
+	app   *appState // set if constraints count instances
+
+	// exhausted remembers that no agent can take the shape any more, at this
+	// version of the app.
+	exhausted   bool
+	exhaustedAt int
+
+	tally *tally // memo of the explanation, made after all is placed
+}
+
+// request is one pending instance with what was worked out for it.
+type request struct {
+	inst  *Instance
+	app   *appState
+	shape *shape
+	rank  uint8
+}
+
+// shapeOf finds the shape of an instance, and with it its class.
+func (d *decision) shapeOf(inst *Instance, app *appState) *shape {
+	key := d.classKey(inst, false)
+	split := len(key)
+	for _, m := range []resource.Milli{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs} {
+		key = binary.AppendVarint(key, int64(m))
+	}
+	key = binary.AppendUvarint(key, uint64(len(inst.Ports)))
+	for _, p := range inst.Ports {
+		key = binary.AppendUvarint(key, uint64(p.Number))
+	}
+	key = appendPersistent(key, inst)
+	counts := slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() })
+	if counts {
+		key = appendString(key, inst.App)
+		key = appendConstraints(key, inst.Constraints, true)
+	}
+	d.keyBuf = key
+	if s, ok := d.shapes[string(key)]; ok {
+		return s
+	}
+	s := &shape{
+		class: d.classFor(key[:split], inst, false),
+		needs: amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs},
+	}
+	if counts {
+		s.app = app
+	}
+	d.shapes[string(key)] = s
+	return s
+}
+
+func (d *decision) classFor(key []byte, inst *Instance, zoneKnown bool) *class {
+	if c, ok := d.classes[string(key)]; ok {
+		return c
+	}
+	c := &class{
+		role: inst.Role, unreserved: inst.AcceptUnreserved, reserved: inst.AcceptReserved,
+		all: inst.Constraints, zoneKnown: zoneKnown, zones: d.zonesOf(inst),
+		gpus: inst.GPUs > 0 || inst.GPUUnrestricted || !d.s.Policy.RestrictGPUAgents,
+		// An instance that has its reservation uses what is reserved for it.
+		resident: len(inst.Persistent) > 0,
+	}
+	if !c.unreserved && !c.reserved {
+		c.unreserved, c.reserved = true, true
+	}
+	for _, k := range inst.Constraints {
+		if !k.counts() {
+			c.constraints = append(c.constraints, k)
+		}
+	}
+	for i := range inst.Volumes {
+		if n := inst.Volumes[i].Key.Driver; !slices.Contains(c.drivers, n) {
+			c.drivers = append(c.drivers, n)
+		}
+	}
+	d.classes[string(key)] = c
+	return c
+}
+
+// narrowed is the class restricted to agents with one value of a field.
+func (d *decision) narrowed(inst *Instance, field, value string) *class {
+	key := d.classKey(inst, false)
+	key = append(key, 'N')
+	key = appendString(key, field)
+	key = appendString(key, value)
+	d.keyBuf = key
+	if c, ok := d.classes[string(key)]; ok {
+		return c
+	}
+	c := d.classFor(key, inst, false)
+	c.only = &groupValue{field, value}
+	return c
+}
+
+// inZone is the class restricted to agents that are known to be in the zone of
+// the volumes.
+func (d *decision) inZone(inst *Instance) *class {
+	key := d.classKey(inst, true)
+	d.keyBuf = key
+	return d.classFor(key, inst, true)
+}
+
+// classKey encodes everything that a class depends on.
+func (d *decision) classKey(inst *Instance, zoneKnown bool) []byte {
+	key := d.keyBuf[:0]
+	key = appendString(key, inst.Role)
+	key = append(key, bit(inst.AcceptUnreserved)|bit(inst.AcceptReserved)<<1|bit(inst.GPUs > 0)<<2|
+		bit(inst.GPUUnrestricted)<<3|bit(len(inst.Persistent) > 0)<<4|bit(zoneKnown)<<5)
+	key = appendConstraints(key, inst.Constraints, false)
+	for i := range inst.Volumes {
+		key = append(key, 'V')
+		key = appendString(key, inst.Volumes[i].Key.Driver)
+		if f := d.volumes[inst.Volumes[i].Key]; f != nil {
+			key = appendString(key, f.Zone)
+		} else {
+			key = append(key, 0)
+		}
+	}
+	return append(key, 'E')
+}
+
+func appendConstraints(key []byte, cs []Constraint, counting bool) []byte {
+	for i := range cs {
+		c := &cs[i]
+		if c.counts() != counting {
+			// Only its field matters here: it may admit remote regions.
+			if !counting && (c.Field == fieldRegion || c.Field == fieldZone) {
+				key = append(key, 'R')
+			}
+			continue
+		}
+		key = append(key, 'C')
+		key = appendString(key, c.Field)
+		key = appendString(key, string(c.Operator))
+		key = appendString(key, c.Value)
+	}
+	return key
+}
+
+func appendPersistent(key []byte, inst *Instance) []byte {
+	for i := range inst.Persistent {
+		p := &inst.Persistent[i]
+		key = append(key, 'P', byte(p.Source), bit(p.Shared))
+		key = binary.AppendVarint(key, int64(p.Size))
+		key = binary.AppendVarint(key, int64(p.MaxSize))
+		key = appendString(key, p.Profile)
+		key = appendConstraints(key, p.Constraints, false)
+	}
+	return key
+}
+
+func appendString(key []byte, s string) []byte {
+	return append(binary.AppendUvarint(key, uint64(len(s))), s...)
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// zonesOf lists the zones that the volumes of an instance are in.
+func (d *decision) zonesOf(inst *Instance) []string {
+	var zs []string
+	for i := range inst.Volumes {
+		f := d.volumes[inst.Volumes[i].Key]
+		if f != nil && f.Zone != "" && !slices.Contains(zs, f.Zone) {
+			zs = append(zs, f.Zone)
+		}
+	}
+	return zs
+}
+
+// verdict is the first rule of the class that a share fails.
+func (d *decision) classVerdict(c *class, s *share) verdict {
+	a := &d.agents[s.agent]
+	switch {
+	case s.role != "" && s.role != c.role, !c.usable(s):
+		return failsRole
+	case !d.allowed(c, a):
+		return failsConstraint
+	case a.maintenance:
+		return failsMaintenance
+	case !hasDrivers(c, a):
+		return failsDriver
+	case !c.zoneMatches(a):
+		return failsZone
+	case a.hasGPUs && !c.gpus:
+		return failsScarce
+	}
+	return fits
+}
+
+// usable says whether the share holds anything that the class may use.
+func (c *class) usable(s *share) bool {
+	for i := range s.free {
+		switch s.free[i].use {
+		case useUnreserved:
+			if c.unreserved {
+				return true
+			}
+		case useReserved:
+			if c.reserved {
+				return true
+			}
+		case useOwned, useDisk:
+			if c.resident {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (d *decision) allowed(c *class, a *agent) bool {
+	if d.remoteRegion(c.all, a) {
+		return false
+	}
+	p := a.place()
+	for i := range c.constraints {
+		if !d.allowsAgent(&c.constraints[i], &p) {
+			return false
+		}
+	}
+	if c.only != nil {
+		v, ok := p.field(c.only.field)
+		return ok && v == c.only.value
+	}
+	return true
+}
+
+func hasDrivers(c *class, a *agent) bool {
+	for _, name := range c.drivers {
+		if f, known := a.driver(name); known && !f.Healthy {
+			return false
+		}
+	}
+	return true
+}
+
+// zoneMatches tests the zones of the volumes. An agent whose zone nobody told
+// passes, unless the class wants to be sure.
+func (c *class) zoneMatches(a *agent) bool {
+	if a.zone == "" {
+		return !c.zoneKnown
+	}
+	return !slices.ContainsFunc(c.zones, func(z string) bool { return z != a.zone })
+}
+
+// available is what instances of the class may use of a share.
+func (c *class) available(s *share) amounts {
+	var t amounts
+	if c.unreserved {
+		t = t.plus(s.total[useUnreserved])
+	}
+	if c.reserved && !c.resident {
+		t = t.plus(s.total[useReserved])
+	}
+	return t
+}

@@ -1,0 +1,390 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// decision is the state of one round. It lives for one call of Decide.
+type decision struct {
+	s *Snapshot
+
+	agents  []agent
+	shares  []share
+	byAgent map[string]int32
+	byHost  map[string][]int32 // nil until needed
+	loads   map[string]int     // instances placed, by agent id
+	facts   map[string]*AgentFact
+	volumes map[VolumeKey]*VolumeFact
+	claims  claimTable
+	apps    map[string]*appState
+
+	classes  map[string]*class
+	shapes   map[string]*shape
+	patterns map[string]*regexp.Regexp
+	owners   map[string][]int32 // shares by the instance that reserved in them
+	requests []request
+	waiting  []wait
+	values   map[string][]string // of a field, over the offered agents
+
+	wiped        map[string]bool
+	moved        map[string]bool // instances stopped to be moved
+	budget       int             // what is left of explainBudget
+	unfitClasses []*class        // memo of waitingClasses
+
+	keyBuf   []byte
+	mountBuf []mount
+	plan     Plan
+}
+
+// wait is a request that this round could not place.
+type wait struct {
+	r    *request
+	step *step // the preference that it waits for, nil if none
+}
+
+// Decide returns what should be done about a snapshot. It is pure: the same
+// snapshot gives the same plan, whatever the order of its slices, and the
+// snapshot is not changed.
+//
+// Within a plan each launch sees what those before it take: resources, host
+// ports, exclusive volumes, attach limits and counted constraints.
+func Decide(snapshot Snapshot) Plan {
+	d := &decision{s: &snapshot}
+	if d.idle() {
+		d.economise()
+		return d.plan
+	}
+	d.prepare()
+	d.indexOffers()
+	d.readRequests()
+	d.expire()
+	d.place()
+	d.release()
+	d.move()
+	d.accept()
+	d.economise()
+	d.explain()
+	return d.plan
+}
+
+// idle says whether the offers need not even be looked at.
+func (d *decision) idle() bool {
+	return len(d.s.Pending) == 0 && len(d.s.Wiped) == 0 && len(d.s.Policy.Ours) == 0 && d.s.Policy.MaxMoves == 0
+}
+
+func (d *decision) prepare() {
+	s := d.s
+	d.facts = make(map[string]*AgentFact, len(s.Agents))
+	for i := range s.Agents {
+		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
+	}
+	d.volumes = make(map[VolumeKey]*VolumeFact, len(s.Volumes))
+	for i := range s.Volumes {
+		d.volumes[s.Volumes[i].Key] = &s.Volumes[i]
+	}
+	d.claims = newClaimTable(s.Claims, len(s.Pending))
+	d.classes = make(map[string]*class)
+	d.shapes = make(map[string]*shape)
+	d.owners = make(map[string][]int32)
+	d.patterns = make(map[string]*regexp.Regexp)
+	d.values = make(map[string][]string)
+	d.wiped = make(map[string]bool, len(s.Wiped))
+	for _, id := range s.Wiped {
+		d.wiped[id] = true
+	}
+	d.countPlaced()
+}
+
+// countPlaced counts the instances that have an agent, per agent and per app.
+// An instance that is pending counts nowhere: its place is to be decided.
+func (d *decision) countPlaced() {
+	s := d.s
+	pending := make(map[string]bool, len(s.Pending))
+	d.apps = make(map[string]*appState)
+	for i := range s.Pending {
+		p := &s.Pending[i]
+		pending[p.ID] = true
+		a := d.apps[p.App]
+		if a == nil {
+			a = &appState{}
+			d.apps[p.App] = a
+		}
+		a.pending++
+	}
+	d.loads = make(map[string]int)
+	for i := range s.Placed {
+		p := &s.Placed[i]
+		if pending[p.ID] {
+			continue
+		}
+		d.loads[p.AgentID]++
+		if a := d.apps[p.App]; a != nil {
+			a.placed = append(a.placed, p)
+		}
+	}
+	for _, a := range d.apps {
+		if len(a.placed) == 0 && a.pending == 1 {
+			continue
+		}
+		a.onAgent = make(map[string]int, len(a.placed))
+		for _, p := range a.placed {
+			a.onAgent[p.AgentID]++
+		}
+	}
+}
+
+// Ranks of requests: what can run on few agents goes first.
+const (
+	rankReserved uint8 = iota
+	rankPinned
+	rankFree
+)
+
+func (d *decision) readRequests() {
+	d.requests = make([]request, len(d.s.Pending))
+	for i := range d.s.Pending {
+		inst := d.found(&d.s.Pending[i])
+		app := d.apps[inst.App]
+		r := &d.requests[i]
+		*r = request{inst: inst, shape: d.shapeOf(inst, app)}
+		if app.onAgent != nil {
+			r.app = app
+		}
+		switch {
+		case inst.Reservation != nil:
+			r.rank = rankReserved
+		default:
+			r.rank = rankFree
+			if _, pinned := d.pins(r, d.mounts(inst)); pinned {
+				r.rank = rankPinned
+			}
+		}
+	}
+	slices.SortFunc(d.requests, func(a, b request) int {
+		if c := cmp.Compare(a.rank, b.rank); c != 0 {
+			return c
+		}
+		if c := a.inst.Since.Compare(b.inst.Since); c != 0 {
+			return c
+		}
+		return strings.Compare(a.inst.ID, b.inst.ID)
+	})
+}
+
+// pins lists the agents that a request is bound to, if it is. Nothing outside
+// of the list passes check; what is in it need not either.
+func (d *decision) pins(r *request, ms []mount) (agents []int32, pinned bool) {
+	if res := r.inst.Reservation; res != nil {
+		return d.appendAgents(nil, res.AgentID), true
+	}
+	for i := range ms {
+		m := &ms[i]
+		for _, c := range m.claims {
+			if d.elsewhere(c, m.req, r.inst.ID) != fits {
+				return d.appendAgents(nil, c.AgentID), true
+			}
+		}
+		if d.foreign(m) {
+			return d.appendNamed(nil, m.fact.AttachedTo), true
+		}
+		if m.fact != nil && m.fact.bound() {
+			return d.appendNamed(nil, m.fact.last()), true
+		}
+	}
+	for i := range r.inst.Constraints {
+		c := &r.inst.Constraints[i]
+		if !isHostname(c.Field) {
+			continue
+		}
+		if v, ok := d.literal(c); ok {
+			return d.hostAgents(v), true
+		}
+	}
+	return nil, false
+}
+
+func (d *decision) appendNamed(to []int32, names []string) []int32 {
+	for _, n := range names {
+		to = d.appendAgents(to, n)
+	}
+	return to
+}
+
+// place launches what can be launched. Requests whose constraints depend on
+// how the rest of the app is spread get another chance as long as that changes.
+func (d *decision) place() {
+	again := make([]*request, 0)
+	for i := range d.requests {
+		d.placeOne(&d.requests[i])
+	}
+	for progress := true; progress; {
+		progress = false
+		again = again[:0]
+		rest := d.waiting[:0:0]
+		for _, w := range d.waiting {
+			if w.r.regroups() && w.r.shape.exhausted && w.r.shape.exhaustedAt != w.r.shape.app.version {
+				again = append(again, w.r)
+			} else {
+				rest = append(rest, w)
+			}
+		}
+		if len(again) == 0 {
+			return
+		}
+		d.waiting = rest
+		for _, r := range again {
+			before := len(d.waiting)
+			d.placeOne(r)
+			progress = progress || len(d.waiting) == before
+		}
+	}
+}
+
+// regroups says whether a launch of the same app can make room for the request.
+func (r *request) regroups() bool {
+	return slices.ContainsFunc(r.inst.Constraints, func(c Constraint) bool { return c.Operator == GroupBy })
+}
+
+func (d *decision) placeOne(r *request) {
+	if r.inst.NotBefore.After(d.s.Now) || d.wiped[r.inst.ID] {
+		d.waiting = append(d.waiting, wait{r: r})
+		return
+	}
+	si, why, st := d.choose(r)
+	if si < 0 {
+		d.waiting = append(d.waiting, wait{r, st})
+		return
+	}
+	d.launch(r, si, why)
+}
+
+// choose finds the share for a request: among the agents it is bound to, or
+// by preference, or any. A negative share means that it waits.
+func (d *decision) choose(r *request) (share int32, why string, wait *step) {
+	ms := d.mounts(r.inst)
+	if agents, pinned := d.pins(r, ms); pinned {
+		si, ok := d.bestOf(r, agents)
+		if !ok {
+			return -1, "", nil
+		}
+		return si, d.whyPinned(r, ms, &d.shares[si]), nil
+	}
+	if si, why, st := d.prefer(r, ms); si >= 0 || st != nil {
+		return si, why, st
+	}
+	sh := r.shape
+	if sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
+		return -1, "", nil
+	}
+	si, ok := d.anywhere(r)
+	if !ok {
+		sh.exhausted = true
+		if sh.app != nil {
+			sh.exhaustedAt = sh.app.version
+		}
+		return -1, "", nil
+	}
+	if d.s.Policy.Pack {
+		return si, "the fullest agent that fits", nil
+	}
+	return si, "the agent with the fewest instances that fits", nil
+}
+
+// anywhere finds the best share of the request's class. Where a constraint
+// counts by a field with few values, the values with fewest instances go first
+// and only their agents are searched.
+func (d *decision) anywhere(r *request) (int32, bool) {
+	c := r.partition()
+	if c == nil {
+		return d.find(r.shape.class, r)
+	}
+	g := r.shape.app.group(c.Field)
+	values := slices.Clone(d.fieldValues(c.Field))
+	slices.SortStableFunc(values, func(a, b string) int { return cmp.Compare(g.values[a], g.values[b]) })
+	for _, v := range values {
+		if c.Operator == Cluster || c.Operator == Unique || c.Operator == MaxPer || c.Operator == GroupBy {
+			at := place{hostname: v, region: v, zone: v, attributes: map[string]string{c.Field: v}}
+			if !g.allowsCount(c, &at) {
+				continue
+			}
+		}
+		if si, ok := d.find(d.narrowed(r.inst, c.Field, v), r); ok {
+			return si, true
+		}
+	}
+	return -1, false
+}
+
+// partition returns the constraint by whose values the search is split.
+func (r *request) partition() *Constraint {
+	if r.shape.app == nil {
+		return nil
+	}
+	for i := range r.inst.Constraints {
+		if c := &r.inst.Constraints[i]; c.counts() && !isHostname(c.Field) {
+			return c
+		}
+	}
+	return nil
+}
+
+// fieldValues lists the values of a field over the offered agents, sorted.
+func (d *decision) fieldValues(field string) []string {
+	if vs, ok := d.values[field]; ok {
+		return vs
+	}
+	seen := make(map[string]bool)
+	vs := []string{}
+	for i := range d.agents {
+		p := d.agents[i].place()
+		if v, ok := p.field(field); ok && !seen[v] {
+			seen[v] = true
+			vs = append(vs, v)
+		}
+	}
+	slices.Sort(vs)
+	d.values[field] = vs
+	return vs
+}
+
+func (d *decision) whyPinned(r *request, ms []mount, s *share) string {
+	host := d.agents[s.agent].hostname
+	if r.inst.Reservation != nil {
+		return "its reservation and volumes are on " + host
+	}
+	for i := range ms {
+		m := &ms[i]
+		switch {
+		case len(m.claims) > 0:
+			return fmt.Sprintf("volume %s is claimed on %s", m.req.Key, host)
+		case m.fact != nil && m.fact.bound():
+			return fmt.Sprintf("volume %s exists on %s only", m.req.Key, host)
+		case d.foreign(m):
+			return fmt.Sprintf("volume %s is mounted on %s", m.req.Key, host)
+		}
+	}
+	return "its constraints name " + host
+}
+
+// accept turns what was decided per share into the plan's accepts.
+func (d *decision) accept() {
+	for i := range d.shares {
+		s := &d.shares[i]
+		if len(s.ops) == 0 {
+			continue
+		}
+		a := &d.agents[s.agent]
+		acc := Accept{AgentID: a.id, Hostname: a.hostname, Operations: s.ops}
+		for _, o := range s.offers {
+			acc.OfferIDs = append(acc.OfferIDs, d.s.Offers[o].ID)
+		}
+		d.plan.Accepts = append(d.plan.Accepts, acc)
+	}
+}
+
+// String names the volume as users write it, driver/name.
+func (k VolumeKey) String() string { return k.Driver + "/" + k.Name }

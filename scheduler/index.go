@@ -1,0 +1,367 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// agent is an agent that has offers in this round.
+type agent struct {
+	id, hostname, region, zone string
+	attributes                 map[string]string
+	maintenance                bool
+	hasGPUs                    bool
+	fact                       *AgentFact // nil if nothing is known
+	load                       int        // instances on it, those of this round included
+	tie                        uint64     // order among equals, from the seed
+	version                    uint32     // counts changes in this round
+	attached                   []attachCount
+	shares                     []int32
+}
+
+// attachCount is how many volumes of a driver this round attaches to an agent.
+type attachCount struct {
+	driver string
+	n      int
+}
+
+// share is what one agent offers to one role. Mesos takes offers of different
+// roles in different ACCEPT calls, so a share is the unit that is accepted.
+type share struct {
+	agent    int32
+	role     string
+	offers   []int32
+	free     []portion
+	total    [uses]amounts // per use, of the portions that carry scalars
+	launches int
+	ops      []Operation
+}
+
+// amounts are the scalars that every instance may ask for.
+type amounts struct{ cpus, mem, disk, gpus resource.Milli }
+
+func (a amounts) plus(b amounts) amounts {
+	return amounts{a.cpus + b.cpus, a.mem + b.mem, a.disk + b.disk, a.gpus + b.gpus}
+}
+
+// use says for whom a portion is.
+type use uint8
+
+const (
+	useUnreserved use = iota // anyone in the role
+	useReserved              // reserved for the role as such
+	useOwned                 // reserved by us for one instance
+	useDisk                  // a disk that can become a persistent volume
+	useNone                  // not for us
+	uses
+)
+
+// portion is one resource of a share as far as it is still free.
+type portion struct {
+	res      resource.Resource
+	use      use
+	reserved bool   // for useDisk: reserved for the role, not unreserved
+	owner    string // for useOwned: the instance id
+}
+
+// indexOffers merges offers into shares and agents, sorted, once per round.
+func (d *decision) indexOffers() {
+	order := make([]int32, len(d.s.Offers))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	roles := make([]string, len(order))
+	for i := range d.s.Offers {
+		roles[i] = offeredRole(&d.s.Offers[i])
+	}
+	slices.SortFunc(order, func(x, y int32) int {
+		a, b := &d.s.Offers[x], &d.s.Offers[y]
+		if c := strings.Compare(a.AgentID, b.AgentID); c != 0 {
+			return c
+		}
+		if c := strings.Compare(roles[x], roles[y]); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	d.agents = make([]agent, 0, len(order))
+	d.shares = make([]share, 0, len(order))
+	d.byAgent = make(map[string]int32, len(order))
+	for _, i := range order {
+		o := &d.s.Offers[i]
+		if n := len(d.agents); n == 0 || d.agents[n-1].id != o.AgentID {
+			d.addAgent(o)
+		}
+		a := int32(len(d.agents) - 1)
+		if n := len(d.shares); n == 0 || d.shares[n-1].agent != a || d.shares[n-1].role != roles[i] {
+			d.agents[a].shares = append(d.agents[a].shares, int32(n))
+			d.shares = append(d.shares, share{agent: a, role: roles[i]})
+		}
+		d.addResources(&d.shares[len(d.shares)-1], i)
+	}
+	for i := range d.shares {
+		d.shares[i].sum()
+		for _, id := range d.shares[i].ownersLeft() {
+			d.owners[id] = append(d.owners[id], int32(i))
+		}
+	}
+}
+
+// offeredRole is the role whose share the offer counts against. All resources
+// of an offer have the same (allocation_info).
+func offeredRole(o *Offer) string {
+	if len(o.Resources) == 0 {
+		return ""
+	}
+	return o.Resources[0].AllocatedRole
+}
+
+func (d *decision) addAgent(o *Offer) {
+	i := int32(len(d.agents))
+	d.byAgent[o.AgentID] = i
+	d.agents = append(d.agents, agent{
+		id: o.AgentID, hostname: o.Hostname, region: o.Region, zone: o.Zone,
+		attributes:  o.Attributes,
+		fact:        d.facts[o.AgentID],
+		load:        d.loads[o.AgentID],
+		tie:         mix(d.s.Seed, o.AgentID),
+		maintenance: d.inMaintenance(o),
+	})
+	a := &d.agents[i]
+	if a.fact != nil {
+		a.maintenance = a.maintenance || a.fact.Draining
+		if a.zone == "" {
+			a.zone = a.fact.Zone
+		}
+	}
+}
+
+func (d *decision) inMaintenance(o *Offer) bool {
+	margin := d.s.Policy.MaintenanceMargin
+	if o.UnavailableFrom.IsZero() || margin < 0 || d.s.Now.Before(o.UnavailableFrom.Add(-margin)) {
+		return false
+	}
+	return o.UnavailableFor == 0 || d.s.Now.Before(o.UnavailableFrom.Add(o.UnavailableFor))
+}
+
+func (d *decision) addResources(s *share, offer int32) {
+	o := &d.s.Offers[offer]
+	s.offers = append(s.offers, offer)
+	if s.free == nil {
+		s.free = make([]portion, 0, len(o.Resources))
+	}
+	for i := range o.Resources {
+		r := &o.Resources[i]
+		if r.Name == "gpus" && r.Scalar > 0 {
+			d.agents[s.agent].hasGPUs = true
+		}
+		d.addPortion(s, r)
+	}
+}
+
+func (d *decision) addPortion(s *share, r *resource.Resource) {
+	if !r.Indivisible() && len(s.offers) > 1 {
+		for i := range s.free {
+			if have := &s.free[i].res; resource.SameKind(have, r) {
+				have.Scalar += r.Scalar
+				have.Ranges = resource.UnionRanges(have.Ranges, r.Ranges)
+				return
+			}
+		}
+	}
+	p := portion{res: *r}
+	p.use, p.reserved, p.owner = d.classify(s.role, r)
+	s.free = append(s.free, p)
+}
+
+// classify decides for whom an offered resource is.
+func (d *decision) classify(role string, r *resource.Resource) (u use, reserved bool, owner string) {
+	if r.Revocable {
+		return useNone, false, ""
+	}
+	if len(r.Reservations) > 0 {
+		reserved = true
+		if labels := r.ReservationLabels(); len(labels) > 0 {
+			id, ours := d.ownerOf(labels)
+			if !ours {
+				return useNone, true, ""
+			}
+			return useOwned, true, id
+		}
+		if !covers(r.Role(), role) {
+			return useNone, true, ""
+		}
+	}
+	switch {
+	case r.IsPersistent():
+		return useNone, reserved, "" // a volume that does not carry our labels
+	case r.Name == "disk" && r.Disk != nil:
+		return useDisk, reserved, ""
+	case r.ProviderID != "" || r.Shared:
+		return useNone, reserved, ""
+	case reserved:
+		return useReserved, true, ""
+	}
+	return useUnreserved, false, ""
+}
+
+// ownerOf says whose reservation it is, if it is ours.
+func (d *decision) ownerOf(labels []resource.Label) (instance string, ours bool) {
+	for _, f := range d.s.Policy.Ours {
+		id, ok := resource.LabelValue(labels, f.FrameworkKey)
+		if !ok || id != f.FrameworkID || f.FrameworkKey == "" {
+			continue
+		}
+		if instance, ok = resource.LabelValue(labels, f.InstanceKey); ok {
+			return instance, true
+		}
+	}
+	return "", false
+}
+
+// covers says whether resources reserved for one role may be used by another:
+// the role itself or one below it in the hierarchy (Mesos' hierarchical roles).
+func covers(reservedFor, role string) bool {
+	return reservedFor == role || role == "" ||
+		(len(role) > len(reservedFor) && role[len(reservedFor)] == '/' && strings.HasPrefix(role, reservedFor))
+}
+
+// sum orders the portions and totals the scalars.
+func (s *share) sum() {
+	if len(s.free) > 1 {
+		slices.SortStableFunc(s.free, func(a, b portion) int { return comparePortions(&a, &b) })
+	}
+	s.total = [uses]amounts{}
+	for i := range s.free {
+		p := &s.free[i]
+		if p.res.Disk == nil {
+			p.addTo(&s.total[p.use], p.res.Scalar)
+		}
+	}
+}
+
+func (p *portion) addTo(t *amounts, m resource.Milli) {
+	switch p.res.Name {
+	case "cpus":
+		t.cpus += m
+	case "mem":
+		t.mem += m
+	case "disk":
+		t.disk += m
+	case "gpus":
+		t.gpus += m
+	}
+}
+
+func comparePortions(a, b *portion) int {
+	if c := cmp.Compare(a.use, b.use); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.res.Name, b.res.Name); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.owner, b.owner); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.res.ProviderID, b.res.ProviderID); c != 0 {
+		return c
+	}
+	if c := compareDisks(a.res.Disk, b.res.Disk); c != 0 {
+		return c
+	}
+	if c := slices.CompareFunc(a.res.Reservations, b.res.Reservations, compareReservations); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.res.Scalar, b.res.Scalar)
+}
+
+func compareReservations(a, b resource.Reservation) int {
+	if c := strings.Compare(a.Role, b.Role); c != 0 {
+		return c
+	}
+	if c := strings.Compare(a.Principal, b.Principal); c != 0 {
+		return c
+	}
+	if a.Dynamic != b.Dynamic {
+		if a.Dynamic {
+			return 1
+		}
+		return -1
+	}
+	return slices.CompareFunc(a.Labels, b.Labels, func(x, y resource.Label) int {
+		return cmp.Or(strings.Compare(x.Key, y.Key), strings.Compare(x.Value, y.Value))
+	})
+}
+
+func compareDisks(a, b *resource.Disk) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return -1
+	case b == nil:
+		return 1
+	}
+	return cmp.Or(
+		cmp.Compare(a.Source, b.Source), strings.Compare(a.Root, b.Root),
+		strings.Compare(a.SourceID, b.SourceID), strings.Compare(a.Profile, b.Profile),
+		strings.Compare(a.PersistenceID, b.PersistenceID))
+}
+
+// hostAgents lists the agents with a host name; several agents may run on one
+// host.
+func (d *decision) hostAgents(hostname string) []int32 {
+	if d.byHost == nil {
+		d.byHost = make(map[string][]int32, len(d.agents))
+		for i := range d.agents {
+			h := d.agents[i].hostname
+			d.byHost[h] = append(d.byHost[h], int32(i))
+		}
+	}
+	return d.byHost[hostname]
+}
+
+func (a *agent) driver(name string) (f DriverFact, known bool) {
+	if a.fact == nil || !a.fact.Known {
+		return DriverFact{}, false
+	}
+	for _, f := range a.fact.Drivers {
+		if f.Name == name {
+			return f, true
+		}
+	}
+	return DriverFact{Name: name}, true
+}
+
+func (a *agent) attaching(driver string) int {
+	for _, c := range a.attached {
+		if c.driver == driver {
+			return c.n
+		}
+	}
+	return 0
+}
+
+func (a *agent) attach(driver string) {
+	for i := range a.attached {
+		if a.attached[i].driver == driver {
+			a.attached[i].n++
+			return
+		}
+	}
+	a.attached = append(a.attached, attachCount{driver, 1})
+}
+
+// mix hashes a seed and a name (FNV-1a, then a finaliser, so that near names
+func mix(seed uint64, name string) uint64 {
+	h := seed ^ 14695981039346656037
+	for i := 0; i < len(name); i++ {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
+	h = (h ^ h>>27) * 0x94d049bb133111eb
+	return h ^ h>>31
+}

@@ -1,0 +1,117 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// move stops instances that should run elsewhere, at most as many at a time as
+// the policy allows: off agents that are draining, and from the fullest to the
+// emptiest agent if balancing is on. The instance is stopped only if an agent
+// other than its own could take its cpus and memory now; where it goes is
+// decided when it is pending, by the rules for everything that is.
+func (d *decision) move() {
+	room := d.s.Policy.MaxMoves
+	if room <= 0 || !d.s.Policy.Drain && d.s.Policy.Balance <= 0 {
+		return
+	}
+	var movable []*Placed
+	for i := range d.s.Placed {
+		p := &d.s.Placed[i]
+		if p.Moving {
+			room--
+		} else if p.Movable {
+			movable = append(movable, p)
+		}
+	}
+	slices.SortFunc(movable, func(a, b *Placed) int { return strings.Compare(a.ID, b.ID) })
+	if d.s.Policy.Drain {
+		room = d.drain(movable, room)
+	}
+	if d.s.Policy.Balance > 0 && len(d.waiting) == 0 {
+		d.balance(movable, room)
+	}
+}
+
+func (d *decision) drain(movable []*Placed, room int) int {
+	for _, p := range movable {
+		if room <= 0 {
+			return room
+		}
+		if !d.leaving(p.AgentID) {
+			continue
+		}
+		if to := d.roomFor(p); to >= 0 {
+			d.stop(p, to, fmt.Sprintf("agent %s is draining; %s has room", p.Hostname, d.agents[to].hostname))
+			room--
+		}
+	}
+	return room
+}
+
+// leaving says whether an agent is about to go: by its bridge or the master, or
+// by the maintenance that its offers announce.
+func (d *decision) leaving(id string) bool {
+	if i, ok := d.byAgent[id]; ok {
+		return d.agents[i].maintenance
+	}
+	f := d.facts[id]
+	return f != nil && f.Draining
+}
+
+// roomFor returns the emptiest agent that could take a placed instance's cpus
+// and memory, -1 if there is none.
+func (d *decision) roomFor(p *Placed) int32 {
+	best := int32(-1)
+	for i := range d.agents {
+		a := &d.agents[i]
+		if a.id == p.AgentID || a.maintenance || best >= 0 && a.load >= d.agents[best].load {
+			continue
+		}
+		for _, si := range a.shares {
+			t := d.shares[si].total[useUnreserved].plus(d.shares[si].total[useReserved])
+			if t.cpus >= p.CPUs && t.mem >= p.Mem {
+				best = int32(i)
+				break
+			}
+		}
+	}
+	return best
+}
+
+// balance moves instances while the difference between the fullest agent and
+// one that has room is at least the policy's. A move narrows the difference by
+// two, so a policy below two would move for ever and counts as two.
+func (d *decision) balance(movable []*Placed, room int) {
+	least := max(d.s.Policy.Balance, 2)
+	slices.SortStableFunc(movable, func(a, b *Placed) int {
+		return cmp.Or(cmp.Compare(d.loads[b.AgentID], d.loads[a.AgentID]), strings.Compare(a.AgentID, b.AgentID))
+	})
+	for _, p := range movable {
+		if room <= 0 {
+			return
+		}
+		if d.moved[p.ID] {
+			continue
+		}
+		to := d.roomFor(p)
+		if to < 0 || d.loads[p.AgentID]-d.agents[to].load < least {
+			continue
+		}
+		d.stop(p, to, fmt.Sprintf("agent %s has %d instances and %s has %d", p.Hostname,
+			d.loads[p.AgentID], d.agents[to].hostname, d.agents[to].load))
+		room--
+	}
+}
+
+func (d *decision) stop(p *Placed, to int32, why string) {
+	d.plan.Kills = append(d.plan.Kills, Kill{InstanceID: p.ID, Why: why})
+	if d.moved == nil {
+		d.moved = make(map[string]bool)
+	}
+	d.moved[p.ID] = true
+	d.loads[p.AgentID]--
+	d.agents[to].load++
+}

@@ -1,0 +1,89 @@
+package scheduler
+
+import (
+	"slices"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// freePorts are the host ports of a share that a request may take. The result
+// must not be changed.
+func (r *request) freePorts(s *share) []resource.Range {
+	var free []resource.Range
+	for i := range s.free {
+		p := &s.free[i]
+		if p.res.Name != "ports" || !r.mayUse(p) {
+			continue
+		}
+		if free == nil {
+			free = p.res.Ranges
+		} else {
+			free = resource.UnionRanges(free, p.res.Ranges)
+		}
+	}
+	return free
+}
+
+func (d *decision) portsFit(r *request, s *share) bool {
+	if len(r.inst.Ports) == 0 {
+		return true
+	}
+	free := r.freePorts(s)
+	if resource.CountRanges(free) < uint64(len(r.inst.Ports)) {
+		return false
+	}
+	for i, p := range r.inst.Ports {
+		if p.Number == 0 {
+			continue
+		}
+		if !resource.ContainsValue(free, uint64(p.Number)) || slices.Contains(r.inst.Ports[:i], p) {
+			return false
+		}
+	}
+	return true
+}
+
+// pickPorts chooses the host ports of a request that fits. Ports left to us
+// are taken from a place in the ranges that the seed and the instance decide:
+// an instance that takes the lowest free port would get the one that another
+// has just given up, while proxies still send to it.
+func (d *decision) pickPorts(r *request, s *share) []uint32 {
+	ports := make([]uint32, len(r.inst.Ports))
+	free := r.freePorts(s)
+	var fixed []resource.Range
+	for i, p := range r.inst.Ports {
+		if p.Number != 0 {
+			ports[i] = p.Number
+			fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
+		}
+	}
+	if len(fixed) == len(ports) {
+		return ports
+	}
+	if fixed != nil {
+		free = resource.SubtractRanges(free, resource.NormalizeRanges(fixed))
+	}
+	total := resource.CountRanges(free)
+	next := mix(d.s.Seed, r.inst.ID) % total
+	for i := range ports {
+		if ports[i] == 0 {
+			ports[i] = uint32(resource.NthValue(free, next))
+			next = (next + 1) % total
+		}
+	}
+	return ports
+}
+
+// portRanges are the ports as ranges of a resource.
+func portRanges(ports []uint32) []resource.Range {
+	rs := make([]resource.Range, len(ports))
+	for i, p := range ports {
+		rs[i] = resource.Range{Begin: uint64(p), End: uint64(p)}
+	}
+	return resource.NormalizeRanges(rs)
+}
+
+// intersect returns what is in both.
+func intersect(a, b []resource.Range) []resource.Range {
+	return resource.SubtractRanges(a, resource.SubtractRanges(a, b))
+}

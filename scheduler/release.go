@@ -1,0 +1,144 @@
+package scheduler
+
+import (
+	"slices"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// expire lists the reservations that never came: no offer shows them and their
+// deadline is over.
+func (d *decision) expire() {
+	for i := range d.requests {
+		inst := d.requests[i].inst
+		res := inst.Reservation
+		if res == nil || res.Deadline.IsZero() || d.s.Now.Before(res.Deadline) {
+			continue
+		}
+		if !slices.ContainsFunc(d.owners[inst.ID], func(si int32) bool { return d.holdsReservation(inst, &d.shares[si]) }) {
+			d.plan.Expired = append(d.plan.Expired, inst.ID)
+		}
+	}
+	slices.Sort(d.plan.Expired)
+}
+
+// fate is what happens to what an instance has reserved.
+type fate uint8
+
+const (
+	keep    fate = iota
+	destroy      // the user asked for it: volumes and reservations go
+	free         // reservations without data go
+	report       // nobody knows the instance
+)
+
+// release destroys and unreserves what the snapshot says, and lists what is
+// ours without being anybody's. Resources that do not carry our labels never
+// get here: classify gives them no owner.
+func (d *decision) release() {
+	if len(d.owners) == 0 {
+		return
+	}
+	fates := d.fates()
+	for si := range d.shares {
+		s := &d.shares[si]
+		for _, id := range s.ownersLeft() {
+			f, known := fates[id]
+			if !known {
+				f = report
+				if d.s.Policy.ReleaseUnknown && !s.hasVolumes(id) {
+					f = free
+				}
+			}
+			switch f {
+			case destroy:
+				s.giveBack(id, true)
+			case free:
+				s.giveBack(id, false)
+			case report:
+				d.plan.Leftovers = append(d.plan.Leftovers, d.leftover(s, id))
+			}
+		}
+	}
+}
+
+func (d *decision) fates() map[string]fate {
+	fates := make(map[string]fate, len(d.s.Known)+len(d.s.Placed)+len(d.requests))
+	for _, id := range d.s.Known {
+		fates[id] = keep
+	}
+	for i := range d.s.Placed {
+		fates[d.s.Placed[i].ID] = keep
+	}
+	for i := range d.requests {
+		inst := d.requests[i].inst
+		if inst.Reservation == nil {
+			// It has given up an earlier reservation; what there is of it
+			// holds no volume and would never be used.
+			fates[inst.ID] = free
+		} else {
+			fates[inst.ID] = keep
+		}
+	}
+	for _, id := range d.s.Wiped {
+		fates[id] = destroy
+	}
+	return fates
+}
+
+// ownersLeft lists the instances that have something reserved in the share
+// which this plan does not use.
+func (s *share) ownersLeft() []string {
+	var ids []string
+	for i := range s.free {
+		if p := &s.free[i]; p.use == useOwned && !p.spent() && !slices.Contains(ids, p.owner) {
+			ids = append(ids, p.owner)
+		}
+	}
+	return ids
+}
+
+func (p *portion) spent() bool {
+	return p.res.Kind == resource.Scalar && p.res.Scalar <= 0 || p.res.Kind == resource.Ranges && len(p.res.Ranges) == 0
+}
+
+func (s *share) hasVolumes(owner string) bool {
+	return slices.ContainsFunc(s.free, func(p portion) bool {
+		return p.use == useOwned && p.owner == owner && p.res.IsPersistent()
+	})
+}
+
+// giveBack destroys an instance's volumes, if asked to, and unreserves the
+// rest. Volumes that are not destroyed stay reserved.
+func (s *share) giveBack(id string, volumes bool) {
+	var destroyed, unreserved []resource.Resource
+	for i := range s.free {
+		p := &s.free[i]
+		if p.use != useOwned || p.owner != id || p.spent() || p.res.IsPersistent() && !volumes {
+			continue
+		}
+		if p.res.IsPersistent() {
+			destroyed = append(destroyed, p.res)
+		}
+		unreserved = append(unreserved, p.res.WithoutPersistence())
+		p.use = useNone
+	}
+	s.ops = appendByProvider(s.ops, OpDestroy, id, destroyed)
+	s.ops = appendByProvider(s.ops, OpUnreserve, id, unreserved)
+}
+
+func (d *decision) leftover(s *share, id string) Leftover {
+	a := &d.agents[s.agent]
+	l := Leftover{AgentID: a.id, Hostname: a.hostname, InstanceID: id}
+	for i := range s.free {
+		p := &s.free[i]
+		if p.use != useOwned || p.owner != id || p.spent() {
+			continue
+		}
+		if p.res.IsPersistent() {
+			l.PersistenceIDs = append(l.PersistenceIDs, p.res.Disk.PersistenceID)
+		}
+		l.Resources = append(l.Resources, p.res)
+	}
+	return l
+}

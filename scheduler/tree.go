@@ -1,0 +1,205 @@
+package scheduler
+
+import (
+	"math"
+	"math/bits"
+)
+
+// tree finds the best share of a class without looking at all of them. It is a
+// binary tree over the eligible shares; each node holds the best key below it
+// and the most of each scalar, so that a search skips what cannot fit or win.
+//
+// In a round keys only get worse and scalars only fewer. What a node holds is
+// therefore a bound even while its share has changed meanwhile, and a leaf is
+// brought up to date only when a search reaches it.
+type tree struct {
+	width   int // number of leaves, a power of two
+	nodes   []treeNode
+	shares  []int32 // share per leaf
+	version []uint32
+}
+
+type treeNode struct {
+	key  uint64
+	most amounts
+}
+
+// closed is the key of a leaf that is out for the rest of the round.
+const closed = math.MaxUint64
+
+// Layout of a key, from the most significant bits: instances of the same app on
+// the agent (added in the search), instances in all, how little memory is left,
+// and a tie-break from the seed.
+const (
+	tieBits  = 28
+	fillBits = 6
+	loadBits = 16
+	appBits  = 14
+
+	fillShift = tieBits
+	loadShift = fillShift + fillBits
+	appShift  = loadShift + loadBits
+)
+
+// key orders shares for a class: the emptier the better, or, to pack, the
+// fuller at the start of the round the better. Packing keeps the order of the
+// start, so one agent is filled before the next.
+func (d *decision) key(c *class, s *share) uint64 {
+	a := &d.agents[s.agent]
+	tie := a.tie >> (64 - tieBits)
+	if d.s.Policy.Pack {
+		load := uint64(min(d.loads[a.id], 1<<loadBits-1))
+		return (1<<loadBits-1-load)<<loadShift | tie
+	}
+	left := bits.Len64(uint64(max(c.available(s).mem, 0)))
+	fill := uint64(1<<fillBits - 1 - min(left, 1<<fillBits-1))
+	return uint64(min(a.load, 1<<loadBits-1))<<loadShift | fill<<fillShift | tie
+}
+
+func (d *decision) buildTree(c *class) *tree {
+	d.fillVerdicts(c)
+	t := &tree{}
+	for i, v := range c.verdicts {
+		if v == fits {
+			t.shares = append(t.shares, int32(i))
+		}
+	}
+	t.width = 1
+	for t.width < len(t.shares) {
+		t.width *= 2
+	}
+	t.nodes = make([]treeNode, 2*t.width)
+	t.version = make([]uint32, len(t.shares))
+	for i := range t.nodes {
+		t.nodes[i].key = closed
+	}
+	for i, s := range t.shares {
+		t.nodes[t.width+i] = d.leaf(c, &d.shares[s])
+		t.version[i] = d.agents[d.shares[s].agent].version
+	}
+	for i := t.width - 1; i > 0; i-- {
+		t.join(i)
+	}
+	return t
+}
+
+func (d *decision) fillVerdicts(c *class) {
+	if c.verdicts != nil {
+		return
+	}
+	c.verdicts = make([]verdict, len(d.shares))
+	for i := range d.shares {
+		c.verdicts[i] = d.classVerdict(c, &d.shares[i])
+	}
+}
+
+func (d *decision) leaf(c *class, s *share) treeNode {
+	if d.launchLimit(s) {
+		return treeNode{key: closed}
+	}
+	return treeNode{d.key(c, s), c.available(s)}
+}
+
+func (t *tree) join(i int) {
+	l, r := &t.nodes[2*i], &t.nodes[2*i+1]
+	t.nodes[i] = treeNode{
+		key: min(l.key, r.key),
+		most: amounts{
+			max(l.most.cpus, r.most.cpus), max(l.most.mem, r.most.mem),
+			max(l.most.disk, r.most.disk), max(l.most.gpus, r.most.gpus),
+		},
+	}
+}
+
+// update brings a leaf and the nodes above it up to date.
+func (t *tree) update(leaf int, n treeNode) {
+	i := t.width + leaf
+	t.nodes[i] = n
+	for i /= 2; i > 0; i /= 2 {
+		old := t.nodes[i]
+		t.join(i)
+		if t.nodes[i] == old {
+			return
+		}
+	}
+}
+
+// spare is how many more leaves a search looks at once it has found one that
+// fits, to find one with fewer instances of the same app. It bounds the cost
+// for an app with instances on most agents.
+const spare = 32
+
+// search looks for the best share for one request.
+type search struct {
+	d       *decision
+	t       *tree
+	c       *class
+	r       *request
+	need    amounts
+	best    int32
+	bestKey uint64
+	spare   int
+}
+
+// find returns the best share of a class that can take the request now.
+func (d *decision) find(c *class, r *request) (int32, bool) {
+	if c.tree == nil {
+		c.tree = d.buildTree(c)
+	}
+	s := search{d: d, t: c.tree, c: c, r: r, need: r.shape.needs, best: -1, bestKey: closed, spare: spare}
+	if len(r.inst.Persistent) > 0 {
+		s.need.disk = 0 // covered by disks of several kinds: left to the check
+	}
+	s.visit(1)
+	return s.best, s.best >= 0
+}
+
+func (s *search) visit(i int) {
+	n := &s.t.nodes[i]
+	if s.spare == 0 || n.key >= s.bestKey || !n.most.atLeast(s.need) {
+		return
+	}
+	if i >= s.t.width {
+		s.look(i - s.t.width)
+		return
+	}
+	l, r := 2*i, 2*i+1
+	if s.t.nodes[r].key < s.t.nodes[l].key {
+		l, r = r, l
+	}
+	s.visit(l)
+	s.visit(r)
+}
+
+// look tests one leaf, bringing it up to date first.
+func (s *search) look(leaf int) {
+	idx := s.t.shares[leaf]
+	sh := &s.d.shares[idx]
+	a := &s.d.agents[sh.agent]
+	if s.t.version[leaf] != a.version {
+		s.t.version[leaf] = a.version
+		s.t.update(leaf, s.d.leaf(s.c, sh))
+		if n := &s.t.nodes[s.t.width+leaf]; n.key >= s.bestKey || !n.most.atLeast(s.need) {
+			return
+		}
+	}
+	if s.best >= 0 {
+		s.spare--
+	}
+	key := s.t.nodes[s.t.width+leaf].key
+	if app := s.r.app; app != nil && !s.d.s.Policy.Pack {
+		key += uint64(min(app.onAgent[a.id], 1<<appBits-2)) << appShift
+	}
+	if key < s.bestKey && s.d.check(s.r, sh, fits) == fits {
+		s.best, s.bestKey = idx, key
+	}
+}
+
+func (a *amounts) atLeast(b amounts) bool {
+	return a.cpus >= b.cpus && a.mem >= b.mem && a.disk >= b.disk && a.gpus >= b.gpus
+}
+
+func (d *decision) launchLimit(s *share) bool {
+	most := d.s.Policy.MaxInstancesPerOffer
+	return most > 0 && s.launches >= most
+}
