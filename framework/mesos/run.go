@@ -1,0 +1,330 @@
+package mesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/core"
+)
+
+// Reasons for which we end a subscription ourselves.
+var (
+	errLeaderChanged = errors.New("another Mesos master leads")
+	errRolesChanged  = errors.New("the framework's roles changed")
+	errTornDown      = fmt.Errorf("torn down on request: %w", core.ErrFrameworkRemoved)
+)
+
+// silenceError ends a subscription on which nothing arrives any more.
+type silenceError struct{ after time.Duration }
+
+func (e *silenceError) Error() string {
+	return fmt.Sprintf("no sign of life from the Mesos master for %s", e.after)
+}
+
+// masterError is the text of an ERROR event.
+type masterError string
+
+func (e masterError) Error() string { return "the Mesos master ended the subscription: " + string(e) }
+
+// Unwrap finds the errors on which the core decides. The texts are those of
+// src/master/master.cpp.
+func (e masterError) Unwrap() error {
+	switch e {
+	case "Framework has been removed":
+		return core.ErrFrameworkRemoved
+	case "Framework failed over":
+		return core.ErrFailedOver
+	}
+	return nil
+}
+
+// Run subscribes, and subscribes again with the same framework id whenever the
+// subscription ends, with growing pauses while that fails. It returns nil when
+// ctx ends, otherwise an error that makes going on pointless:
+// core.ErrFrameworkRemoved, core.ErrFailedOver, or, only until the first
+// subscription has succeeded, the master's refusal. Later refusals are retried:
+// a running framework must survive a master that is being reconfigured.
+func (c *Conn) Run(ctx context.Context, frameworkID string) error {
+	if err := c.start(frameworkID); err != nil {
+		return err
+	}
+	defer close(c.events)
+	defer c.transport.close()
+	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
+	ever := false
+	for {
+		began := time.Now()
+		subscribed, err := c.subscribeOnce(ctx)
+		ever = ever || subscribed
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case pointless(err, ever):
+			return err
+		case subscribed && time.Since(began) > c.config.MaxBackoff:
+			pauses.reset()
+		}
+		pause := pauses.next()
+		if errors.Is(err, errLeaderChanged) || errors.Is(err, errRolesChanged) {
+			pause = 0
+		}
+		c.log.Warn("subscription with the Mesos master ended", zap.Error(err),
+			zap.Bool("had_been_subscribed", subscribed), zap.Duration("pause", pause))
+		if !sleep(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+// pointless tells whether subscribing again cannot help.
+func pointless(err error, everSubscribed bool) bool {
+	if errors.Is(err, core.ErrFrameworkRemoved) || errors.Is(err, core.ErrFailedOver) {
+		return true
+	}
+	if everSubscribed {
+		return false
+	}
+	var refusal *core.CallError
+	var fromMaster masterError
+	return errors.As(err, &refusal) && !refusal.Temporary() || errors.As(err, &fromMaster)
+}
+
+// subscribeOnce finds the leader, subscribes and reads events until that ends.
+// The error is never nil; subscribed tells whether SUBSCRIBED arrived.
+func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
+	leader, err := c.config.Detector.Leader(ctx)
+	if err != nil {
+		return false, fmt.Errorf("find the leading Mesos master: %w", err)
+	}
+	base, err := c.transport.baseURL(leader.Address)
+	if err != nil {
+		return false, err
+	}
+	subCtx, end := context.WithCancelCause(ctx)
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer end(nil)
+	if leader.Lost != nil {
+		watchers.Go(func() {
+			select {
+			case <-leader.Lost:
+				end(errLeaderChanged)
+			case <-subCtx.Done():
+			}
+		})
+	}
+	s := &session{conn: c, ctx: subCtx, end: end, silence: c.silence(0)}
+	err = s.run(base)
+	if cause := context.Cause(subCtx); cause != nil {
+		err = cause // why we cut the stream, instead of how reading failed
+	}
+	c.clearCurrent()
+	if s.subscribed {
+		c.deliver(ctx, core.Disconnected{Cause: err})
+	}
+	return s.subscribed, err
+}
+
+// silence is how long nothing may arrive when the master sends heartbeats at
+// the given interval, 0 if it did not say.
+func (c *Conn) silence(interval time.Duration) time.Duration {
+	if interval <= 0 {
+		interval = c.config.HeartbeatInterval
+	}
+	return interval * time.Duration(c.config.MissedHeartbeats)
+}
+
+// deliver hands an event to the core. An event that the core does not take
+// before ctx ends is lost, as over a broken connection: the agents repeat
+// updates that are not acknowledged, and offers end with the subscription.
+func (c *Conn) deliver(ctx context.Context, event core.Event) {
+	select {
+	case c.events <- event:
+	case <-ctx.Done():
+	}
+}
+
+// session is one attempt at a subscription.
+type session struct {
+	conn       *Conn
+	ctx        context.Context
+	end        context.CancelCauseFunc
+	silence    time.Duration
+	subscribed bool
+}
+
+// run sends SUBSCRIBE and reads the stream. It owns the response's body.
+func (s *session) run(base *url.URL) error {
+	c := s.conn
+	info := c.frameworkInfo()
+	call := &scheduler.Call{
+		Type:        scheduler.Call_SUBSCRIBE,
+		FrameworkID: info.ID,
+		Subscribe:   &scheduler.Call_Subscribe{FrameworkInfo: info},
+	}
+	answer := s.watch(c.config.CallTimeout)
+	resp, base, err := c.transport.postToLeader(s.ctx, base, schedulerPath, call)
+	answer.Stop()
+	if err != nil {
+		return fmt.Errorf("subscribe with the Mesos master: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return &core.CallError{Call: "SUBSCRIBE", Status: resp.StatusCode, Body: explanation(resp)}
+	}
+	frames := newFrameReader(resp.Body, c.config.MaxFrame)
+	for {
+		event, err := s.read(frames)
+		if err != nil {
+			return err
+		}
+		if err := s.handle(event, base, resp.Header.Get(streamIDHeader)); err != nil {
+			return err
+		}
+	}
+}
+
+// watch ends the subscription unless the timer is stopped in time.
+func (s *session) watch(after time.Duration) *time.Timer {
+	return time.AfterFunc(after, func() { s.end(&silenceError{after}) })
+}
+
+// read waits for the next event. An event that cannot be decoded ends the
+// subscription, as in Mesos' own scheduler library: skipping it could lose
+// offers for good, while a new subscription has everything sent again.
+func (s *session) read(frames *frameReader) (*scheduler.Event, error) {
+	timer := s.watch(s.silence)
+	frame, err := frames.next()
+	timer.Stop()
+	if err != nil {
+		return nil, fmt.Errorf("read the Mesos master's events: %w", err)
+	}
+	var event scheduler.Event
+	if err := decode(frame, &event); err != nil {
+		return nil, fmt.Errorf("decode an event of %d bytes of the Mesos master: %w", len(frame), err)
+	}
+	return &event, nil
+}
+
+// handle delivers one event; an error ends the subscription.
+func (s *session) handle(event *scheduler.Event, base *url.URL, streamID string) error {
+	c := s.conn
+	switch event.Type {
+	case scheduler.Event_SUBSCRIBED:
+		return s.begin(event.Subscribed, base, streamID)
+	case scheduler.Event_HEARTBEAT:
+		return nil
+	case scheduler.Event_ERROR:
+		message := event.GetError().GetMessage()
+		c.deliver(s.ctx, core.MasterError{Message: message})
+		return masterError(message)
+	}
+	if !s.subscribed {
+		return fmt.Errorf("the Mesos master sent %s before SUBSCRIBED", event.Type)
+	}
+	translated, known := c.translate(event)
+	if !known {
+		c.log.Warn("event of unknown type from the Mesos master is ignored",
+			zap.Stringer("type", event.Type), zap.Int("bytes", event.Size()))
+	}
+	for _, e := range translated {
+		c.deliver(s.ctx, e)
+	}
+	return nil
+}
+
+// begin makes the subscription the current one.
+func (s *session) begin(event *scheduler.Event_Subscribed, base *url.URL, streamID string) error {
+	id := event.GetFrameworkID().GetValue()
+	if id == "" || streamID == "" {
+		return errors.New("the Mesos master's SUBSCRIBED lacks the framework id or the stream id")
+	}
+	c := s.conn
+	subscribed := subscribedEvent(event, base.Host, streamID)
+	s.silence = c.silence(subscribed.HeartbeatInterval)
+	s.subscribed = true
+	c.setCurrent(&subscription{base: base, streamID: streamID, ctx: s.ctx, end: s.end}, id)
+	c.log.Info("subscribed with the Mesos master", zap.String("framework_id", id),
+		zap.String("master", subscribed.MasterAddress), zap.String("version", subscribed.MasterVersion))
+	c.deliver(s.ctx, subscribed)
+	return nil
+}
+
+// backoff gives growing pauses with full jitter, so that many frameworks do not
+// return to a new master at the same moment.
+type backoff struct {
+	min, max, last time.Duration
+}
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(b.last*2, b.min), b.max)
+	return b.last/2 + rand.N(b.last/2+1)
+}
+
+func (b *backoff) reset() { b.last = 0 }
+
+// sleep waits and tells whether ctx still runs.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// UpdateRoles changes the roles of the framework. It returns when the master
+// has accepted UPDATE_FRAMEWORK; a master that does not know that call (before
+// 1.9) is subscribed with anew. Without a subscription the next one has the new
+// roles. Suppressed roles stay suppressed if they remain.
+func (c *Conn) UpdateRoles(ctx context.Context, roles []string) error {
+	c.mu.Lock()
+	previous := c.roles
+	c.roles = slices.Clone(roles)
+	c.suppressed = slices.DeleteFunc(c.suppressed, func(r string) bool { return !slices.Contains(roles, r) })
+	suppressed := slices.Clone(c.suppressed)
+	sub := c.sub
+	c.mu.Unlock()
+	if sub == nil {
+		return nil
+	}
+	err := c.call(ctx, &scheduler.Call{
+		Type: scheduler.Call_UPDATE_FRAMEWORK,
+		UpdateFramework: &scheduler.Call_UpdateFramework{
+			FrameworkInfo:   *c.frameworkInfo(),
+			SuppressedRoles: suppressed,
+		},
+	})
+	var refusal *core.CallError
+	switch {
+	case err == nil || errors.Is(err, core.ErrNotSubscribed):
+		return nil
+	case errors.As(err, &refusal) && unknownCall(refusal):
+		sub.end(errRolesChanged)
+		return nil
+	case errors.As(err, &refusal):
+		c.mu.Lock()
+		c.roles = previous
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// unknownCall tells whether the master does not know the call's type: an
+// unknown enum value is dropped by its decoder, so the type seems to be missing.
+func unknownCall(refusal *core.CallError) bool {
+	return refusal.Status == http.StatusNotImplemented ||
+		refusal.Status == http.StatusBadRequest && refusal.Body == "Failed to validate scheduler::Call: Expecting 'type' to be present"
+}
