@@ -13,21 +13,29 @@ import (
 func (c *Core) Change(ctx context.Context, ch Change) (DeploymentRef, error) {
 	var ref DeploymentRef
 	err := c.do(ctx, func(tx *txn) (err error) {
-		ref, err = c.change(tx, ch)
+		ref, err = c.change(tx, ch, nil)
 		return err
 	})
 	return ref, err
 }
 
 // change applies a set of changes as one deployment. All checks come before
-// the first effect.
-func (c *Core) change(tx *txn, ch Change) (DeploymentRef, error) {
+// the first effect. configs overrides the time of the last configuration
+// change: apps that go back to an earlier configuration keep the instances that
+// still run it.
+func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (DeploymentRef, error) {
 	if err := c.checkExistence(ch); err != nil {
 		return DeploymentRef{}, err
 	}
 	version := c.nextVersion(tx.now, ch)
-	changes := c.versioned(ch, version)
+	changes, err := c.versioned(ch, version, configs)
+	if err != nil {
+		return DeploymentRef{}, err
+	}
 	all := c.definitionsAfter(changes)
+	if err := app.ValidateAll(all, upserted(changes)); err != nil {
+		return DeploymentRef{}, err
+	}
 	steps, err := planSteps(changes, all)
 	if err != nil {
 		return DeploymentRef{}, err
@@ -39,7 +47,7 @@ func (c *Core) change(tx *txn, ch Change) (DeploymentRef, error) {
 	for _, d := range conflicts {
 		c.cancel(tx, d, "a newer deployment took its place by force")
 	}
-	for _, id := range sortedIDs(changes) {
+	for _, id := range sortedKeys(changes) {
 		if to := changes[id].To; to != nil {
 			c.storeDefinition(tx, to)
 		}
@@ -88,34 +96,66 @@ func (c *Core) nextVersion(now time.Time, ch Change) app.Timestamp {
 	return v
 }
 
-// versioned gives the new definitions their versions. A definition that
-// changes nothing but the number of instances keeps the time of its last
-// configuration change; one that changes nothing at all is left out.
-func (c *Core) versioned(ch Change, version app.Timestamp) map[app.ID]appChange {
+// versioned gives the new definitions their service ports and versions. A
+// definition that changes nothing but the number of instances keeps the time
+// of its last configuration change; one that changes nothing at all is left
+// out.
+func (c *Core) versioned(ch Change, version app.Timestamp, configs map[app.ID]app.Timestamp) (map[app.ID]appChange, error) {
 	changes := map[app.ID]appChange{}
+	all := c.state.definitions()
 	for _, id := range ch.Delete {
-		changes[id] = appChange{From: c.state.apps[id].App}
+		changes[id] = appChange{From: all[id]}
+		delete(all, id)
 	}
 	for _, a := range ch.Upsert {
-		to := *a
+		to := withOwnPorts(a)
+		if err := app.AssignServicePorts(to, all, c.cfg.ServicePorts); err != nil {
+			return nil, err
+		}
+		var from *app.App
+		if r := c.state.apps[a.ID]; r != nil {
+			from = r.App
+		}
+		all[a.ID] = to
+		same := from != nil && from.SameConfig(to)
+		if same && from.Instances == to.Instances && c.state.locks[a.ID] == nil {
+			continue
+		}
 		to.Version = version
-		r := c.state.apps[a.ID]
-		if r == nil {
-			to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
-			changes[a.ID] = appChange{To: &to}
-			continue
-		}
-		same := r.App.SameConfig(a)
-		if same && r.App.Instances == a.Instances && c.state.locks[a.ID] == nil {
-			continue
-		}
 		to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
 		if same {
-			to.VersionInfo.LastConfigChangeAt = configOf(r.App)
+			to.VersionInfo.LastConfigChangeAt = configOf(from)
 		}
-		changes[a.ID] = appChange{From: r.App, To: &to}
+		if config, ok := configs[a.ID]; ok {
+			to.VersionInfo.LastConfigChangeAt = config
+		}
+		changes[a.ID] = appChange{From: from, To: to}
 	}
-	return changes
+	return changes, nil
+}
+
+// withOwnPorts copies a definition so far that assigning service ports leaves
+// the original as it is.
+func withOwnPorts(a *app.App) *app.App {
+	out := *a
+	out.Ports = slices.Clone(a.Ports)
+	if a.Container != nil {
+		container := *a.Container
+		container.PortMappings = slices.Clone(a.Container.PortMappings)
+		out.Container = &container
+	}
+	return &out
+}
+
+// upserted lists the apps that exist after the changes.
+func upserted(changes map[app.ID]appChange) []app.ID {
+	var out []app.ID
+	for _, id := range sortedKeys(changes) {
+		if changes[id].To != nil {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // definitionsAfter returns all definitions as they are after the changes.
@@ -134,7 +174,7 @@ func (c *Core) definitionsAfter(changes map[app.ID]appChange) map[app.ID]*app.Ap
 // conflicts returns the running deployments that change one of the apps.
 func (c *Core) conflicts(changes map[app.ID]appChange) []*deployment {
 	var out []*deployment
-	for _, id := range sortedIDs(changes) {
+	for _, id := range sortedKeys(changes) {
 		if d := c.state.locks[id]; d != nil && !slices.Contains(out, d) {
 			out = append(out, d)
 		}
@@ -148,7 +188,7 @@ func (c *Core) checkLocks(conflicts []*deployment, needsDeployment, force bool) 
 		for _, d := range conflicts {
 			locked.Deployments = append(locked.Deployments, d.ID)
 		}
-		locked.App = sortedIDs(conflicts[0].Changes)[0]
+		locked.App = sortedKeys(conflicts[0].Changes)[0]
 		return locked
 	}
 	if needsDeployment && len(c.state.deployments)-len(conflicts) >= c.cfg.MaxDeployments {

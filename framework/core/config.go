@@ -3,6 +3,7 @@ package core
 import (
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -16,6 +17,8 @@ type Config struct {
 	// Policy are the cluster-wide settings of placement. LocalRegion is
 	// taken from the master.
 	Policy scheduler.Policy
+	// ServicePorts is the range of assigned service ports [10000-20000].
+	ServicePorts app.PortRange
 	// BackendExclusive names the volume drivers whose backend itself refuses
 	// a second attachment: their claims end with the task.
 	BackendExclusive map[string]bool
@@ -36,6 +39,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.DefaultRole, "*")
+	setDefault(&c.ServicePorts, app.DefaultPortRange)
 	setDefault(&c.Policy.Refuse, 120*time.Second)
 	setDefault(&c.Policy.RefuseWaiting, 5*time.Second)
 	setDefault(&c.Tick, time.Second)

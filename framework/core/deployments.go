@@ -30,7 +30,7 @@ func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App) ([][]Actio
 	}
 	var stops, starts []Action
 	byLevel := map[int][]Action{}
-	for _, id := range sortedIDs(changes) {
+	for _, id := range sortedKeys(changes) {
 		ch := changes[id]
 		switch {
 		case ch.To == nil:
@@ -57,8 +57,6 @@ func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App) ([][]Actio
 	}
 	return steps, nil
 }
-
-func sortedIDs(m map[app.ID]appChange) []app.ID { return sortedKeys(m) }
 
 func sortedKeys[K int | app.ID, V any](m map[K]V) []K {
 	keys := make([]K, 0, len(m))
@@ -237,7 +235,7 @@ func (c *Core) Deployments(ctx context.Context) ([]DeploymentView, error) {
 }
 
 func (c *Core) deploymentView(d *deployment) DeploymentView {
-	v := DeploymentView{ID: d.ID, Version: d.Version, Apps: sortedIDs(d.Changes), Current: d.Current + 1}
+	v := DeploymentView{ID: d.ID, Version: d.Version, Apps: sortedKeys(d.Changes), Current: d.Current + 1}
 	for _, step := range d.Steps {
 		v.Steps = append(v.Steps, slices.Clone(step))
 	}
@@ -261,14 +259,16 @@ func (c *Core) CancelDeployment(ctx context.Context, id string, force bool) (*De
 			return nil
 		}
 		revert := Change{Force: true}
-		for _, id := range sortedIDs(d.Changes) {
+		configs := map[app.ID]app.Timestamp{}
+		for _, id := range sortedKeys(d.Changes) {
 			if from := d.Changes[id].From; from != nil {
 				revert.Upsert = append(revert.Upsert, from)
+				configs[id] = configOf(from)
 			} else {
 				revert.Delete = append(revert.Delete, id)
 			}
 		}
-		started, err := c.change(tx, revert)
+		started, err := c.change(tx, revert, configs)
 		if err != nil {
 			return fmt.Errorf("revert deployment %s: %w", id, err)
 		}

@@ -205,7 +205,7 @@ func (c *Core) killAndScale(tx *txn, list []*instance, force bool) (*DeploymentR
 		a.Instances = max(0, a.Instances-less[id])
 		ch.Upsert = append(ch.Upsert, &a)
 	}
-	ref, err := c.change(tx, ch)
+	ref, err := c.change(tx, ch, nil)
 	if err != nil {
 		return nil, err
 	}
