@@ -1,0 +1,129 @@
+package scheduler_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/scheduler"
+	"github.com/mesos-dvdi/dvdi/scheduler/schedtest"
+)
+
+// cluster is n agents that hold ten instances of one cpu each.
+func cluster(n int) *schedtest.World {
+	w := schedtest.New()
+	w.Policy.MaxInstancesPerOffer = 0
+	for a := range n {
+		o := w.Offer(fmt.Sprintf("agent-%06d", a)).CPUs(10).Mem(16384).Disk(65536).Ports(31000, 31999)
+		o.In("r", fmt.Sprintf("z%d", a%3)).Attr("rack", fmt.Sprintf("rack%d", a%20))
+	}
+	return w
+}
+
+// populate adds ten instances per agent with one volume each.
+func populate(w *schedtest.World, agents int, each func(i int, inst *schedtest.Instance)) {
+	for i := range 10 * agents {
+		inst := w.Pending(fmt.Sprintf("app-%07d.instance", i)).Of(fmt.Sprintf("/app-%07d", i))
+		inst.Port(0).Mounts(fmt.Sprintf("volume-%07d", i), scheduler.OneTask)
+		each(i, inst)
+	}
+}
+
+var workloads = []struct {
+	name string
+	each func(w *schedtest.World, agents int) func(int, *schedtest.Instance)
+}{
+	// Volumes that were never used: any agent will do.
+	{"fresh", func(*schedtest.World, int) func(int, *schedtest.Instance) {
+		return func(int, *schedtest.Instance) {}
+	}},
+	// Volumes that were used before: each goes back to its agent.
+	{"return", func(w *schedtest.World, agents int) func(int, *schedtest.Instance) {
+		return func(i int, _ *schedtest.Instance) {
+			w.Volume(fmt.Sprintf("volume-%07d", i)).Last(fmt.Sprintf("agent-%06d", i%agents))
+		}
+	}},
+	// Ten sizes and three rules about racks, no two instances of an app alike.
+	{"mixed", func(w *schedtest.World, agents int) func(int, *schedtest.Instance) {
+		return func(i int, inst *schedtest.Instance) {
+			inst.Needs(float64(1+i%10)/10, float64(64+i%100))
+			switch i % 4 {
+			case 0:
+				inst.Where("rack", scheduler.Unlike, "rack1.*")
+			case 1:
+				inst.Where("@zone", scheduler.Like, "z[12]")
+			}
+		}
+	}},
+	// Apps of a hundred instances, spread over zones, one per host.
+	{"apps", func(w *schedtest.World, agents int) func(int, *schedtest.Instance) {
+		return func(i int, inst *schedtest.Instance) {
+			inst.Of(fmt.Sprintf("/app-%05d", i/100)).Where("@zone", scheduler.GroupBy, "3")
+			if agents >= 1000 {
+				inst.Where("hostname", scheduler.Unique, "")
+			}
+		}
+	}},
+}
+
+// BenchmarkPlace reports the whole round, from snapshot to plan: placements per
+// second, nanoseconds and bytes allocated per placement.
+func BenchmarkPlace(b *testing.B) {
+	for _, l := range workloads {
+		for _, agents := range []int{100, 1000, 10000} {
+			b.Run(fmt.Sprintf("%s/agents=%d", l.name, agents), func(b *testing.B) {
+				w := cluster(agents)
+				populate(w, agents, l.each(w, agents))
+				snapshot := w.Build()
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				placed := 0
+				for b.Loop() {
+					placed += len(schedtest.On(scheduler.Decide(snapshot)))
+				}
+				runtime.ReadMemStats(&after)
+				if placed == 0 {
+					b.Fatal("nothing was placed")
+				}
+				rate := float64(placed) / b.Elapsed().Seconds()
+				b.ReportMetric(rate, "placements/s")
+				b.ReportMetric(1e9/rate, "ns/placement")
+				b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc)/float64(placed), "B/instance")
+				b.ReportMetric(float64(placed)/float64(b.N*10*agents), "placed")
+			})
+		}
+	}
+}
+
+// BenchmarkIdle is a round with nothing to place: nothing waits, everything is
+// in back-off, or one app waits for what no agent has.
+func BenchmarkIdle(b *testing.B) {
+	for _, agents := range []int{100, 1000, 10000} {
+		for _, c := range []struct {
+			name  string
+			build func(w *schedtest.World)
+		}{
+			{"nothing", func(w *schedtest.World) {}},
+			{"backoff", func(w *schedtest.World) {
+				for i := range 100 {
+					w.Pending(fmt.Sprintf("x%d", i)).NotBefore = w.Now.Add(time.Hour)
+				}
+			}},
+			{"unplaceable", func(w *schedtest.World) {
+				for i := range 100 {
+					w.Pending(fmt.Sprintf("x%d", i)).Needs(64, 64).Mounts(fmt.Sprintf("v%d", i), scheduler.OneTask)
+				}
+			}},
+		} {
+			b.Run(fmt.Sprintf("%s/agents=%d", c.name, agents), func(b *testing.B) {
+				w := cluster(agents)
+				c.build(w)
+				snapshot := w.Build()
+				for b.Loop() {
+					scheduler.Decide(snapshot)
+				}
+			})
+		}
+	}
+}
