@@ -1,0 +1,141 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// answered says that a call is over: the driver answered it, or it was never
+// sent. What a client cannot classify counts as unanswered.
+func answered(err error) bool {
+	switch volume.KindOf(err) {
+	case volume.Refused, volume.NotFound, volume.AlreadyExists, volume.Unsupported,
+		volume.DriverUnreachable, volume.DriverUnknown, volume.Invalid:
+		return true
+	}
+	return err == nil
+}
+
+// change makes a call that changes something. The record says so before the
+// call begins, durably. When the call has no answer the record keeps it and the
+// error is volume.Unsettled; otherwise the call is taken off the record, which
+// the caller then saves with what follows from the answer.
+func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do func(context.Context) error) error {
+	if ctx.Err() != nil {
+		return op.fail(volume.Deadline, "before the driver was asked", "give more time with --deadline", context.Cause(ctx))
+	}
+	now, err := op.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
+	limit := op.timeouts.of(what)
+	op.rec.Call = &ledger.Call{Op: what, Started: op.ledger.Now(), StartedBoot: now,
+		SettledBoot: now + limit + op.timeouts.Margin, PID: op.pid}
+	if keep {
+		if err := op.entry.Keep(op.rec, true); err != nil {
+			return err
+		}
+		op.fault(FaultIntentKept)
+	}
+	if err := op.entry.Save(op.rec); err != nil {
+		return err
+	}
+	op.fault(FaultIntent)
+
+	err = op.timed(ctx, string(what), limit, do)
+	op.fault(FaultAnswered)
+	if !answered(err) {
+		op.rec.LastError = redact(err.Error(), op.secrets)
+		if saveErr := op.entry.Save(op.rec); saveErr != nil {
+			return errors.Join(err, saveErr)
+		}
+		return op.unsettled(err)
+	}
+	op.rec.Call = nil
+	return err
+}
+
+// ask makes a call that changes nothing.
+func (op *operation) ask(ctx context.Context, what string, do func(context.Context) error) error {
+	return op.timed(ctx, what, op.timeouts.Query, do)
+}
+
+// timed makes a call with a time limit and tells about it.
+func (op *operation) timed(ctx context.Context, what string, limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	start := time.Now()
+	err := do(ctx)
+	if op.trace {
+		fields := []zap.Field{zap.String("call", what), zap.String("driver", op.key.Driver),
+			zap.String("volume", op.key.Volume), zap.Duration("elapsed", time.Since(start))}
+		if err != nil {
+			fields = append(fields, zap.String("error", redact(err.Error(), op.secrets)))
+		}
+		op.log.Debug("driver call", fields...)
+	}
+	return op.explain(err, time.Since(start))
+}
+
+// explain completes a driver's error with what the engine knows, and takes
+// secrets out of it.
+func (op *operation) explain(err error, elapsed time.Duration) error {
+	if err == nil {
+		return nil
+	}
+	var e *volume.Error
+	if !errors.As(err, &e) {
+		if volume.KindOf(err) == volume.DriverUnknown {
+			return err
+		}
+		e = &volume.Error{Kind: volume.Unsettled, Err: err}
+	}
+	out := *e
+	out.Op = op.name + withColon(out.Op)
+	out.Driver, out.Volume, out.Elapsed = op.key.Driver, op.key.Volume, elapsed
+	out.Message = redact(out.Message, op.secrets)
+	if out.Err != nil {
+		if text := out.Err.Error(); redact(text, op.secrets) != text {
+			out.Err = errors.New(redact(text, op.secrets))
+		}
+	}
+	if out.Hint == "" {
+		out.Hint = hintFor(out.Kind)
+	}
+	return &out
+}
+
+func withColon(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
+
+func hintFor(k volume.Kind) string {
+	switch k {
+	case volume.DriverUnreachable:
+		return "check that the driver runs; `dvdcli drivers` shows what is reachable"
+	case volume.Refused:
+		return "see the driver's own log"
+	case volume.Unsettled:
+		return "see the driver's own log; `dvdcli status` shows when it is taken to have finished"
+	case volume.NotFound:
+		return "check the name, or create the volume with `dvdcli create`"
+	}
+	return ""
+}
+
+func (op *operation) unsettled(err error) error {
+	var e *volume.Error
+	if errors.As(err, &e) && e.Kind == volume.Unsettled {
+		return err
+	}
+	return op.explain(&volume.Error{Kind: volume.Unsettled, Err: err}, time.Since(op.started))
+}

@@ -1,0 +1,276 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// ReconcileRequest says how to bring ledger, drivers and mount table together.
+type ReconcileRequest struct {
+	// DryRun finds out what would be done and does nothing.
+	DryRun bool
+	// Now does not wait for times: owed Unmounts are tried at once, and calls
+	// without an answer are taken to be over, as after a restart of the driver.
+	Now bool
+	// Only, if not nil, restricts it to one volume.
+	Only *ledger.Key
+}
+
+// Finding is what reconciling found about one volume and did about it.
+type Finding struct {
+	Driver string `json:"driver,omitempty"`
+	Volume string `json:"volume,omitempty"`
+	// File is set when the record could not be read.
+	File string `json:"file,omitempty"`
+	// State says what was found, Action what was done, or would be.
+	State  string `json:"state"`
+	Action string `json:"action,omitempty"`
+	// Problem says what is wrong and stays wrong; empty if nothing.
+	Problem string `json:"problem,omitempty"`
+	// After is how long to wait before it is worth looking again; 0 if nothing
+	// is left to do.
+	After time.Duration `json:"after,omitempty"`
+}
+
+// reconcileWorkers bounds how many volumes are looked at at once; a driver that
+// hangs must not hold up the others.
+const reconcileWorkers = 16
+
+// Reconcile looks at every record: it settles calls without an answer, undoes
+// mounts whose caller died before it learned of them, tries owed Unmounts whose
+// time has come, and compares what is mounted with the mount table. It leaves
+// alone volumes on which somebody works at the moment. The findings are in the
+// order of the ledger; records at rest and in order are among them without
+// Action and Problem.
+func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding, error) {
+	items, err := e.ledger.List()
+	if err != nil {
+		return nil, err
+	}
+	findings := make([]Finding, len(items))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, reconcileWorkers)
+	for i, item := range items {
+		if item.Record == nil {
+			findings[i] = unreadable(item)
+			continue
+		}
+		if req.Only != nil && item.Record.Key() != *req.Only {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			findings[i] = e.reconcileOne(ctx, req, item.Record.Key())
+		})
+	}
+	wg.Wait()
+	var out []Finding
+	for _, f := range findings {
+		if f != (Finding{}) {
+			out = append(out, f)
+		}
+	}
+	return out, nil
+}
+
+func unreadable(item ledger.Listed) Finding {
+	f := Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error(),
+		Action: "set aside by the next operation on the volume"}
+	if ledger.IsNewer(item.Err) {
+		f.Action = ""
+	}
+	return f
+}
+
+func (e *Engine) reconcileOne(ctx context.Context, req ReconcileRequest, key ledger.Key) (f Finding) {
+	f = Finding{Driver: key.Driver, Volume: key.Volume}
+	entry, err := e.ledger.TryLock(key)
+	if ledger.IsLocked(err) {
+		f.State, f.After = "an operation is going on", time.Second
+		return f
+	}
+	if err != nil {
+		f.State, f.Problem = "cannot be locked", err.Error()
+		return f
+	}
+	op := e.describe("reconcile", key)
+	if err := op.attach(entry); err != nil {
+		f.State, f.Problem = "cannot be read", err.Error()
+		return f
+	}
+	r := &reconciling{operation: op, req: req, f: &f}
+	err = r.run(ctx)
+	op.end(&err)
+	if err != nil {
+		f.Problem = err.Error()
+	}
+	return f
+}
+
+type reconciling struct {
+	*operation
+	req ReconcileRequest
+	f   *Finding
+}
+
+func (r *reconciling) run(ctx context.Context) error {
+	switch {
+	case r.rec == nil && r.hint == nil:
+		return nil // gone meanwhile
+	case r.rec == nil:
+		r.f.State = "from an earlier boot; the next mount or unmount will deal with it"
+		return nil
+	case r.rec.Call != nil:
+		return r.openCall(ctx)
+	}
+	return r.atRest(ctx)
+}
+
+// openCall settles a call without an answer. Nobody was told the path of a
+// mount that is found done: it is undone.
+func (r *reconciling) openCall(ctx context.Context) error {
+	c := r.rec.Call
+	r.f.State = fmt.Sprintf("a %s that began at %s has no answer", c.Op, c.Started.Format(time.RFC3339))
+	now, err := r.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
+	if r.req.Now {
+		c.SettledBoot = now
+	}
+	if r.req.DryRun {
+		r.f.Action = "wait for the end of its time, then adopt or undo it"
+		if now >= c.SettledBoot {
+			r.f.Action = "adopt or undo it"
+		}
+		return nil
+	}
+	wasMount := c.Op == ledger.OpMount
+	settled := c.SettledBoot
+	done, err := r.settleOnce(ctx)
+	if err != nil {
+		return err
+	}
+	if !done {
+		r.f.After = min(time.Second, settled-now)
+		return nil
+	}
+	if r.rec == nil {
+		r.f.Action = "settled: nothing is left of it"
+		return nil
+	}
+	if wasMount && r.rec.Phase == ledger.PhaseMounted {
+		r.rec.Phase = ledger.PhasePending
+		r.rec.NextTryBoot = 0
+	}
+	return r.atRest(ctx)
+}
+
+// atRest deals with a record without an open call.
+func (r *reconciling) atRest(ctx context.Context) error {
+	switch r.rec.Phase {
+	case ledger.PhaseMounted:
+		r.f.State = "mounted"
+		r.judge(ctx)
+		return nil
+	case ledger.PhasePending:
+		return r.pending(ctx)
+	case ledger.PhaseWatched:
+		return r.watched(ctx)
+	}
+	r.f.State, r.f.Action = "left behind by a crash", "delete the record"
+	if r.req.DryRun {
+		return nil
+	}
+	return r.drop()
+}
+
+// judge tells what is wrong with a mounted record; it changes nothing, since
+// tasks may be using what is left.
+func (r *reconciling) judge(ctx context.Context) {
+	t, s, err := r.verify(ctx)
+	switch {
+	case err != nil:
+		r.f.Problem = err.Error()
+	case t == truthGone:
+		r.f.Problem = "it is no longer mounted at " + s.path + "; the next mount will mount it again"
+	}
+}
+
+// pending tries an owed Unmount when its time has come.
+func (r *reconciling) pending(ctx context.Context) error {
+	r.f.State = "an unmount is owed"
+	now, err := r.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
+	if wait := r.rec.NextTryBoot - now; wait > 0 && !r.req.Now {
+		r.f.After, r.f.Problem = wait, r.rec.LastError
+		return nil
+	}
+	r.f.Action = "ask the driver to unmount"
+	if r.req.DryRun {
+		return nil
+	}
+	if err := r.payUnmount(ctx); err != nil {
+		r.f.After = time.Second
+		if r.rec != nil && r.rec.Call == nil {
+			r.f.After = max(r.rec.NextTryBoot-now, time.Second)
+		}
+		if errors.Is(err, volume.DriverUnknown) {
+			r.f.Action = "wait for the driver to come back"
+		}
+		return err
+	}
+	r.f.Action = "unmounted"
+	return nil
+}
+
+// watched looks out for a mount that comes late, until its time is over.
+func (r *reconciling) watched(ctx context.Context) error {
+	r.f.State = "looking out for a mount without an answer"
+	if s := r.look(ctx); s.what == present {
+		r.f.Action = "undo the mount that appeared at " + s.path
+		if r.req.DryRun {
+			return nil
+		}
+		r.rec.Path = s.path
+		return r.payUnmount(ctx)
+	}
+	now, err := r.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
+	if left := r.rec.WatchUntilBoot - now; left > 0 && !r.req.Now {
+		r.f.After = min(left, 5*time.Second)
+		return nil
+	}
+	r.f.Action = "stop looking out: it did not appear"
+	if r.req.DryRun {
+		return nil
+	}
+	return r.drop()
+}
+
+// Forget deletes what the ledger holds about a volume without asking the
+// driver. What the driver has mounted stays mounted. A record that cannot be
+// read is forgotten too.
+func (e *Engine) Forget(ctx context.Context, key ledger.Key) (err error) {
+	op := e.describe("forget", key)
+	if err := checkNames("forget", key); err != nil {
+		return err
+	}
+	entry, err := e.ledger.Lock(ctx, key)
+	if err != nil {
+		return op.explainOwn(err)
+	}
+	err = entry.Delete()
+	return errors.Join(err, entry.Close())
+}

@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// settlePause is how often the witnesses are asked while an earlier call may
+// still be going on in the driver.
+const settlePause = 250 * time.Millisecond
+
+// settle brings the record to rest: afterwards it is nil or has no open call.
+// It waits for the end of an earlier call's time within ctx and fails with
+// volume.Unsettled when that is not enough; the record then stays as it is.
+func (op *operation) settle(ctx context.Context) error {
+	told := false
+	for op.rec != nil && op.rec.Call != nil {
+		done, err := op.settleOnce(ctx)
+		if err != nil || done {
+			return err
+		}
+		if !told {
+			told = true
+			op.log.Info("an earlier call has no answer, waiting for its end", zap.String("driver", op.key.Driver),
+				zap.String("volume", op.key.Volume), zap.String("call", string(op.rec.Call.Op)), zap.Time("started", op.rec.Call.Started))
+		}
+		timer := time.NewTimer(settlePause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return op.stillUnsettled(ctx.Err())
+		case <-timer.C:
+		}
+	}
+	if op.rec != nil && op.rec.Phase == ledger.PhaseReleased {
+		return op.drop() // a crash came between the answer and the deletion
+	}
+	return nil
+}
+
+func (op *operation) stillUnsettled(cause error) error {
+	c := op.rec.Call
+	return op.fail(volume.Unsettled,
+		fmt.Sprintf("the %s that began at %s has no answer and the driver may still be working on it", c.Op, c.Started.Format(time.RFC3339)),
+		"try again later; if the driver was restarted since, `dvdcli ledger repair --now` settles it at once", cause)
+}
+
+// over says whether the open call's time is over.
+func (op *operation) over() (bool, error) {
+	now, err := op.ledger.SinceBoot()
+	return err == nil && now >= op.rec.Call.SettledBoot, err
+}
+
+// settleOnce draws what conclusion can be drawn now; done says that the record
+// is at rest.
+func (op *operation) settleOnce(ctx context.Context) (done bool, err error) {
+	over, err := op.over()
+	if err != nil {
+		return false, err
+	}
+	switch op.rec.Call.Op {
+	case ledger.OpMount:
+		return op.settleMount(ctx, over)
+	case ledger.OpUnmount:
+		return op.settleUnmount(ctx, over)
+	}
+	if !over {
+		return false, nil
+	}
+	// Create and Remove leave nothing on this host; whether they succeeded, Get
+	// will tell.
+	return true, op.drop()
+}
+
+// settleMount: a mount that appeared is taken over at once. One that did not
+// appear in its time may have left the ID with the driver.
+func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
+	s := op.look(ctx)
+	if s.what == present && s.dead == nil {
+		op.rec.Call = nil
+		op.rec.Phase = ledger.PhaseMounted
+		op.rec.Since = op.ledger.Now()
+		s.describe(op.rec)
+		op.note(fmt.Sprintf("an earlier mount without an answer was found done at %s", s.path))
+		return true, op.entry.Save(op.rec)
+	}
+	if !over {
+		return false, nil
+	}
+	op.rec.Doubt = true
+	if s.what == absent {
+		return true, op.watch()
+	}
+	// Nothing shows whether it was done: ask the driver to undo it.
+	op.rec.Call = nil
+	op.rec.Phase = ledger.PhasePending
+	return true, op.entry.Save(op.rec)
+}
+
+// watch leaves the record behind as a look-out for a mount that appears late.
+func (op *operation) watch() error {
+	now, err := op.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
+	op.rec.Call = nil
+	op.rec.Phase = ledger.PhaseWatched
+	op.rec.Holders = nil
+	op.rec.WatchUntilBoot = now + op.timeouts.Watch
+	return op.entry.Save(op.rec)
+}
+
+// settleUnmount: once the mount is gone it is done. Otherwise it is owed again.
+func (op *operation) settleUnmount(ctx context.Context, over bool) (bool, error) {
+	s := op.look(ctx)
+	if s.what == absent {
+		return true, op.release()
+	}
+	if !over {
+		return false, nil
+	}
+	op.rec.Doubt = true
+	op.rec.Call = nil
+	op.rec.Phase = ledger.PhasePending
+	return true, op.entry.Save(op.rec)
+}

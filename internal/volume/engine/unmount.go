@@ -1,0 +1,276 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// UnmountRequest gives a volume up for one holder.
+type UnmountRequest struct {
+	Driver, Volume string
+	Holder         Holder
+	// Strict makes it an error that nothing was mounted for the holder.
+	Strict bool
+	// Force releases it for all holders.
+	Force bool
+}
+
+// UnmountResult says what became of it.
+type UnmountResult struct {
+	// Unmounted says that the driver was asked and released the volume.
+	Unmounted bool `json:"unmounted"`
+	// HeldBy are the holders that still have it.
+	HeldBy []string `json:"heldBy,omitempty"`
+	// Notes are for people.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// Unmount gives a volume up. The driver is asked when the last holder goes.
+// Nothing to unmount and an unknown driver are successes with a note, unless
+// the request is strict: an agent could do nothing about the failure and would
+// keep the container. When the driver fails, the Unmount stays owed: the record
+// says so, later operations and the isolator-bridge try again.
+//
+// Error kinds as of Mount, and InUse for a person who would take a volume from
+// others; with Strict also NotMounted.
+func (e *Engine) Unmount(ctx context.Context, req UnmountRequest) (res UnmountResult, err error) {
+	op, err := e.begin(ctx, "unmount", ledger.Key{Driver: req.Driver, Volume: req.Volume})
+	if err != nil {
+		return res, err
+	}
+	defer op.end(&err)
+	u := &unmounting{operation: op, req: req}
+	err = u.run(ctx)
+	u.result.Notes = op.notes
+	return u.result, err
+}
+
+type unmounting struct {
+	*operation
+	req    UnmountRequest
+	result UnmountResult
+}
+
+func (u *unmounting) run(ctx context.Context) error {
+	if err := u.settleForUnmount(ctx); err != nil {
+		return err
+	}
+	if u.rec == nil {
+		if err := u.findOrphan(ctx); err != nil {
+			return err
+		}
+	}
+	if u.rec == nil || u.rec.Phase == ledger.PhaseWatched {
+		return u.nothing()
+	}
+	last, err := u.letGo()
+	if err != nil || !last {
+		return err
+	}
+	return u.unmount(ctx)
+}
+
+// settleForUnmount settles; should that take longer than this call may, the
+// holder's release is written down all the same, for whoever settles it.
+func (u *unmounting) settleForUnmount(ctx context.Context) error {
+	err := u.settle(ctx)
+	if err == nil || u.rec == nil || u.rec.Call == nil {
+		return err
+	}
+	if !u.rec.HeldBy(u.req.Holder.Name) && !u.req.Force {
+		return err
+	}
+	u.rec.Release(u.req.Holder.Name)
+	if u.req.Force {
+		u.rec.Holders = nil
+	}
+	return errors.Join(err, u.entry.Save(u.rec))
+}
+
+// findOrphan looks for a mount without a record.
+func (u *unmounting) findOrphan(ctx context.Context) error {
+	path, err := u.claim(ctx)
+	switch {
+	case errors.Is(err, volume.DriverUnknown):
+		u.note(err.Error())
+		return nil
+	case errors.Is(err, volume.Unsupported):
+		return nil
+	case err != nil:
+		// Nothing of ours is mounted; that is enough for the caller.
+		u.note("whether somebody else has mounted it cannot be told: " + err.Error())
+		return nil
+	}
+	rec, err := u.orphan(ctx, path, u.req.Holder)
+	if err != nil || rec == nil {
+		return err
+	}
+	u.note(fmt.Sprintf("it was found mounted at %s without a record and is unmounted", rec.Path))
+	rec.Hold(ledger.Holder{Name: u.req.Holder.Name, Since: u.ledger.Now()})
+	u.rec = rec
+	return u.entry.Save(rec)
+}
+
+// nothing ends an unmount of what is not mounted.
+func (u *unmounting) nothing() error {
+	u.note("it is not mounted")
+	if u.rec == nil && u.hint != nil {
+		// Of an earlier boot and not mounted now; a driver that mounts again by
+		// itself at its start may come up later.
+		u.rec, u.hint = u.hint, nil
+		u.rec.Doubt = true
+		if err := u.watch(); err != nil {
+			return err
+		}
+	}
+	return u.strictly(volume.NotMounted, "nothing is mounted for "+u.req.Holder.Name)
+}
+
+func (u *unmounting) strictly(kind volume.Kind, message string) error {
+	if !u.req.Strict {
+		return nil
+	}
+	return u.fail(kind, message, "leave out --strict to take that for success", nil)
+}
+
+// letGo takes the holder off the record and says whether nobody is left.
+func (u *unmounting) letGo() (last bool, err error) {
+	r := u.rec
+	switch {
+	case u.req.Force, r.HeldBy(u.req.Holder.Name) && len(r.Holders) == 1, len(r.Holders) == 0:
+		return true, nil
+	case r.HeldBy(u.req.Holder.Name):
+		r.Release(u.req.Holder.Name)
+		u.result.HeldBy = names(r.Holders)
+		u.note("it stays mounted for " + strings.Join(u.result.HeldBy, ", "))
+		if err := u.entry.Save(r); err != nil {
+			return false, err
+		}
+		u.fault(FaultHolderChange)
+		return false, nil
+	}
+	u.result.HeldBy = names(r.Holders)
+	others := "it is mounted for " + strings.Join(u.result.HeldBy, ", ") + ", not for " + u.req.Holder.Name
+	if u.req.Holder.Person {
+		return false, u.fail(volume.InUse, others, "stop the tasks that use it, or take it from them with --force", nil)
+	}
+	u.note(others)
+	return false, u.strictly(volume.NotMounted, others)
+}
+
+func names(holders []ledger.Holder) []string {
+	var out []string
+	for _, h := range holders {
+		out = append(out, h.Name)
+	}
+	return out
+}
+
+// unmount asks the driver. From here on nobody holds the volume, whatever the
+// driver answers.
+func (u *unmounting) unmount(ctx context.Context) error {
+	u.rec.Holders = nil
+	u.rec.Phase = ledger.PhasePending
+	err := u.payUnmount(ctx)
+	switch {
+	case err == nil:
+		u.result.Unmounted = true
+	case errors.Is(err, volume.DriverUnknown):
+		u.note(err.Error() + "; the unmount is owed until the driver is back")
+		return u.strictly(volume.DriverUnknown, "the unmount is owed until the driver is back")
+	}
+	return err
+}
+
+// payUnmount asks the driver for the Unmount that the record owes and deletes
+// the record when it is done.
+func (op *operation) payUnmount(ctx context.Context) error {
+	d, err := op.driver(ctx)
+	if err != nil {
+		return op.owe(err)
+	}
+	doubt := op.rec.Doubt
+	err = op.callUnmount(ctx, d)
+	if op.rec.Call != nil {
+		return err
+	}
+	switch volume.KindOf(err) {
+	case volume.Refused, volume.NotFound, volume.Unsupported:
+		done, why := op.nothingLeft(ctx, doubt)
+		if !done {
+			return op.owe(err)
+		}
+		op.note("the driver refused the unmount, but " + why + ": " + err.Error())
+		err = nil
+	}
+	if err != nil {
+		return op.owe(err)
+	}
+	op.removeTarget()
+	return op.release()
+}
+
+// nothingLeft says whether a refused Unmount leaves nothing to do: the volume is
+// not mounted, or an earlier Unmount without an answer may have been done and
+// what is there belongs to another ledger or nobody.
+func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string) {
+	s := op.look(ctx)
+	if s.what == absent {
+		return true, "nothing is mounted"
+	}
+	if !doubt {
+		return false, ""
+	}
+	if s.what == unclear {
+		return true, "an earlier unmount may have been done"
+	}
+	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.key)
+	return err == nil && other != "", "it is mounted for the ledger in " + other
+}
+
+// callUnmount calls Unmount, recorded.
+func (op *operation) callUnmount(ctx context.Context, d volume.Driver) error {
+	r := op.rec
+	return op.change(ctx, ledger.OpUnmount, false, func(ctx context.Context) error {
+		return d.Unmount(ctx, volume.UnmountRequest{Volume: r.Ref(), ID: r.MountID, Target: r.Target,
+			PublishContext: r.PublishContext, Path: r.Path, Secrets: op.secrets})
+	})
+}
+
+const (
+	firstRetry = 2 * time.Second
+	lastRetry  = 5 * time.Minute
+)
+
+// owe writes down that an Unmount is owed and when to try again, and returns
+// the cause.
+func (op *operation) owe(cause error) error {
+	now, err := op.ledger.SinceBoot()
+	if err != nil {
+		return errors.Join(cause, err)
+	}
+	r := op.rec
+	r.Phase = ledger.PhasePending
+	r.Holders = nil
+	r.LastError = redact(cause.Error(), op.secrets)
+	r.NextTryBoot = now + retryAfter(r.Attempts)
+	r.Attempts++
+	if err := op.entry.Save(r); err != nil {
+		return errors.Join(cause, err)
+	}
+	return cause
+}
+
+// retryAfter doubles from two seconds to five minutes.
+func retryAfter(attempts int) time.Duration {
+	if attempts > 16 {
+		return lastRetry
+	}
+	return min(firstRetry<<attempts, lastRetry)
+}

@@ -1,0 +1,211 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// removeTarget removes the directory that the engine chose as a target, now
+// that nothing is mounted on it. A driver may have removed it already. It is
+// never removed with anything in it.
+func (op *operation) removeTarget() {
+	if op.rec.Target == "" {
+		return
+	}
+	if err := os.Remove(op.rec.Target); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		op.log.Warn("target directory left behind", zap.String("path", op.rec.Target), zap.Error(err))
+	}
+}
+
+// CreateRequest asks for a new volume.
+type CreateRequest struct {
+	Driver, Volume string
+	Options        Options
+}
+
+// Create makes a volume, after the policy's checks. AlreadyExists if the driver
+// says so; drivers differ in whether they do. Other kinds as of Mount.
+func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
+	if err := e.mayChange("create", req.Driver, req.Volume, req.Options.Driver); err != nil {
+		return err
+	}
+	op, err := e.begin(ctx, "create", ledger.Key{Driver: req.Driver, Volume: req.Volume})
+	if err != nil {
+		return err
+	}
+	defer op.end(&err)
+	if err := op.settleIdle(ctx); err != nil {
+		return err
+	}
+	if op.rec != nil {
+		return op.fail(volume.AlreadyExists, "it is mounted at "+op.rec.Path, "", nil)
+	}
+	d, err := op.driver(ctx)
+	if err != nil {
+		return err
+	}
+	var open map[string]string
+	open, op.secrets = divide(op.rules.withDefaults(req.Options.Driver), op.rules)
+	_, err = op.createVolume(ctx, d, open)
+	return err
+}
+
+// settleIdle settles and clears away a look-out, for operations that are not
+// about mounting.
+func (op *operation) settleIdle(ctx context.Context) error {
+	if err := op.settle(ctx); err != nil {
+		return err
+	}
+	if op.rec == nil || op.rec.Phase != ledger.PhaseWatched {
+		return nil
+	}
+	if s := op.look(ctx); s.what == present {
+		return op.payUnmount(ctx)
+	}
+	return op.drop()
+}
+
+// RemoveRequest destroys a volume.
+type RemoveRequest struct {
+	Driver, Volume string
+}
+
+// Remove destroys a volume and its data. InUse while it is mounted here;
+// NotFound if the driver says that it does not exist; other kinds as of Mount.
+func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
+	op, err := e.begin(ctx, "remove", ledger.Key{Driver: req.Driver, Volume: req.Volume})
+	if err != nil {
+		return err
+	}
+	defer op.end(&err)
+	if err := op.settleIdle(ctx); err != nil {
+		return err
+	}
+	if op.rec != nil {
+		return op.fail(volume.InUse, op.mountedFor(), "unmount it first", nil)
+	}
+	d, err := op.driver(ctx)
+	if err != nil {
+		return err
+	}
+	id, err := op.entry.Identity()
+	if err != nil {
+		return err
+	}
+	op.rec = &ledger.Record{Driver: op.key.Driver, Volume: op.key.Volume, Phase: ledger.PhaseNew,
+		BackendID: id.BackendID, Context: id.Context}
+	ref := op.rec.Ref()
+	err = op.change(ctx, ledger.OpRemove, false, func(ctx context.Context) error { return d.Remove(ctx, ref) })
+	if op.rec.Call != nil {
+		return err
+	}
+	if err == nil || errors.Is(err, volume.NotFound) {
+		err = errors.Join(err, op.entry.DeleteIdentity())
+	}
+	return errors.Join(err, op.drop())
+}
+
+func (op *operation) mountedFor() string {
+	if len(op.rec.Holders) == 0 {
+		return "its unmount is still owed: " + op.rec.LastError
+	}
+	return "it is mounted at " + op.rec.Path + " for " + strings.Join(names(op.rec.Holders), ", ")
+}
+
+// Get describes a volume. NotFound only on the driver's word.
+func (e *Engine) Get(ctx context.Context, driver, name string) (volume.Volume, error) {
+	op, d, ref, err := e.question(ctx, "get", driver, name)
+	if err != nil {
+		return volume.Volume{}, err
+	}
+	var vol volume.Volume
+	err = op.ask(ctx, "get", func(ctx context.Context) (err error) {
+		vol, err = d.Get(ctx, ref)
+		return err
+	})
+	if err == nil && vol.Name == "" {
+		vol.Name = name
+	}
+	return vol, err
+}
+
+// List describes all volumes of a driver.
+func (e *Engine) List(ctx context.Context, driver string) ([]volume.Volume, error) {
+	op := e.describe("list", ledger.Key{Driver: driver})
+	if driver == "" {
+		return nil, op.fail(volume.Invalid, "volume driver missing", "give --volumedriver", nil)
+	}
+	d, err := op.driver(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var vols []volume.Volume
+	err = op.ask(ctx, "list", func(ctx context.Context) (err error) {
+		vols, err = d.List(ctx)
+		return err
+	})
+	return vols, err
+}
+
+// Path tells where a volume is really mounted on this host. NotMounted if it is
+// not, whatever the driver claims.
+func (e *Engine) Path(ctx context.Context, driver, name string) (string, error) {
+	key := ledger.Key{Driver: driver, Volume: name}
+	if err := checkNames("path", key); err != nil {
+		return "", err
+	}
+	op := e.describe("path", key)
+	rec, err := e.ledger.Peek(key)
+	if err != nil {
+		return "", op.explainOwn(err)
+	}
+	if rec != nil && rec.Phase == ledger.PhaseMounted && rec.Call == nil {
+		op.rec = rec
+		t, _, err := op.verify(ctx)
+		if err != nil {
+			return "", err
+		}
+		if t != truthGone {
+			return rec.Path, nil
+		}
+		op.rec = nil
+	}
+	claim, err := op.claim(ctx)
+	if err != nil {
+		return "", err
+	}
+	if claim != "" {
+		if s := op.lookAt(ctx, claim, ledger.KindUnknown); s.what == present && s.dead == nil {
+			return claim, nil
+		}
+	}
+	return "", op.fail(volume.NotMounted, "", "mount it with `dvdcli mount`", nil)
+}
+
+// question prepares a call that needs no lock.
+func (e *Engine) question(ctx context.Context, name, driver, vol string) (*operation, volume.Driver, volume.Ref, error) {
+	key := ledger.Key{Driver: driver, Volume: vol}
+	ref := volume.Ref{Name: vol}
+	if err := checkNames(name, key); err != nil {
+		return nil, nil, ref, err
+	}
+	op := e.describe(name, key)
+	d, err := op.driver(ctx)
+	if err != nil {
+		return nil, nil, ref, err
+	}
+	id, err := e.ledger.Identity(key)
+	if err != nil {
+		return nil, nil, ref, op.explainOwn(err)
+	}
+	ref.BackendID, ref.Context = id.BackendID, id.Context
+	return op, d, ref, nil
+}

@@ -1,0 +1,112 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+)
+
+// Identity is what a driver wants back with every call for a volume, for as
+// long as the volume exists.
+type Identity struct {
+	Version   int               `json:"version"`
+	Driver    string            `json:"driver"`
+	Volume    string            `json:"volume"`
+	BackendID string            `json:"backendId,omitempty"`
+	Context   map[string]string `json:"context,omitempty"`
+}
+
+// Identity reads the volume's identity; the zero value if none was kept.
+func (e *Entry) Identity() (Identity, error) { return e.ledger.Identity(e.key) }
+
+// Identity reads a volume's identity without its lock; the zero value if none
+// was kept.
+func (l *Ledger) Identity(key Key) (Identity, error) {
+	var id Identity
+	err := l.readFact(dirVolumes, key.fileName(), &id)
+	if err != nil {
+		return Identity{}, failed("read the identity", key, err)
+	}
+	if id.Version > FormatVersion {
+		return Identity{}, newerRecord(key, filepath.Join(l.cfg.StateDir, dirVolumes, key.fileName()), errNewer{id.Version})
+	}
+	return id, nil
+}
+
+// SaveIdentity keeps the volume's identity durably.
+func (e *Entry) SaveIdentity(id Identity) error {
+	id.Version, id.Driver, id.Volume = FormatVersion, e.key.Driver, e.key.Volume
+	if err := e.ledger.writeFact(dirVolumes, e.key.fileName(), id); err != nil {
+		return failed("write the identity", e.key, err)
+	}
+	return nil
+}
+
+// DeleteIdentity forgets the identity of a volume that was removed.
+func (e *Entry) DeleteIdentity() error {
+	if err := removeFile(filepath.Join(e.ledger.cfg.StateDir, dirVolumes, e.key.fileName())); err != nil {
+		return failed("delete the identity", e.key, err)
+	}
+	return nil
+}
+
+// DriverFacts is what was learned about a driver.
+type DriverFacts struct {
+	Version int    `json:"version"`
+	Driver  string `json:"driver"`
+	// Kind is what its mount paths were so far; a mount point once, a mount
+	// point always.
+	Kind PathKind `json:"kind,omitempty"`
+}
+
+// DriverFacts reads what was learned about a driver; the zero value if nothing.
+func (l *Ledger) DriverFacts(driver string) (DriverFacts, error) {
+	key := Key{Driver: driver}
+	var facts DriverFacts
+	if err := l.readFact(dirDrivers, key.fileName(), &facts); err != nil {
+		return DriverFacts{}, failed("read what is known of the driver", key, err)
+	}
+	if facts.Version > FormatVersion {
+		return DriverFacts{}, newerRecord(key, filepath.Join(l.cfg.StateDir, dirDrivers, key.fileName()), errNewer{facts.Version})
+	}
+	return facts, nil
+}
+
+// LearnKind keeps durably what a driver's mount paths are.
+func (l *Ledger) LearnKind(driver string, kind PathKind) error {
+	key := Key{Driver: driver}
+	err := l.writeFact(dirDrivers, key.fileName(), DriverFacts{Version: FormatVersion, Driver: driver, Kind: kind})
+	if err != nil {
+		return failed("keep what is known of the driver", key, err)
+	}
+	return nil
+}
+
+// readFact reads a file of the state directory into v, setting aside what is no
+// JSON. A missing file leaves v as it is.
+func (l *Ledger) readFact(dir, name string, v any) error {
+	path := filepath.Join(l.cfg.StateDir, dir, name)
+	data, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		if err = json.Unmarshal(data, v); err == nil {
+			return nil
+		}
+	}
+	if _, moveErr := setAside(l.cfg.StateDir, path, err); moveErr != nil {
+		return fmt.Errorf("%s: %w", path, errors.Join(err, moveErr))
+	}
+	return nil
+}
+
+func (l *Ledger) writeFact(dir, name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(l.cfg.StateDir, dir), name, append(data, '\n'), true)
+}

@@ -1,0 +1,131 @@
+package ledger
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Listed is one file of the ledger as found.
+type Listed struct {
+	File string
+	// Record is nil when Err says why it cannot be used.
+	Record *Record
+	Err    error
+	// Hint says that the record is of an earlier boot or only in the state
+	// directory.
+	Hint bool
+}
+
+// List reads all records of both directories without locks, those of the run
+// directory first, each in the order of their names. It changes nothing: files
+// that cannot be read are told with Err.
+func (l *Ledger) List() ([]Listed, error) {
+	run, err := l.listDir(filepath.Join(l.cfg.RunDir, dirVolumes))
+	if err != nil {
+		return nil, err
+	}
+	current := map[Key]bool{}
+	for i := range run {
+		if r := run[i].Record; r != nil {
+			run[i].Hint = r.BootID != l.boot
+			current[r.Key()] = true
+		}
+	}
+	kept, err := l.listDir(filepath.Join(l.cfg.StateDir, dirMounts))
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kept {
+		if k.Record != nil && current[k.Record.Key()] {
+			continue
+		}
+		k.Hint = true
+		run = append(run, k)
+	}
+	return run, nil
+}
+
+func (l *Ledger) listDir(dir string) ([]Listed, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, failed("list the ledger", Key{}, err)
+	}
+	var out []Listed
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) || strings.HasPrefix(e.Name(), tempPrefix) {
+			continue
+		}
+		item := Listed{File: filepath.Join(dir, e.Name())}
+		data, err := readFile(item.File)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err == nil {
+			item.Record, err = decode(data, e.Name())
+		}
+		item.Err = err
+		out = append(out, item)
+	}
+	return out, nil
+}
+
+// IsNewer says that a record could not be read because a newer program wrote
+// it.
+func IsNewer(err error) bool {
+	var newer errNewer
+	return errors.As(err, &newer)
+}
+
+// Kept lists the files that were set aside, in both directories.
+func (l *Ledger) Kept() ([]string, error) {
+	var out []string
+	for _, root := range []string{l.cfg.RunDir, l.cfg.StateDir} {
+		entries, err := os.ReadDir(filepath.Join(root, dirSetAside))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, failed("list what was set aside", Key{}, err)
+		}
+		for _, e := range entries {
+			out = append(out, filepath.Join(root, dirSetAside, e.Name()))
+		}
+	}
+	return out, nil
+}
+
+// Leftovers lists temporary files that a crash left behind. They are harmless.
+func (l *Ledger) Leftovers() ([]string, error) {
+	var out []string
+	for _, dir := range []string{
+		filepath.Join(l.cfg.RunDir, dirVolumes), filepath.Join(l.cfg.StateDir, dirMounts),
+		filepath.Join(l.cfg.StateDir, dirVolumes), filepath.Join(l.cfg.StateDir, dirDrivers),
+	} {
+		found, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+		if err != nil {
+			return nil, failed("list the ledger", Key{}, err)
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// Peek reads the record of this boot without its lock; nil if there is none or
+// none that can be read. It changes nothing.
+func (l *Ledger) Peek(key Key) (*Record, error) {
+	data, err := readFile(filepath.Join(l.cfg.RunDir, dirVolumes, key.fileName()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, failed("read the ledger", key, err)
+	}
+	rec, err := decode(data, key.fileName())
+	if err != nil || rec.BootID != l.boot {
+		return nil, nil //nolint:nilerr // damaged or of another boot: no record
+	}
+	return rec, nil
+}
