@@ -2,8 +2,10 @@ package app
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"strings"
 )
 
 // Options is what the operator set that concerns definitions.
@@ -43,11 +45,7 @@ func Parse(data []byte, opts Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseTree(v, "", opts)
-}
-
-func parseTree(v any, path string, opts Options) (*App, error) {
-	u, err := readUpdate(v, path, opts, true)
+	u, err := readUpdate(v, opts, true)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +68,7 @@ func ParseUpdate(data []byte, opts Options) (*Update, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readUpdate(v, "", opts, false)
+	return readUpdate(v, opts, false)
 }
 
 // ParseUpdates reads the body of PUT or PATCH /v2/apps, a list of updates of
@@ -86,9 +84,9 @@ func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
 	}
 	out := make([]*Update, 0, len(list))
 	for i, item := range list {
-		u, err := readUpdate(item, indexed("", i), opts, false)
+		u, err := readUpdate(item, opts, false)
 		if err != nil {
-			return nil, err
+			return nil, within(indexed("", i), err)
 		}
 		if u.id == "" {
 			return nil, &ValidationError{Message: "requirement failed: App Update must have app id set"}
@@ -100,9 +98,9 @@ func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
 
 // readUpdate goes through the stages up to the translation of deprecated
 // fields.
-func readUpdate(v any, path string, opts Options, needID bool) (*Update, error) {
+func readUpdate(v any, opts Options, needID bool) (*Update, error) {
 	s := &shape{}
-	o, ok := s.objectAt(path, v)
+	o, ok := s.objectAt("", v)
 	if !ok {
 		return nil, s.err(msgShape)
 	}
@@ -125,6 +123,20 @@ func readUpdate(v any, path string, opts Options, needID bool) (*Update, error) 
 	var p problems
 	u.fields = translateLegacy(&p, o.fields, l)
 	return u, p.err(msgInvalid)
+}
+
+// within moves the paths of a *ValidationError below path, for definitions that
+// are part of a larger body.
+func within(path string, err error) error {
+	var ve *ValidationError
+	if !errors.As(err, &ve) {
+		return err
+	}
+	moved := &ValidationError{Message: ve.Message}
+	for _, d := range ve.Details {
+		moved.Details = append(moved.Details, Detail{Path: path + strings.TrimSuffix(d.Path, "/"), Errors: d.Errors})
+	}
+	return moved
 }
 
 func (u *Update) setID(o object, id string) error {

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/mesos-dvdi/dvdi/framework/core"
+)
+
+// ping answers in the form that the client asks for.
+func (s *server) ping(w http.ResponseWriter, r *http.Request, _ params) error {
+	accept := r.Header.Get("Accept")
+	switch {
+	case accept == "", strings.Contains(accept, "text/plain"), strings.Contains(accept, "*/*"):
+		w.Header().Set("Content-Type", "text/plain;charset=utf-8")
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write([]byte("pong")) // the status is out
+		return nil
+	case strings.Contains(accept, "application/json"):
+		return writeJSON(w, http.StatusOK, "pong")
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+type infoJSON struct {
+	Name        string         `json:"name"`
+	Version     string         `json:"version"`
+	BuildRef    string         `json:"buildref"`
+	Elected     bool           `json:"elected"`
+	Leader      string         `json:"leader,omitempty"`
+	FrameworkID string         `json:"frameworkId,omitempty"`
+	Connected   bool           `json:"connected"`
+	Marathon    map[string]any `json:"marathon_config"`
+	ZooKeeper   map[string]any `json:"zookeeper_config"`
+	HTTP        map[string]any `json:"http_config"`
+}
+
+func (s *server) info(w http.ResponseWriter, _ *http.Request, _ params) error {
+	i := s.svc.Info()
+	marathon := make(map[string]any, len(s.cfg.Marathon)+1)
+	for k, v := range s.cfg.Marathon {
+		marathon[k] = v
+	}
+	if i.Master != "" {
+		marathon["mesos_leader_ui_url"] = "http://" + i.Master + "/"
+	}
+	return writeJSON(w, http.StatusOK, infoJSON{
+		Name: s.cfg.Name, Version: s.cfg.Version, BuildRef: s.cfg.BuildRef,
+		Elected: i.Elected, Leader: i.Leader, FrameworkID: i.FrameworkID, Connected: i.Connected,
+		Marathon: marathon, ZooKeeper: orEmpty(s.cfg.ZooKeeper), HTTP: orEmpty(s.cfg.HTTP),
+	})
+}
+
+func orEmpty(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
+}
+
+func (s *server) leader(w http.ResponseWriter, _ *http.Request, _ params) error {
+	leader := s.svc.Info().Leader
+	if leader == "" {
+		return &core.NotFoundError{Message: "There is no leader"}
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"leader": leader})
+}
+
+// noPods says in a way that clients understand that there are no pods: HEAD
+// /v2/pods is how they ask.
+func (s *server) noPods(http.ResponseWriter, *http.Request, params) error {
+	return &core.NotFoundError{Message: "Pods are not supported; define an app instead"}
+}

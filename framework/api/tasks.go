@@ -1,0 +1,201 @@
+package api
+
+import (
+	"encoding/json"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+)
+
+func (s *server) appTasks(w http.ResponseWriter, r *http.Request, p params) error {
+	if group, ok := strings.CutSuffix(p["id"], "/*"); ok {
+		return s.groupTasks(w, r, group)
+	}
+	id, err := knownID(p)
+	if err != nil {
+		return err
+	}
+	a, err := s.svc.App(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	return writeTasks(w, taskViews(a.Tasks, a.App.ServicePorts()))
+}
+
+func (s *server) groupTasks(w http.ResponseWriter, r *http.Request, name string) error {
+	group, err := appID(name)
+	if err != nil {
+		return err
+	}
+	tasks, err := s.tasks(r, func(id app.ID) bool { return id != group && id.Within(group) }, func(string) bool { return true })
+	if err != nil {
+		return err
+	}
+	return writeTasks(w, tasks)
+}
+
+func writeTasks(w http.ResponseWriter, tasks []taskJSON) error {
+	return writeJSON(w, http.StatusOK, map[string]any{"tasks": tasks})
+}
+
+func (s *server) tasks(r *http.Request, wantApp func(app.ID) bool, wantState func(string) bool) ([]taskJSON, error) {
+	apps, err := s.svc.Apps(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := []taskJSON{}
+	for _, a := range apps {
+		if !wantApp(a.App.ID) {
+			continue
+		}
+		ports := a.App.ServicePorts()
+		for _, t := range a.Tasks {
+			if wantState(t.State) {
+				out = append(out, taskView(t, ports))
+			}
+		}
+	}
+	return out, nil
+}
+
+func (s *server) listTasks(w http.ResponseWriter, r *http.Request, _ params) error {
+	q := r.URL.Query()
+	statuses := slices.Concat(q["status"], q["status[]"])
+	tasks, err := s.tasks(r, func(app.ID) bool { return true }, func(state string) bool {
+		return len(statuses) == 0 || slices.ContainsFunc(statuses, func(want string) bool {
+			return strings.EqualFold("TASK_"+want, state)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return writeTasks(w, tasks)
+}
+
+// killFlags are the query parameters that all kinds of kills share.
+func killFlags(r *http.Request) (core.Kill, error) {
+	k := core.Kill{Scale: flag(r, "scale", false), Wipe: flag(r, "wipe", false), Force: flag(r, "force", false)}
+	if k.Scale && k.Wipe {
+		return k, badRequest("You cannot use scale and wipe at the same time.")
+	}
+	return k, nil
+}
+
+func (s *server) killAppTasks(w http.ResponseWriter, r *http.Request, p params) error {
+	k, err := killFlags(r)
+	if err != nil {
+		return err
+	}
+	if k.App, err = knownID(p); err != nil {
+		return err
+	}
+	if host := r.URL.Query().Get("host"); host != "*" {
+		k.Host = host
+	}
+	tasks, d, err := s.kill(r, k)
+	if err != nil {
+		return err
+	}
+	if d != nil {
+		return writeDeployment(w, http.StatusOK, *d)
+	}
+	return writeTasks(w, tasks)
+}
+
+func (s *server) killAppTask(w http.ResponseWriter, r *http.Request, p params) error {
+	k, err := killFlags(r)
+	if err != nil {
+		return err
+	}
+	if k.App, err = knownID(p); err != nil {
+		return err
+	}
+	k.TaskIDs = []string{p["task"]}
+	tasks, d, err := s.kill(r, k)
+	if err != nil {
+		return err
+	}
+	switch {
+	case d != nil:
+		return writeDeployment(w, http.StatusOK, *d)
+	case len(tasks) == 0:
+		return &core.NotFoundError{Message: "Task '" + p["task"] + "' does not exist"}
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{"task": tasks[0]})
+}
+
+// kill asks the core and renders the tasks that it stops.
+func (s *server) kill(r *http.Request, k core.Kill) ([]taskJSON, *core.DeploymentRef, error) {
+	var ports []int
+	if a, err := s.stored(r.Context(), k.App); err != nil {
+		return nil, nil, err
+	} else if a != nil {
+		ports = a.ServicePorts()
+	}
+	tasks, d, err := s.svc.KillTasks(r.Context(), k)
+	if err != nil {
+		return nil, nil, err
+	}
+	if d != nil {
+		s.audit(r, *d)
+		return nil, d, nil
+	}
+	s.audit(r, core.DeploymentRef{})
+	return taskViews(tasks, ports), nil, nil
+}
+
+// taskIDPattern is what all forms of task ids have in common that Marathon has
+// used: the app's safe path, then more, set off by a dot or an underscore
+// (contract 7.2).
+var taskIDPattern = regexp.MustCompile(`^[^._].*[._][^._]+$`)
+
+// killTasks kills tasks of any apps. Unknown ids are skipped, since a task may
+// end while its id is on the way.
+func (s *server) killTasks(w http.ResponseWriter, r *http.Request, _ params) error {
+	k, err := killFlags(r)
+	if err != nil {
+		return err
+	}
+	if k.TaskIDs, err = idsToKill(r); err != nil {
+		return err
+	}
+	if len(k.TaskIDs) == 0 {
+		return writeTasks(w, []taskJSON{})
+	}
+	tasks, d, err := s.svc.KillTasks(r.Context(), k)
+	if err != nil {
+		return err
+	}
+	if d != nil {
+		s.audit(r, *d)
+		return writeDeployment(w, http.StatusOK, *d)
+	}
+	s.audit(r, core.DeploymentRef{})
+	return writeTasks(w, taskViews(tasks, nil))
+}
+
+func idsToKill(r *http.Request) ([]string, error) {
+	data, err := body(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, &app.SyntaxError{Message: "Please specify data in JSON format", Details: "No content to map due to end-of-input"}
+	}
+	var in struct {
+		IDs []string `json:"ids"`
+	}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, &app.SyntaxError{Message: "Invalid JSON", Details: err.Error()}
+	}
+	for _, id := range in.IDs {
+		if !taskIDPattern.MatchString(id) {
+			return nil, badRequest("Invalid task id '%s'. [A task id is <app>.instance-<uuid>._app.<number>]", id)
+		}
+	}
+	return in.IDs, nil
+}

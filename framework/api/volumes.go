@@ -1,0 +1,88 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+type claimJSON struct {
+	Driver    string         `json:"driver"`
+	Name      string         `json:"name"`
+	Apps      []app.ID       `json:"apps"`
+	AgentID   string         `json:"agentId"`
+	Hostname  string         `json:"hostname"`
+	Access    string         `json:"access"`
+	State     string         `json:"state"`
+	Instances []string       `json:"instances"`
+	Epoch     uint64         `json:"epoch"`
+	Since     *app.Timestamp `json:"since,omitempty"`
+	FenceAt   *app.Timestamp `json:"fenceAt,omitempty"`
+	// Text says who holds the volume and what would end that.
+	Text string `json:"text"`
+}
+
+var accessNames = map[scheduler.AccessMode]string{
+	scheduler.OneTask:     "one-task",
+	scheduler.OneAgent:    "one-agent",
+	scheduler.ManyReaders: "many-readers",
+	scheduler.ManyWriters: "many-writers",
+}
+
+var claimStates = map[scheduler.ClaimState]string{
+	scheduler.Held:      "held",
+	scheduler.Releasing: "releasing",
+	scheduler.Lost:      "lost",
+	scheduler.Fenced:    "fenced",
+}
+
+func claimView(c core.ClaimView) claimJSON {
+	v := claimJSON{
+		Driver: c.Claim.Key.Driver, Name: c.Claim.Key.Name, Apps: c.Apps,
+		AgentID: c.Claim.AgentID, Hostname: c.Claim.Hostname,
+		Access: accessNames[c.Claim.Access], State: claimStates[c.Claim.State],
+		Instances: c.Claim.Instances, Epoch: c.Claim.Epoch,
+		Since: optionalTime(c.Since), FenceAt: optionalTime(c.Claim.FenceAt), Text: c.Text,
+	}
+	if v.Apps == nil {
+		v.Apps = []app.ID{}
+	}
+	if v.Instances == nil {
+		v.Instances = []string{}
+	}
+	return v
+}
+
+// claims lists who holds which exclusive volume. It is not part of Marathon's
+// API.
+func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error {
+	list, err := s.svc.Claims(r.Context())
+	if err != nil {
+		return err
+	}
+	out := make([]claimJSON, 0, len(list))
+	for _, c := range list {
+		out = append(out, claimView(c))
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out})
+}
+
+// releaseClaim ends a claim by the operator's word that its holder is dead. The
+// word must be given by force=true: a living holder would lose data.
+func (s *server) releaseClaim(w http.ResponseWriter, r *http.Request, p params) error {
+	key := scheduler.VolumeKey{Driver: p["driver"], Name: p["name"]}
+	force := flag(r, "force", false)
+	if !force {
+		return badRequest("Releasing the claim on volume %s of driver %s lets another task write to it. "+
+			"Make sure that its holder is dead, then repeat the request with '?force=true'.", key.Name, key.Driver)
+	}
+	if err := s.svc.ReleaseClaim(r.Context(), key, force); err != nil {
+		return err
+	}
+	s.audit(r, core.DeploymentRef{})
+	return writeJSON(w, http.StatusOK, map[string]string{
+		"message": "The claim on volume " + key.Name + " of driver " + key.Driver + " is released.",
+	})
+}
