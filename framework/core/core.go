@@ -125,6 +125,10 @@ func (c *Core) Run(ctx context.Context) error {
 	defer stopMesos()
 	mesosEnd := make(chan error, 1)
 	frameworkID := c.state.meta.FrameworkID
+	c.link.roles = c.state.roles(c.cfg.DefaultRole)
+	if err := c.mesos.UpdateRoles(ctx, c.link.roles); err != nil {
+		return fmt.Errorf("set the roles to subscribe with: %w", err)
+	}
 	go func() { mesosEnd <- c.mesos.Run(mesosCtx, frameworkID) }()
 	sent := make(chan struct{})
 	go func() {
@@ -313,9 +317,5 @@ func (c *Core) Info() Info {
 	defer c.info.mu.Unlock()
 	return c.info.info
 }
-
-// Roles returns the roles to subscribe with: the default role and those of the
-// stored apps. It must not be called after Run has started.
-func (c *Core) Roles() []string { return c.state.roles(c.cfg.DefaultRole) }
 
 var _ Service = (*Core)(nil)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 )
@@ -53,7 +52,6 @@ func (c *Core) subscribed(tx *txn, ev Subscribed) {
 	}
 	c.flow.reset()
 	c.flow.wantRevive()
-	c.flow.lastRevive = time.Time{}
 	c.link.connected = true
 	c.link.since = tx.now
 	c.link.master = ev.MasterAddress
@@ -134,10 +132,6 @@ func (c *Core) reconcileCall(refs []TaskRef) call {
 // syncRoles keeps the subscription's roles those that the apps need.
 func (c *Core) syncRoles(tx *txn) {
 	want := c.state.roles(c.cfg.DefaultRole)
-	if c.link.roles == nil {
-		c.link.roles = want // those that Roles gave the connection at start
-		return
-	}
 	if slices.Equal(want, c.link.roles) {
 		return
 	}

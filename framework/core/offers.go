@@ -19,16 +19,14 @@ type offerFlow struct {
 	held  map[string]scheduler.Offer
 	round bool // a decision is due
 	// revive: something waits that earlier declined offers may serve.
-	revive     bool
-	lastRevive time.Time
+	revive bool
+	// revives are the times of the latest revives, at most reviveBurst.
+	revives    []time.Time
 	suppressed map[string]bool
 	// looks says for each waiting instance how the last decision with offers
 	// looked at it; counts are per app for GET /v2/queue.
 	looks  map[string]scheduler.Waiting
 	counts map[app.ID]*offerCounts
-	// agents are the agents as last offered, for constraints on placed
-	// instances.
-	sequence uint64
 }
 
 // offerCounts are the numbers that GET /v2/queue shows of an app's offers.
@@ -369,17 +367,31 @@ func (c *Core) countsOf(id app.ID) *offerCounts {
 	return c.flow.counts[id]
 }
 
-// applyFlow suppresses and revives. What newly waits revives at most once per
-// ReviveInterval, since each revive makes the master offer everything again.
+// reviveBurst is how many revives may come at once after a time without any.
+const reviveBurst = 5
+
+// mayRevive tells whether a revive may be made now, and counts it: one per
+// interval in the long run, since each makes the master offer everything again,
+// but not one by one, so that a single change need not wait for its turn.
+func (f *offerFlow) mayRevive(now time.Time, interval time.Duration) bool {
+	if n := len(f.revives); n == reviveBurst {
+		if now.Sub(f.revives[0]) < reviveBurst*interval {
+			return false
+		}
+		f.revives = f.revives[1:]
+	}
+	f.revives = append(f.revives, now)
+	return true
+}
+
+// applyFlow suppresses and revives.
 func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
 	revive := slices.Clone(plan.Revive)
 	if c.flow.revive && c.someoneWaits(tx.now) {
-		if wait := c.flow.lastRevive.Add(c.cfg.ReviveInterval).Sub(tx.now); wait > 0 {
-			revive = nil // tick comes back to it
-		} else {
+		revive = nil // where it is too early, tick comes back to it
+		if c.flow.mayRevive(tx.now, c.cfg.ReviveInterval) {
 			revive = c.waitingRoles(tx.now)
 			c.flow.revive = false
-			c.flow.lastRevive = tx.now
 		}
 	} else {
 		c.flow.revive = false

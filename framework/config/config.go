@@ -1,0 +1,202 @@
+// Package config reads the command line of dvdi-framework. Flags that mean what
+// Marathon's mean have Marathon's names (docs/docs/command-line-flags.md of
+// mesosphere/marathon) and its units, so that an operator's settings carry over.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+)
+
+// EmbeddedMaster is the value of --master that starts a built-in Mesos.
+const EmbeddedMaster = "embedded"
+
+// Config is the command line, checked.
+type Config struct {
+	Master        string
+	FrameworkName string
+	Role          string
+	User          string
+	Hostname      string
+	WebUIURL      string
+	Failover      time.Duration
+	Checkpoint    bool
+	DataDir       string
+
+	HTTPAddress   string
+	HTTPPort      int
+	HTTPUser      string // empty: no authentication
+	HTTPPassword  string
+	HTTPRealm     string
+	AllowOrigin   string
+	MaxConcurrent int
+	EventBuffer   int
+
+	Principal  string
+	Secret     string
+	SecretFile string
+
+	MesosCA, MesosCert, MesosKey string
+
+	Features       []string
+	DefaultNetwork string
+	BridgeName     string
+	EnvPrefix      string
+	Executor       string
+	GroupRole      bool
+	ServicePorts   app.PortRange
+
+	LaunchTimeout, LaunchConfirm      time.Duration
+	ReconcileDelay, ReconcileInterval time.Duration
+	DeclineFor, ReviveInterval        time.Duration
+	Suppress                          bool
+	MaxInstancesPerOffer              int
+	MaxDeployments                    int
+	MaintenanceMode                   bool
+	Draining                          time.Duration
+	RestrictGPUs                      bool
+	BackendExclusive                  []string
+
+	LogLevel, LogFormat string
+
+	Embedded Embedded
+}
+
+// Embedded configures the built-in Mesos.
+type Embedded struct {
+	Agents int
+	Dir    string
+	Listen string
+	DVDCLI string
+}
+
+// Marathon's features that can be switched on.
+var features = []string{"vips", "task_killing", "external_volumes", "secrets", "gpu_resources"}
+
+// check completes the configuration and returns everything that is wrong with
+// it in one error.
+func (c *Config) check(credentials string) error {
+	var errs []error
+	wrong := func(flag, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...)))
+	}
+	if c.Master == "" {
+		wrong("master", "say which Mesos to use: host:port, http(s)://host:port, or %s for a built-in one", EmbeddedMaster)
+	}
+	if c.HTTPPort < 0 || c.HTTPPort > 65535 {
+		wrong("http_port", "%d is no port", c.HTTPPort)
+	}
+	if c.Role == "" || strings.ContainsAny(c.Role, " \t") || strings.HasPrefix(c.Role, "-") || c.Role == "." || c.Role == ".." {
+		wrong("mesos_role", "%q is no Mesos role", c.Role)
+	}
+	if c.Failover <= 0 {
+		wrong("failover_timeout", "must be above 0: with 0 a restart would lose all tasks")
+	}
+	if credentials != "" {
+		user, password, ok := strings.Cut(credentials, ":")
+		if !ok || user == "" || password == "" {
+			wrong("http_credentials", "must be user:password")
+		}
+		c.HTTPUser, c.HTTPPassword = user, password
+	}
+	if c.Secret != "" && c.SecretFile != "" {
+		wrong("mesos_authentication_secret", "give either the secret or --mesos_authentication_secret_file")
+	}
+	if c.Principal == "" && (c.Secret != "" || c.SecretFile != "") {
+		wrong("mesos_authentication_principal", "a secret needs a principal")
+	}
+	if (c.MesosCert == "") != (c.MesosKey == "") {
+		wrong("mesos_cert", "certificate and key (--mesos_key) belong together")
+	}
+	for _, f := range c.Features {
+		if !slices.Contains(features, f) {
+			wrong("enable_features", "%q is none of %s", f, strings.Join(features, ", "))
+		}
+	}
+	if p := c.ServicePorts; p.Min < 1 || p.Max > 65536 || p.Min >= p.Max {
+		wrong("local_port_min", "%d..%d is no range of ports", p.Min, p.Max)
+	}
+	if c.DataDir == "" {
+		wrong("data-dir", "say where the state is kept")
+	}
+	if c.Master == EmbeddedMaster && c.Embedded.Agents < 1 {
+		wrong("embedded-agents", "at least 1 is needed")
+	}
+	if !slices.Contains([]string{"console", "json"}, c.LogFormat) {
+		wrong("logging_format", "%q is neither console nor json", c.LogFormat)
+	}
+	return errors.Join(errs...)
+}
+
+// complete fills what depends on the machine.
+func (c *Config) complete() error {
+	if c.Hostname == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("find this machine's name (give it with --hostname): %w", err)
+		}
+		c.Hostname = name
+	}
+	if c.User == "" {
+		u, err := user.Current()
+		if err != nil {
+			return fmt.Errorf("find the current user (give one with --mesos_user): %w", err)
+		}
+		c.User = u.Username
+	}
+	if c.Embedded.Dir == "" {
+		c.Embedded.Dir = filepath.Join(c.DataDir, "mesos")
+	}
+	return nil
+}
+
+// HTTPListen is the address to serve the API on.
+func (c *Config) HTTPListen() string {
+	return net.JoinHostPort(c.HTTPAddress, strconv.Itoa(c.HTTPPort))
+}
+
+// Feature tells whether a feature is switched on.
+func (c *Config) Feature(name string) bool { return slices.Contains(c.Features, name) }
+
+// Marathon is the configuration as GET /v2/info shows it (contract 1.7). It
+// holds no secrets.
+func (c *Config) Marathon() map[string]any {
+	var origin any
+	if c.AllowOrigin != "" {
+		origin = strings.Fields(c.AllowOrigin)
+	}
+	return map[string]any{
+		"master": c.Master, "framework_name": c.FrameworkName, "mesos_role": c.Role, "mesos_user": c.User,
+		"hostname": c.Hostname, "webui_url": c.WebUIURL, "failover_timeout": int(c.Failover / time.Second),
+		"checkpoint": c.Checkpoint, "ha": false, "features": append([]string{}, c.Features...),
+		"default_network_name": c.DefaultNetwork, "mesos_bridge_name": c.BridgeName,
+		"env_vars_prefix": c.EnvPrefix, "executor": c.Executor,
+		"local_port_min": c.ServicePorts.Min, "local_port_max": c.ServicePorts.Max,
+		"access_control_allow_origin": origin, "new_group_enforce_role": groupRole(c.GroupRole),
+		"task_launch_timeout":          c.LaunchTimeout.Milliseconds(),
+		"task_launch_confirm_timeout":  c.LaunchConfirm.Milliseconds(),
+		"reconciliation_initial_delay": c.ReconcileDelay.Milliseconds(),
+		"reconciliation_interval":      c.ReconcileInterval.Milliseconds(),
+		"decline_offer_duration":       c.DeclineFor.Milliseconds(),
+		"min_revive_offers_interval":   c.ReviveInterval.Milliseconds(),
+		"max_instances_per_offer":      c.MaxInstancesPerOffer,
+		"maintenance_mode":             c.MaintenanceMode,
+	}
+}
+
+func groupRole(top bool) string {
+	if top {
+		return "top"
+	}
+	return "off"
+}

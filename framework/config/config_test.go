@@ -1,0 +1,94 @@
+package config
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// read parses a command line as main does.
+func read(t *testing.T, args ...string) (*Config, error) {
+	t.Helper()
+	var cfg *Config
+	a := &cli.App{Name: "dvdi-framework", Flags: Flags(), Writer: &strings.Builder{}, ErrWriter: &strings.Builder{},
+		Action: func(c *cli.Context) (err error) {
+			cfg, err = FromCLI(c)
+			return err
+		}}
+	return cfg, a.Run(append([]string{"dvdi-framework"}, args...))
+}
+
+func TestDefaultsAreMarathons(t *testing.T) {
+	cfg, err := read(t, "--master", "m:5050")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Role != "*" || cfg.HTTPPort != 8080 || cfg.Failover != 7*24*time.Hour || !cfg.Checkpoint ||
+		cfg.DeclineFor != 2*time.Minute || cfg.ReviveInterval != 5*time.Second || !cfg.Suppress ||
+		!cfg.MaintenanceMode || !cfg.RestrictGPUs || cfg.MaxDeployments != 100 {
+		t.Errorf("%+v", cfg)
+	}
+	if !cfg.Feature("external_volumes") || cfg.Feature("secrets") {
+		t.Errorf("features: %v", cfg.Features)
+	}
+	if cfg.Hostname == "" || cfg.User == "" || cfg.HTTPListen() != ":8080" {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("DVDI_MASTER", "embedded")
+	t.Setenv("DVDI_HTTP_PORT", "9000")
+	t.Setenv("DVDI_DATA_DIR", "/tmp/state")
+	cfg, err := read(t, "--http_port", "9001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Master != EmbeddedMaster || cfg.DataDir != "/tmp/state" || cfg.HTTPPort != 9001 {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestMistakesNameTheFlag(t *testing.T) {
+	for flag, args := range map[string][]string{
+		"master":                         {},
+		"http_port":                      {"--master=m", "--http_port=70000"},
+		"mesos_role":                     {"--master=m", "--mesos_role=a b"},
+		"failover_timeout":               {"--master=m", "--failover_timeout=0"},
+		"http_credentials":               {"--master=m", "--http_credentials=nopassword"},
+		"mesos_authentication_secret":    {"--master=m", "--mesos_authentication_principal=p", "--mesos_authentication_secret=s", "--mesos_authentication_secret_file=/f"},
+		"mesos_authentication_principal": {"--master=m", "--mesos_authentication_secret=s"},
+		"mesos_cert":                     {"--master=m", "--mesos_cert=/c"},
+		"enable_features":                {"--master=m", "--enable_features=magic"},
+		"local_port_min":                 {"--master=m", "--local_port_min=20000"},
+		"data-dir":                       {"--master=m", "--data-dir="},
+		"embedded-agents":                {"--master=embedded", "--embedded-agents=0"},
+		"logging_format":                 {"--master=m", "--logging_format=xml"},
+		"argument \"extra\"":             {"--master=m", "extra"},
+	} {
+		_, err := read(t, args...)
+		var mistake *Error
+		if !errors.As(err, &mistake) || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%v: error %v does not name %s", args, err, flag)
+		}
+	}
+}
+
+func TestInfoHoldsNoSecrets(t *testing.T) {
+	cfg, err := read(t, "--master=m", "--http_credentials=user:hunter2",
+		"--mesos_authentication_principal=p", "--mesos_authentication_secret=hunter2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range cfg.Marathon() {
+		if s, ok := value.(string); ok && strings.Contains(s, "hunter2") {
+			t.Errorf("%s shows a secret", key)
+		}
+	}
+	if cfg.HTTPUser != "user" || cfg.HTTPPassword != "hunter2" {
+		t.Errorf("credentials: %q %q", cfg.HTTPUser, cfg.HTTPPassword)
+	}
+}

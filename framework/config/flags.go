@@ -1,0 +1,164 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+)
+
+// Error is a mistake on the command line.
+type Error struct{ Err error }
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// env names the environment variable of a flag: DVDI_ and the name in upper
+// case.
+func env(flag string) []string {
+	return []string{"DVDI_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+}
+
+func text(name, value, usage string) cli.Flag {
+	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+}
+
+func number(name string, value int, usage string) cli.Flag {
+	return &cli.IntFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+}
+
+// millis is a duration in Marathon's unit.
+func millis(name string, value int64, usage string) cli.Flag {
+	return &cli.Int64Flag{Name: name, Value: value, Usage: usage + " (milliseconds)", EnvVars: env(name)}
+}
+
+func toggle(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name)}
+}
+
+// Flags returns the flags of dvdi-framework.
+func Flags() []cli.Flag {
+	return []cli.Flag{
+		text("master", "", "Mesos `MASTER`: host:port, several separated by commas, http(s)://host:port, zk://hosts/path, or \"embedded\""),
+		text("data-dir", "/var/lib/dvdi-framework", "`DIR` that holds the framework's state"),
+		text("framework_name", "dvdi", "name of the framework in Mesos"),
+		text("mesos_role", "*", "default role of apps"),
+		text("mesos_user", "", "user that tasks run as (default: the current user)"),
+		text("hostname", "", "name under which this machine is reachable (default: its host name)"),
+		text("webui_url", "", "URL that Mesos shows for the framework (default: that of the API)"),
+		number("failover_timeout", 604800, "seconds for which Mesos keeps the tasks of a framework that is away"),
+		toggle("disable_checkpoint", "do not have agents checkpoint: tasks end with their agent's process"),
+
+		text("http_address", "", "`ADDRESS` to serve the API on (default: all)"),
+		number("http_port", 8080, "port to serve the API on"),
+		text("http_credentials", "", "`USER:PASSWORD` that API clients have to give"),
+		text("http_realm", "Mesosphere", "realm of the credentials"),
+		number("http_max_concurrent_requests", 0, "most requests at the same time, 0 for no bound"),
+		text("access_control_allow_origin", "", "origins that may use the API from a browser, separated by spaces"),
+		number("event_stream_max_outstanding_messages", 1024, "events that a listener may be behind before it is dropped"),
+
+		text("mesos_authentication_principal", "", "Mesos principal of the framework"),
+		text("mesos_authentication_secret", "", "secret of the principal; prefer the file"),
+		text("mesos_authentication_secret_file", "", "`FILE` that holds the secret of the principal"),
+		text("mesos_ca", "", "`FILE` with the certificates that sign the Mesos master's"),
+		text("mesos_cert", "", "`FILE` with the certificate to show to the Mesos master"),
+		text("mesos_key", "", "`FILE` with the key of that certificate"),
+
+		text("enable_features", "external_volumes", "features, separated by commas: "+strings.Join(features, ", ")),
+		text("default_network_name", "", "network of apps that join a container network without naming it"),
+		text("mesos_bridge_name", "mesos-bridge", "CNI network of bridge mode"),
+		text("env_vars_prefix", "", "prefix of the PORT variables that tasks get"),
+		text("executor", "//cmd", "executor of apps that name none"),
+		text("new_group_enforce_role", "off", "\"top\": apps in a group have its name as their role"),
+		number("local_port_min", app.DefaultPortRange.Min, "lowest service port to assign"),
+		number("local_port_max", app.DefaultPortRange.Max, "end of the service ports to assign, not included"),
+
+		millis("task_launch_timeout", 300_000, "a task that does not run after this time is killed"),
+		millis("task_launch_confirm_timeout", 300_000, "a launch without any status after this time is killed"),
+		millis("reconciliation_initial_delay", 15_000, "from subscription to reconciliation of all tasks"),
+		millis("reconciliation_interval", 600_000, "between reconciliations of all tasks"),
+		millis("decline_offer_duration", 120_000, "for which unneeded offers are declined"),
+		millis("min_revive_offers_interval", 5_000, "least time between requests for all offers"),
+		toggle("disable_suppress_offers", "have offers come although nothing waits"),
+		number("max_instances_per_offer", 5, "most launches on one agent at a time"),
+		number("max_running_deployments", 100, "most deployments at the same time"),
+		toggle("disable_maintenance_mode", "use agents in maintenance too"),
+		number("draining_seconds", 0, "seconds before an agent's maintenance from which it is not used"),
+		text("gpu_scheduling_behavior", "restricted", "\"unrestricted\": apps without GPUs may use agents with GPUs"),
+		text("backend_exclusive_drivers", "", "volume drivers, separated by commas, whose backend itself refuses to attach a volume twice: "+
+			"their volumes move as soon as their task has ended"),
+
+		text("logging_level", "info", "debug, info, warn or error"),
+		text("logging_format", "console", "console or json"),
+
+		number("embedded-agents", 3, "agents of the built-in Mesos"),
+		text("embedded-dir", "", "`DIR` of the built-in Mesos (default: mesos in the data directory)"),
+		text("embedded-listen", "127.0.0.1:5050", "`ADDRESS` of the built-in Mesos' master"),
+		text("embedded-dvdcli", "", "dvdcli for the built-in agents (default: beside this program, else on PATH)"),
+	}
+}
+
+// FromCLI reads and checks the parsed flags. Errors are *Error.
+func FromCLI(c *cli.Context) (*Config, error) {
+	if c.Args().Present() {
+		return nil, &Error{fmt.Errorf("unexpected argument %q: all settings are flags", c.Args().First())}
+	}
+	cfg := &Config{
+		Master: c.String("master"), FrameworkName: c.String("framework_name"), Role: c.String("mesos_role"),
+		User: c.String("mesos_user"), Hostname: c.String("hostname"), WebUIURL: c.String("webui_url"),
+		Failover:   time.Duration(c.Int("failover_timeout")) * time.Second,
+		Checkpoint: !c.Bool("disable_checkpoint"), DataDir: c.String("data-dir"),
+
+		HTTPAddress: c.String("http_address"), HTTPPort: c.Int("http_port"), HTTPRealm: c.String("http_realm"),
+		AllowOrigin: c.String("access_control_allow_origin"), MaxConcurrent: c.Int("http_max_concurrent_requests"),
+		EventBuffer: c.Int("event_stream_max_outstanding_messages"),
+
+		Principal: c.String("mesos_authentication_principal"), Secret: c.String("mesos_authentication_secret"),
+		SecretFile: c.String("mesos_authentication_secret_file"),
+		MesosCA:    c.String("mesos_ca"), MesosCert: c.String("mesos_cert"), MesosKey: c.String("mesos_key"),
+
+		Features: list(c.String("enable_features")), DefaultNetwork: c.String("default_network_name"),
+		BridgeName: c.String("mesos_bridge_name"), EnvPrefix: c.String("env_vars_prefix"),
+		Executor: c.String("executor"), GroupRole: c.String("new_group_enforce_role") == "top",
+		ServicePorts: app.PortRange{Min: c.Int("local_port_min"), Max: c.Int("local_port_max")},
+
+		LaunchTimeout: ms(c, "task_launch_timeout"), LaunchConfirm: ms(c, "task_launch_confirm_timeout"),
+		ReconcileDelay: ms(c, "reconciliation_initial_delay"), ReconcileInterval: ms(c, "reconciliation_interval"),
+		DeclineFor: ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
+		Suppress: !c.Bool("disable_suppress_offers"), MaxInstancesPerOffer: c.Int("max_instances_per_offer"),
+		MaxDeployments: c.Int("max_running_deployments"), MaintenanceMode: !c.Bool("disable_maintenance_mode"),
+		Draining:         time.Duration(c.Int("draining_seconds")) * time.Second,
+		RestrictGPUs:     c.String("gpu_scheduling_behavior") != "unrestricted",
+		BackendExclusive: list(c.String("backend_exclusive_drivers")),
+
+		LogLevel: c.String("logging_level"), LogFormat: c.String("logging_format"),
+		Embedded: Embedded{
+			Agents: c.Int("embedded-agents"), Dir: c.String("embedded-dir"),
+			Listen: c.String("embedded-listen"), DVDCLI: c.String("embedded-dvdcli"),
+		},
+	}
+	if err := cfg.check(c.String("http_credentials")); err != nil {
+		return nil, &Error{err}
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, &Error{err}
+	}
+	return cfg, nil
+}
+
+func ms(c *cli.Context, flag string) time.Duration {
+	return time.Duration(c.Int64(flag)) * time.Millisecond
+}
+
+func list(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/store"
+)
+
+// The exit codes, Marathon's where the cause is the same (contract 9; its codes
+// for ZooKeeper stand for the state here).
+const (
+	exitStateUnusable    = 100
+	exitStateLost        = 101
+	exitMesos            = 106
+	exitOther            = 107
+	exitFrameworkRemoved = 110
+	exitPort             = 111
+	exitBadFlag          = 112
+)
+
+// errMesos marks errors of the connection to Mesos, errPort those of listening
+// for the API's clients.
+var (
+	errMesos = errors.New("mesos")
+	errPort  = errors.New("listen")
+)
+
+// marked is an error that belongs to one of the marks above.
+type marked struct{ mark, err error }
+
+func (m *marked) Error() string   { return m.err.Error() }
+func (m *marked) Unwrap() []error { return []error{m.mark, m.err} }
+
+// exitCode maps the outcome to the process's exit code.
+func exitCode(err error) int {
+	var badFlag *config.Error
+	var state *store.Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &badFlag):
+		return exitBadFlag
+	case errors.As(err, &state) && state.Op == "write":
+		return exitStateLost
+	case errors.As(err, &state):
+		return exitStateUnusable
+	case errors.Is(err, core.ErrFrameworkRemoved):
+		return exitFrameworkRemoved
+	case errors.Is(err, errPort):
+		return exitPort
+	case errors.Is(err, errMesos):
+		return exitMesos
+	default:
+		return exitOther
+	}
+}

@@ -1,0 +1,58 @@
+// Command dvdi-framework is a Mesos framework with Marathon's REST API that runs
+// stateful apps and keeps them where their volumes are.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	embeddedmesos.Main() // does not return in the executors of embedded agents
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run runs the command line and returns the exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	a := &cli.App{
+		Name:            "dvdi-framework",
+		Usage:           "run stateful apps on Mesos, with Marathon's API",
+		Description:     "Every flag can be given in the environment as DVDI_ and its name in upper case.",
+		Version:         version,
+		Flags:           config.Flags(),
+		HideHelpCommand: true,
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		// The exit code is decided here, not inside the library.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
+			return &config.Error{Err: err}
+		},
+		Action: func(c *cli.Context) error {
+			cfg, err := config.FromCLI(c)
+			if err != nil {
+				return err
+			}
+			return serve(ctx, cfg, stderr)
+		},
+	}
+	err := a.RunContext(ctx, args)
+	if err != nil {
+		fmt.Fprintf(stderr, "dvdi-framework: %v\n", err)
+	}
+	return exitCode(err)
+}

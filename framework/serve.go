@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/mesos-dvdi/dvdi/framework/api"
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/detect"
+	"github.com/mesos-dvdi/dvdi/framework/mesos"
+	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// stopTimeout bounds how long requests under way delay the end.
+const stopTimeout = 10 * time.Second
+
+// serve wires the parts and runs them until ctx ends or one of them fails. What
+// can be wrong with this machine is found before Mesos hears of the framework.
+func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) {
+	log, err := newLogger(cfg, logs)
+	if err != nil {
+		return err
+	}
+	st, err := store.OpenBolt(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	listener, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	defer listener.Close() // again after the server has: no harm
+	masters, stopMesos, err := master(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopMesos()) }()
+	return runParts(ctx, cfg, st, listener, masters, log)
+}
+
+// runParts runs core and API until ctx ends or one of them fails.
+func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters []string, log *zap.Logger) error {
+	connection, err := connect(cfg, masters, listener, log)
+	if err != nil {
+		return &marked{errMesos, err}
+	}
+	c, err := core.New(coreConfig(cfg, listener), connection, st, log.Named("core"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := &http.Server{
+		Handler:           api.New(apiConfig(cfg, listener), c, log.Named("api")),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),
+		zap.String("data", cfg.DataDir), zap.Strings("masters", masters))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(ctx) }()
+
+	var coreErr, serverErr error
+	select {
+	case coreErr = <-ran:
+		cancel()
+		serverErr = shutdown(server, served)
+	case serverErr = <-served:
+		cancel()
+		coreErr = <-ran
+	}
+	return errors.Join(classify(coreErr), serverErr)
+}
+
+// shutdown ends the API: requests under way are finished.
+func shutdown(server *http.Server, served chan error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	err := server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve the API: %w", e))
+	}
+	return err
+}
+
+// classify marks errors of the core that come from Mesos.
+func classify(err error) error {
+	var state *store.Error
+	if err == nil || errors.As(err, &state) {
+		return err
+	}
+	if errors.Is(err, core.ErrFrameworkRemoved) {
+		return fmt.Errorf("%w; its tasks are gone. To start anew, move the state file in the data directory aside", err)
+	}
+	return &marked{errMesos, err}
+}
+
+func connect(cfg *config.Config, masters []string, l net.Listener, log *zap.Logger) (*mesos.Conn, error) {
+	detector, err := detect.NewList(masters...)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := mesosTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return mesos.New(mesos.Config{
+		Detector: detector, Name: cfg.FrameworkName, User: cfg.User, Roles: []string{cfg.Role},
+		FailoverTimeout: cfg.Failover, Checkpoint: cfg.Checkpoint, Hostname: cfg.Hostname, WebUIURL: webUI(cfg, l),
+		GPUs:      cfg.Feature("gpu_resources"),
+		Principal: cfg.Principal, Secret: cfg.Secret, SecretFile: cfg.SecretFile, TLS: tlsConfig,
+		Tasks: mesos.TaskConfig{EnvPrefix: cfg.EnvPrefix, BridgeName: cfg.BridgeName, DefaultExecutor: cfg.Executor},
+	}, log.Named("mesos"))
+}
+
+func webUI(cfg *config.Config, l net.Listener) string {
+	if cfg.WebUIURL != "" {
+		return cfg.WebUIURL
+	}
+	return "http://" + leader(cfg, l)
+}
+
+// leader is where clients reach this process's API.
+func leader(cfg *config.Config, l net.Listener) string {
+	port := cfg.HTTPPort
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	return net.JoinHostPort(cfg.Hostname, strconv.Itoa(port))
+}
+
+// mesosTLS is nil when nothing about TLS is configured.
+func mesosTLS(cfg *config.Config) (*tls.Config, error) {
+	if cfg.MesosCA == "" && cfg.MesosCert == "" {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.MesosCA != "" {
+		pem, err := os.ReadFile(cfg.MesosCA)
+		if err != nil {
+			return nil, fmt.Errorf("--mesos_ca: %w", err)
+		}
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--mesos_ca: %s holds no certificate", cfg.MesosCA)
+		}
+	}
+	if cfg.MesosCert != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.MesosCert, cfg.MesosKey)
+		if err != nil {
+			return nil, fmt.Errorf("--mesos_cert, --mesos_key: %w", err)
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
+}
+
+func coreConfig(cfg *config.Config, l net.Listener) core.Config {
+	exclusive := map[string]bool{}
+	for _, driver := range cfg.BackendExclusive {
+		exclusive[driver] = true
+	}
+	margin := cfg.Draining
+	if !cfg.MaintenanceMode {
+		margin = -1
+	}
+	return core.Config{
+		Leader: leader(cfg, l), DefaultRole: cfg.Role,
+		Policy: scheduler.Policy{
+			Refuse: cfg.DeclineFor, MaintenanceMargin: margin, MaxInstancesPerOffer: cfg.MaxInstancesPerOffer,
+			RestrictGPUAgents: cfg.RestrictGPUs, NoSuppress: !cfg.Suppress,
+		},
+		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive,
+		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,
+		ReconcileDelay: cfg.ReconcileDelay, ReconcileInterval: cfg.ReconcileInterval,
+		ReviveInterval: cfg.ReviveInterval, MaxDeployments: cfg.MaxDeployments,
+	}
+}
+
+func apiConfig(cfg *config.Config, l net.Listener) api.Config {
+	port := cfg.HTTPPort
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	return api.Config{
+		App: app.Options{
+			Role: cfg.Role, GroupRole: cfg.GroupRole, DefaultNetwork: cfg.DefaultNetwork,
+			NoExternalVolumes: !cfg.Feature("external_volumes"),
+			Secrets:           cfg.Feature("secrets"), GPUs: cfg.Feature("gpu_resources"),
+		},
+		Name: cfg.FrameworkName, Version: version,
+		Marathon: cfg.Marathon(), HTTP: map[string]any{"http_port": port, "https_port": nil},
+		User: cfg.HTTPUser, Password: cfg.HTTPPassword, Realm: cfg.HTTPRealm,
+		AllowOrigin: cfg.AllowOrigin, MaxConcurrent: cfg.MaxConcurrent, EventBuffer: cfg.EventBuffer,
+	}
+}
+
+// listen opens the API's port.
+func listen(cfg *config.Config) (net.Listener, error) {
+	l, err := net.Listen("tcp", cfg.HTTPListen())
+	if err == nil {
+		return l, nil
+	}
+	remedy := "choose another with --http_address and --http_port"
+	if errors.Is(err, syscall.EADDRINUSE) {
+		remedy = "another program uses it: stop that one or " + remedy
+	}
+	return nil, &marked{errPort, fmt.Errorf("open the API's port: %w; %s", err, remedy)}
+}
+
+// master returns the masters to connect to, and how to end what was started for
+// that.
+func master(ctx context.Context, cfg *config.Config, log *zap.Logger) ([]string, func() error, error) {
+	if cfg.Master != config.EmbeddedMaster {
+		return strings.Split(cfg.Master, ","), func() error { return nil }, nil
+	}
+	ec := embeddedmesos.Config{
+		Dir: cfg.Embedded.Dir, Listen: cfg.Embedded.Listen, DVDCLI: dvdcli(cfg),
+		Logger: log.Named("embedded"), Timing: embeddedmesos.FastTiming(),
+	}
+	for n := range cfg.Embedded.Agents {
+		// Loopback addresses tell the agents apart and can be reached.
+		ec.Agents = append(ec.Agents, embeddedmesos.AgentConfig{Hostname: fmt.Sprintf("127.0.0.%d", n+1)})
+	}
+	if cfg.Principal != "" && cfg.Secret != "" {
+		ec.Credentials = map[string]string{cfg.Principal: cfg.Secret}
+	}
+	cluster, err := embeddedmesos.Start(ctx, ec)
+	if err != nil {
+		return nil, nil, &marked{errMesos, fmt.Errorf("start the embedded Mesos: %w", err)}
+	}
+	stop := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		if err := cluster.Stop(ctx); err != nil {
+			return fmt.Errorf("stop the embedded Mesos: %w", err)
+		}
+		return nil
+	}
+	return []string{cluster.Addr()}, stop, nil
+}
+
+// dvdcli finds the binary for the built-in agents: the one given, or the one
+// that is installed beside this program. Empty leaves the search on PATH to the
+// agents.
+func dvdcli(cfg *config.Config) string {
+	if cfg.Embedded.DVDCLI != "" {
+		return cfg.Embedded.DVDCLI
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	beside := filepath.Join(filepath.Dir(self), "dvdcli")
+	if _, err := os.Stat(beside); err != nil {
+		return ""
+	}
+	return beside
+}
+
+func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(cfg.LogLevel)
+	if err != nil {
+		return nil, &config.Error{Err: fmt.Errorf("--logging_level: %w", err)}
+	}
+	ec := zap.NewProductionEncoderConfig()
+	ec.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoder := zapcore.NewConsoleEncoder(ec)
+	if cfg.LogFormat == "json" {
+		encoder = zapcore.NewJSONEncoder(ec)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
+}
