@@ -19,7 +19,7 @@ type class struct {
 	zones                []string // zones of volumes, all must match
 	zoneKnown            bool     // only agents whose zone is known to match
 	gpus                 bool     // asks for GPUs or may use agents with them
-	resident             bool     // reserves: uses unreserved portions only
+	resident             bool     // has persistent volumes
 	only                 *groupValue
 
 	verdicts []verdict // per share, nil until needed
@@ -232,7 +232,7 @@ func (c *class) usable(s *share) bool {
 	for i := range s.free {
 		switch s.free[i].use {
 		case useUnreserved:
-			if c.unreserved {
+			if c.unreserved || c.resident {
 				return true
 			}
 		case useReserved:
@@ -283,13 +283,14 @@ func (c *class) zoneMatches(a *agent) bool {
 	return !slices.ContainsFunc(c.zones, func(z string) bool { return z != a.zone })
 }
 
-// available is what instances of the class may use of a share.
+// available is what instances of the class may use of a share, at most: which
+// reservations an instance can build upon is left to the check.
 func (c *class) available(s *share) amounts {
 	var t amounts
-	if c.unreserved {
+	if c.unreserved || c.resident {
 		t = t.plus(s.total[useUnreserved])
 	}
-	if c.reserved && !c.resident {
+	if c.reserved {
 		t = t.plus(s.total[useReserved])
 	}
 	return t

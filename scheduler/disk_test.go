@@ -1,0 +1,448 @@
+package scheduler_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/scheduler"
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+	"github.com/mesos-dvdi/dvdi/scheduler/schedtest"
+)
+
+var ours = scheduler.LabelFormat{FrameworkKey: "fw", FrameworkID: "F1", InstanceKey: "inst"}
+
+// labels are those that our framework puts on what it reserves.
+func labels(instance string) []resource.Label {
+	return []resource.Label{{Key: "fw", Value: "F1"}, {Key: "inst", Value: instance}}
+}
+
+func owned(r resource.Resource, instance string) resource.Resource {
+	return r.Reserve(resource.Reservation{Role: schedtest.Role, Principal: "me", Dynamic: true, Labels: labels(instance)})
+}
+
+func volume(mib float64, instance, path string) resource.Resource {
+	return owned(schedtest.Scalar("disk", mib), instance).Persist(instance+"#"+path, "me", path)
+}
+
+func reserving() *schedtest.World {
+	w := schedtest.New()
+	w.Policy.Ours = []scheduler.LabelFormat{ours}
+	w.Policy.Principal = "me"
+	return w
+}
+
+func resident(w *schedtest.World, id string) *schedtest.Instance {
+	i := w.Pending(id)
+	i.Labels = labels(id)
+	return i
+}
+
+func kinds(p scheduler.Plan) string {
+	var out []string
+	names := map[scheduler.OperationKind]string{
+		scheduler.OpLaunch: "launch", scheduler.OpReserve: "reserve", scheduler.OpUnreserve: "unreserve",
+		scheduler.OpCreate: "create", scheduler.OpDestroy: "destroy",
+	}
+	for _, a := range p.Accepts {
+		for _, o := range a.Operations {
+			out = append(out, names[o.Kind])
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+// apply does to an offer's resources what Mesos does for the operations of an
+// accept, and fails where Mesos would.
+func apply(t *testing.T, offered []resource.Resource, ops []scheduler.Operation) resource.Resources {
+	t.Helper()
+	have := resource.Resources(nil)
+	for _, r := range offered {
+		have = have.Add(r)
+	}
+	replace := func(old, with resource.Resource) {
+		t.Helper()
+		rest, ok := have.Subtract(old)
+		if !ok {
+			t.Fatalf("operation on %+v, of which there is none in %+v", old, have)
+		}
+		have = rest.Add(with)
+	}
+	for _, o := range ops {
+		for _, r := range o.Resources {
+			switch o.Kind {
+			case scheduler.OpReserve:
+				replace(r.Unreserve(), r)
+			case scheduler.OpUnreserve:
+				replace(r, r.Unreserve())
+			case scheduler.OpCreate:
+				replace(r.WithoutPersistence(), r)
+			case scheduler.OpDestroy:
+				replace(r, r.WithoutPersistence())
+			}
+		}
+		if o.Kind == scheduler.OpLaunch {
+			for _, r := range o.Launch.Resources {
+				rest, ok := have.Subtract(r)
+				if !ok {
+					t.Fatalf("launch uses %+v, of which there is none in %+v", r, have)
+				}
+				have = rest
+			}
+		}
+	}
+	return have
+}
+
+func TestReserveCreateLaunchInOneAccept(t *testing.T) {
+	w := reserving()
+	o := w.Offer("a1").Usual()
+	i := resident(w, "db").Needs(0.5, 256).Port(0).Persists(resource.SourceRoot, 1024, "data")
+	i.Disk = 64_000
+	plan := w.Decide()
+	if got := kinds(plan); got != "reserve create launch" {
+		t.Fatalf("operations %q, waiting %+v", got, plan.Waiting)
+	}
+	ops := plan.Accepts[0].Operations
+	rest := apply(t, o.Resources, ops)
+	if rest.Scalar("disk") != (10240-1024-64)*1000 {
+		t.Errorf("disk left %s", rest.Scalar("disk"))
+	}
+	used := resource.Resources(ops[2].Launch.Resources)
+	for i := range used {
+		if got := used[i].ReservationLabels(); !slices.Equal(got, labels("db")) || used[i].Role() != schedtest.Role || used[i].Reservations[0].Principal != "me" {
+			t.Errorf("launch uses %+v, want it reserved for the instance", used[i])
+		}
+	}
+	create := ops[1].Resources
+	if len(create) != 1 || create[0].Disk.PersistenceID != "db#data" || create[0].Disk.ContainerPath != "data" ||
+		create[0].Scalar != 1024_000 || create[0].Disk.PersistencePrincipal != "me" {
+		t.Errorf("creates %+v", create)
+	}
+	if used.Scalar("cpus") != 500 || used.Scalar("mem") != 256_000 || used.Scalar("disk") != 1088_000 {
+		t.Errorf("launch uses %+v", used)
+	}
+}
+
+// TestDisks gives the disks that are chosen, as path:size in MiB in the order
+// of the volumes' sizes; empty if there are none.
+func TestDisks(t *testing.T) {
+	type inst = schedtest.Instance
+	like := func(i *inst, n int, op scheduler.Operator, v string) {
+		i.Persistent[n].Constraints = append(i.Persistent[n].Constraints, scheduler.Constraint{Field: "path", Operator: op, Value: v})
+	}
+	cases := []struct {
+		name  string
+		offer func(o *schedtest.Offer)
+		inst  func(i *inst)
+		want  string
+	}{
+		{"root", func(o *schedtest.Offer) {}, func(i *inst) { i.Persists(resource.SourceRoot, 100, "d") }, ":100"},
+		{"root too small", func(o *schedtest.Offer) {}, func(i *inst) { i.Persists(resource.SourceRoot, 10241, "d") }, ""},
+		{"root shared with the task", func(o *schedtest.Offer) {}, func(i *inst) {
+			i.Persists(resource.SourceRoot, 10240, "d").Disk = 1
+		}, ""},
+		{"no path disk", func(o *schedtest.Offer) {}, func(i *inst) { i.Persists(resource.SourcePath, 100, "d") }, ""},
+		{"the largest path disk", func(o *schedtest.Offer) {
+			o.Source(resource.SourcePath, "/p1", 500).Source(resource.SourcePath, "/p2", 900)
+		}, func(i *inst) { i.Persists(resource.SourcePath, 100, "d") }, "/p2:100"},
+		{"a path disk is split", func(o *schedtest.Offer) { o.Source(resource.SourcePath, "/p1", 300) }, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d").Persists(resource.SourcePath, 200, "e")
+		}, "/p1:200 /p1:100"},
+		{"the smallest mount disk, whole", func(o *schedtest.Offer) {
+			o.Source(resource.SourceMount, "/m1", 900).Source(resource.SourceMount, "/m2", 500)
+		}, func(i *inst) { i.Persists(resource.SourceMount, 100, "d") }, "/m2:500"},
+		{"a mount disk is not split", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d").Persists(resource.SourceMount, 100, "e")
+		}, ""},
+		{"a mount disk above maxSize", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d").Persistent[0].MaxSize = 899_000
+		}, ""},
+		{"a mount disk of maxSize", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d").Persistent[0].MaxSize = 900_000
+		}, "/m1:900"},
+		{"path LIKE", func(o *schedtest.Offer) {
+			o.Source(resource.SourcePath, "/ssd1", 500).Source(resource.SourcePath, "/hdd1", 900)
+		}, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d")
+			like(i, 0, scheduler.Like, "/ssd.*")
+		}, "/ssd1:100"},
+		{"path UNLIKE", func(o *schedtest.Offer) {
+			o.Source(resource.SourcePath, "/ssd1", 500).Source(resource.SourcePath, "/hdd1", 900)
+		}, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d")
+			like(i, 0, scheduler.Unlike, "/hdd.*")
+		}, "/ssd1:100"},
+		{"path LIKE has to match the whole path", func(o *schedtest.Offer) { o.Source(resource.SourcePath, "/ssd1", 500) }, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d")
+			like(i, 0, scheduler.Like, "/ssd")
+		}, ""},
+		{"profile", func(o *schedtest.Offer) {
+			o.Source(resource.SourceMount, "/m1", 500).Source(resource.SourceMount, "/m2", 900)
+			o.Resources[len(o.Resources)-1].Disk.Profile = "fast"
+		}, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d").Persistent[0].Profile = "fast"
+		}, "/m2:900"},
+		{"a disk with a profile is not for those without", func(o *schedtest.Offer) {
+			o.Source(resource.SourceMount, "/m2", 900)
+			o.Resources[len(o.Resources)-1].Disk.Profile = "fast"
+		}, func(i *inst) { i.Persists(resource.SourceMount, 100, "d") }, ""},
+		{"the choice of one leaves room for the other", func(o *schedtest.Offer) {
+			o.Source(resource.SourceMount, "/m1", 300).Source(resource.SourceMount, "/m2", 900)
+		}, func(i *inst) {
+			i.Persists(resource.SourceMount, 200, "d").Persists(resource.SourceMount, 100, "e")
+			like(i, 1, scheduler.Like, "/m1")
+		}, "/m2:900 /m1:300"},
+		{"all or none", func(o *schedtest.Offer) {}, func(i *inst) {
+			i.Persists(resource.SourceRoot, 100, "d").Persists(resource.SourcePath, 100, "e")
+		}, ""},
+		{"block disks are not used", func(o *schedtest.Offer) { o.Source(resource.SourceBlock, "", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d")
+		}, ""},
+		{"reserved for the role by the operator", func(o *schedtest.Offer) {
+			o.Resources = o.Resources[:2]
+			o.Add(schedtest.Static(schedtest.Scalar("disk", 900), schedtest.Role))
+		}, func(i *inst) { i.Persists(resource.SourceRoot, 100, "d") }, ""}, // no second level for the same role
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := reserving()
+			o := w.Offer("a1").Usual()
+			c.offer(o)
+			i := resident(w, "db")
+			c.inst(i)
+			plan := w.Decide()
+			var got []string
+			for _, a := range plan.Accepts {
+				apply(t, o.Resources, a.Operations)
+				for _, op := range a.Operations {
+					if op.Kind != scheduler.OpCreate {
+						continue
+					}
+					for _, r := range op.Resources {
+						got = append(got, r.Disk.Root+":"+r.Scalar.String())
+					}
+				}
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("created %v, want %q", got, c.want)
+			}
+			if c.want == "" && schedtest.Reasons(plan, "db")[scheduler.InsufficientDisk] != 1 {
+				t.Errorf("waits for %+v, want InsufficientDisk", plan.Waiting)
+			}
+		})
+	}
+}
+
+func TestReservationOnTopOfOneForARoleAbove(t *testing.T) {
+	w := reserving()
+	o := w.Offer("a1").Usual()
+	o.Add(schedtest.Static(schedtest.Scalar("cpus", 8), "eng")).For("eng/db")
+	i := resident(w, "db").Needs(10, 128).Persists(resource.SourceRoot, 100, "data")
+	i.Role = "eng/db"
+	plan := w.Decide()
+	if kinds(plan) != "reserve create launch" {
+		t.Fatalf("operations %q, waiting %+v", kinds(plan), plan.Waiting)
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+	if first := plan.Accepts[0].Operations[0].Resources[0]; len(first.Reservations) != 2 || first.Reservations[0].Role != "eng" || first.Reservations[1].Role != "eng/db" {
+		t.Errorf("reserves %+v, want a refinement", first.Reservations)
+	}
+}
+
+func TestOneOperationPerProvider(t *testing.T) {
+	w := reserving()
+	o := w.Offer("a1").Usual().Source(resource.SourceMount, "/m1", 500)
+	o.Resources[len(o.Resources)-1].ProviderID = "p1"
+	resident(w, "db").Persists(resource.SourceMount, 100, "data").Persists(resource.SourceRoot, 50, "log")
+	plan := w.Decide()
+	if kinds(plan) != "reserve reserve create create launch" {
+		t.Fatalf("operations %q, want one per provider", kinds(plan))
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+}
+
+// relaunched is a world whose agent a1 offers what db has reserved there, next
+// to little else.
+func relaunched() (*schedtest.World, *schedtest.Offer, *schedtest.Instance) {
+	w := reserving()
+	o := w.Offer("a1").CPUs(0.1).Mem(32)
+	o.Add(owned(schedtest.Scalar("cpus", 1), "db")).Add(owned(schedtest.Scalar("mem", 128), "db")).Add(volume(1024, "db", "data"))
+	i := resident(w, "db").Persists(resource.SourceRoot, 1024, "data")
+	i.Reservation = &scheduler.ReservationState{AgentID: "a1", PersistenceIDs: []string{"db#data"}}
+	return w, o, i
+}
+
+func TestRelaunchOnTheReservation(t *testing.T) {
+	w, o, _ := relaunched()
+	w.Agents("a2")
+	plan := w.Decide()
+	if kinds(plan) != "launch" || schedtest.On(plan)["db"] != "a1" {
+		t.Fatalf("operations %q on %v, want a launch on a1", kinds(plan), schedtest.On(plan))
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+	used := schedtest.Launched(plan, "db").Resources
+	if got := resource.Resources(used).Scalar("disk"); got != 1024_000 {
+		t.Errorf("uses %s of disk, want the volume", got)
+	}
+}
+
+func TestReservationIsNotForOthers(t *testing.T) {
+	w, _, i := relaunched()
+	i.NotBefore = w.Now.Add(time.Hour)
+	w.Pending("other").Needs(0.5, 64)
+	plan := w.Decide()
+	if on := schedtest.On(plan); len(on) != 0 {
+		t.Errorf("launched %v on what db has reserved", on)
+	}
+}
+
+func TestReservationThatIsNotOffered(t *testing.T) {
+	w, o, i := relaunched()
+	o.Resources = o.Resources[:4] // without the volume
+	w.Agents("a2")
+	i.Reservation.Deadline = w.Now.Add(time.Second)
+	plan := w.Decide()
+	if len(plan.Expired) != 0 || kinds(plan) != "" {
+		t.Fatalf("expired %v, operations %q, want to wait", plan.Expired, kinds(plan))
+	}
+	if got := schedtest.Reasons(plan, "db"); got[scheduler.NoReservationFound] != 2 {
+		t.Errorf("reasons %v, want NoCorrespondingReservationFound for both", got)
+	}
+	if text := schedtest.Waits(plan, "db").Text; !strings.Contains(text, "until agent a1.test offers what was reserved") {
+		t.Errorf("text %q", text)
+	}
+	w.Now = i.Reservation.Deadline
+	if plan = w.Decide(); !slices.Equal(plan.Expired, []string{"db"}) {
+		t.Errorf("expired %v at the deadline, want db", plan.Expired)
+	}
+	// It has given up and starts afresh: what is left of the first attempt
+	// goes, but no volume.
+	i.Reservation = nil
+	plan = w.Decide()
+	if got := kinds(plan); got != "unreserve reserve create launch" && got != "reserve create launch unreserve" {
+		t.Errorf("operations %q, want the rest unreserved and a new attempt", got)
+	}
+}
+
+func TestReservationThatCameLateIsUsed(t *testing.T) {
+	w, _, i := relaunched()
+	i.Reservation = nil
+	w.Agents("a2")
+	plan := w.Decide()
+	if kinds(plan) != "launch" || schedtest.On(plan)["db"] != "a1" {
+		t.Errorf("operations %q on %v, want a launch on what exists", kinds(plan), schedtest.On(plan))
+	}
+}
+
+func TestWipeDestroysOnlyWhatIsNamed(t *testing.T) {
+	w, o, i := relaunched()
+	i.NotBefore = w.Now.Add(time.Hour) // keeps its volume
+	o.Add(owned(schedtest.Scalar("cpus", 2), "gone")).Add(volume(512, "gone", "data"))
+	stranger := schedtest.Scalar("disk", 99).Reserve(resource.Reservation{
+		Role: schedtest.Role, Dynamic: true, Labels: []resource.Label{{Key: "fw", Value: "F2"}, {Key: "inst", Value: "gone"}},
+	}).Persist("gone#data", "me", "data")
+	o.Add(stranger)
+	bare := schedtest.Scalar("disk", 77).Reserve(resource.Reservation{Role: schedtest.Role, Dynamic: true}).Persist("gone#data", "me", "data")
+	o.Add(bare)
+	w.Wiped = []string{"gone"}
+	plan := w.Decide()
+	if got := kinds(plan); got != "destroy unreserve" {
+		t.Fatalf("operations %q", got)
+	}
+	rest := apply(t, o.Resources, plan.Accepts[0].Operations)
+	if !rest.Contains([]resource.Resource{stranger, bare, volume(1024, "db", "data")}) {
+		t.Errorf("left %+v, want what is not ours or not wiped untouched", rest)
+	}
+	if rest.Scalar("cpus") != 3100 {
+		t.Errorf("cpus left %s", rest.Scalar("cpus"))
+	}
+	for _, r := range rest {
+		if l, _ := resource.LabelValue(r.ReservationLabels(), "inst"); l == "gone" && !resource.SameKind(&r, &stranger) {
+			t.Errorf("left of the wiped instance: %+v", r)
+		}
+	}
+}
+
+func TestAWipedInstanceIsNotLaunched(t *testing.T) {
+	w, _, _ := relaunched()
+	w.Wiped = []string{"db"}
+	plan := w.Decide()
+	if got := kinds(plan); got != "destroy unreserve" {
+		t.Errorf("operations %q", got)
+	}
+	if text := schedtest.Waits(plan, "db").Text; !strings.Contains(text, "destroyed") {
+		t.Errorf("text %q", text)
+	}
+}
+
+func TestLeftovers(t *testing.T) {
+	build := func() (*schedtest.World, *schedtest.Offer) {
+		w := reserving()
+		o := w.Offer("a1").Add(owned(schedtest.Scalar("cpus", 1), "bare")).
+			Add(owned(schedtest.Scalar("cpus", 1), "data")).Add(volume(10, "data", "d"))
+		return w, o
+	}
+	t.Run("are reported", func(t *testing.T) {
+		w, _ := build()
+		plan := w.Decide()
+		if len(plan.Leftovers) != 2 || kinds(plan) != "" {
+			t.Fatalf("leftovers %+v, operations %q", plan.Leftovers, kinds(plan))
+		}
+		if l := plan.Leftovers[1]; l.InstanceID != "data" || !slices.Equal(l.PersistenceIDs, []string{"data#d"}) || l.Hostname != "a1.test" {
+			t.Errorf("leftover %+v", l)
+		}
+	})
+	t.Run("without data are released where the policy says so", func(t *testing.T) {
+		w, o := build()
+		w.Policy.ReleaseUnknown = true
+		plan := w.Decide()
+		if kinds(plan) != "unreserve" || len(plan.Leftovers) != 1 || plan.Leftovers[0].InstanceID != "data" {
+			t.Fatalf("operations %q, leftovers %+v", kinds(plan), plan.Leftovers)
+		}
+		if rest := apply(t, o.Resources, plan.Accepts[0].Operations); !rest.Contains([]resource.Resource{volume(10, "data", "d")}) {
+			t.Error("the volume is gone")
+		}
+	})
+	t.Run("of known instances are kept", func(t *testing.T) {
+		w, _ := build()
+		w.Policy.ReleaseUnknown = true
+		w.Known = []string{"bare"}
+		w.Placed("data", "a1")
+		if plan := w.Decide(); kinds(plan) != "" || len(plan.Leftovers) != 0 {
+			t.Errorf("operations %q, leftovers %+v", kinds(plan), plan.Leftovers)
+		}
+	})
+}
+
+func TestAdoptedLabels(t *testing.T) {
+	marathon := []resource.Label{{Key: "marathon_framework_id", Value: "M"}, {Key: "marathon_task_id", Value: "db"}}
+	v := schedtest.Scalar("disk", 10).Reserve(resource.Reservation{Role: schedtest.Role, Dynamic: true, Labels: marathon}).
+		Persist("db#data#1", "marathon", "data")
+	w := reserving()
+	w.Agents("a1")
+	w.Offer("a1").Add(v)
+	i := resident(w, "db").Persists(resource.SourceRoot, 10, "data")
+	i.Reservation = &scheduler.ReservationState{AgentID: "a1", PersistenceIDs: []string{"db#data#1"}}
+	if on := schedtest.On(w.Decide()); len(on) != 0 {
+		t.Fatalf("launched %v on what belongs to another framework", on)
+	}
+	w.Policy.Ours = append(w.Policy.Ours, scheduler.LabelFormat{
+		FrameworkKey: "marathon_framework_id", FrameworkID: "M", InstanceKey: "marathon_task_id",
+	})
+	if on := schedtest.On(w.Decide()); on["db"] != "a1" {
+		t.Errorf("launched %v once adopted, want db on a1", on)
+	}
+}
+
+func TestSharedPersistentVolumeStaysOffered(t *testing.T) {
+	w := reserving()
+	o := w.Offer("a1").Usual()
+	resident(w, "db").Persists(resource.SourceRoot, 10, "data").Persistent[0].Shared = true
+	plan := w.Decide()
+	rest := apply(t, o.Resources, plan.Accepts[0].Operations)
+	if !slices.ContainsFunc(rest, func(r resource.Resource) bool { return r.Shared && r.IsPersistent() }) {
+		t.Errorf("left %+v, want the shared volume in it", rest)
+	}
+}
