@@ -1,0 +1,156 @@
+// Package hostmount reads mount tables of this host for the volume engine: the
+// caller's own and those of other processes, whose mount namespaces may differ
+// (proc(5), mount_namespaces(7)).
+package hostmount
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+)
+
+// stableReads bounds how often a table that keeps changing is read again.
+const stableReads = 5
+
+// Tables implements volume.MountTables by /proc and stat(2). Its zero value is
+// not usable; see New. It is safe for concurrent use and keeps no state
+// between calls.
+type Tables struct {
+	proc string
+	// look is stat of a path with its links resolved; it may hang.
+	look func(path string) (volume.PathFacts, error)
+}
+
+var _ volume.MountTables = (*Tables)(nil)
+
+// New returns the mount tables of this host.
+func New() *Tables { return &Tables{proc: "/proc", look: look} }
+
+// Own implements volume.MountTables.
+func (t *Tables) Own(ctx context.Context) (volume.MountTable, error) {
+	return t.read(ctx, "self")
+}
+
+// OfProcess implements volume.MountTables. Paths in the answer are those that
+// the process sees, relative to its own root directory.
+func (t *Tables) OfProcess(ctx context.Context, pid int) (volume.MountTable, error) {
+	if pid <= 0 {
+		return volume.MountTable{}, fmt.Errorf("mount table of process %d: %w", pid, fs.ErrNotExist)
+	}
+	return t.read(ctx, strconv.Itoa(pid))
+}
+
+func (t *Tables) read(ctx context.Context, process string) (volume.MountTable, error) {
+	dir := filepath.Join(t.proc, process)
+	namespace, err := os.Readlink(filepath.Join(dir, "ns", "mnt"))
+	if err != nil {
+		return volume.MountTable{}, tableError(process, err)
+	}
+	text, err := readStable(ctx, filepath.Join(dir, "mountinfo"))
+	if err != nil {
+		return volume.MountTable{}, tableError(process, err)
+	}
+	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(text), nil)
+	if err != nil {
+		return volume.MountTable{}, tableError(process, err)
+	}
+	table := volume.MountTable{Namespace: namespace, Mounts: make([]volume.MountPoint, 0, len(infos))}
+	for _, info := range infos {
+		table.Mounts = append(table.Mounts, volume.MountPoint{
+			ID: info.ID, Parent: info.Parent,
+			Path: info.Mountpoint, Root: info.Root,
+			FSType: info.FSType, Source: info.Source,
+			Major: info.Major, Minor: info.Minor,
+			Propagation: info.Optional,
+		})
+	}
+	return table, nil
+}
+
+// tableError makes a process that ended while it was looked at a process that
+// does not exist.
+func tableError(process string, err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	return fmt.Errorf("mount table of process %s: %w", process, err)
+}
+
+// readStable reads the file until two readings agree. The kernel hands a mount
+// table out in pieces, and before Linux 5.8 an unmount between two pieces could
+// hide a mount that has nothing to do with it. If the table never rests the
+// last reading is returned.
+func readStable(ctx context.Context, path string) ([]byte, error) {
+	last, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for range stableReads {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		again, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(last, again) {
+			break
+		}
+		last = again
+	}
+	return last, nil
+}
+
+// Stat implements volume.MountTables. The kernel cannot be made to give up on
+// a file system whose server hangs, so the look is left behind when ctx ends;
+// its goroutine ends with the process, or when the server comes back.
+func (t *Tables) Stat(ctx context.Context, path string) (volume.PathFacts, error) {
+	if !filepath.IsAbs(path) {
+		return volume.PathFacts{}, fmt.Errorf("stat %q: %w: the path is not absolute", path, fs.ErrInvalid)
+	}
+	if err := ctx.Err(); err != nil {
+		return volume.PathFacts{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	type result struct {
+		facts volume.PathFacts
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		facts, err := t.look(path)
+		done <- result{facts, err}
+	}()
+	select {
+	case r := <-done:
+		return r.facts, r.err
+	case <-ctx.Done():
+		return volume.PathFacts{}, fmt.Errorf("stat %s: the file system there does not answer: %w", path, ctx.Err())
+	}
+}
+
+func look(path string) (volume.PathFacts, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return volume.PathFacts{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(resolved, &st); err != nil {
+		return volume.PathFacts{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return volume.PathFacts{
+		Resolved: resolved,
+		IsDir:    st.Mode&unix.S_IFMT == unix.S_IFDIR,
+		Device:   st.Dev,
+		Inode:    st.Ino,
+	}, nil
+}
