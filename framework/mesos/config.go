@@ -112,6 +112,9 @@ func (c Config) validate() error {
 	if c.Principal == "" && (c.Secret != "" || c.SecretFile != "") {
 		errs = append(errs, errors.New("a secret needs a principal"))
 	}
+	if _, _, err := c.secret(); err != nil {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("configure the Mesos connection: %w", err)
 	}
