@@ -7,7 +7,7 @@ import (
 )
 
 func TestLifeOfAnApp(t *testing.T) {
-	inBubble(t, []string{"a", "b"}, func(r *rig) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(web)
 		r.idle()
 		v := r.app("/web")
@@ -58,7 +58,7 @@ func contains(all, some []string) bool {
 }
 
 func TestUpdateReplacesAllTasks(t *testing.T) {
-	inBubble(t, []string{"a", "b"}, func(r *rig) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(web)
 		r.idle()
 		before := r.cluster.liveTasks("/web")

@@ -249,6 +249,10 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 				return
 			}
 			c.log.Warn("launch not accepted by the master", zap.String("agent", accept.AgentID), zap.Error(err))
+			if !errors.Is(err, ErrNotSubscribed) {
+				// Where the call was refused the offers are still ours.
+				c.decline(tx, accept.OfferIDs, c.cfg.Policy.RefuseWaiting)
+			}
 			for _, a := range attempts {
 				i := c.state.instances[a.instance]
 				if i == nil || i.Phase != launching || i.Task.ID != a.task {

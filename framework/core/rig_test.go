@@ -26,24 +26,29 @@ type rig struct {
 	cfg     Config
 	wrap    func(store.Store) store.Store // around the store, nil for none
 
-	core *Core
-	st   store.Store
-	stop context.CancelFunc
-	end  chan error
+	core   *Core
+	st     store.Store
+	stop   context.CancelFunc
+	end    chan error
+	halted bool
 }
 
 // inBubble runs a test in fake time with a cluster of the given hosts.
-func inBubble(t *testing.T, hosts []string, test func(r *rig)) {
+func inBubble(t *testing.T, hosts []string, test func(t *testing.T, r *rig)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, dir: dir, cluster: newCluster(hosts...)}
 		r.start()
-		test(r)
-		r.halt()
-		for _, v := range r.cluster.noViolations() {
-			t.Error(v)
-		}
+		defer func() {
+			if err := r.halt(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			for _, v := range r.cluster.noViolations() {
+				t.Error(v)
+			}
+		}()
+		test(t, r)
 	})
 }
 
@@ -64,6 +69,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	r.end = make(chan error, 1)
+	r.halted = false
 	go func(c *Core, end chan error) { end <- c.Run(ctx) }(r.core, r.end)
 }
 
@@ -71,9 +77,13 @@ func (r *rig) logger() *zap.Logger {
 	return zaptest.NewLogger(r.t, zaptest.Level(zap.InfoLevel))
 }
 
-// halt stops the core and returns what Run returned.
+// halt stops the core, if it runs, and returns what Run returned.
 func (r *rig) halt() error {
 	r.t.Helper()
+	if r.halted {
+		return nil
+	}
+	r.halted = true
 	r.stop()
 	err := <-r.end
 	if cerr := r.st.Close(); cerr != nil {

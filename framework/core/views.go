@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -231,7 +232,11 @@ func (c *Core) Queue(ctx context.Context) ([]QueueView, error) {
 
 func (c *Core) queueView(r *appRecord, now time.Time) (QueueView, bool) {
 	v := QueueView{App: r.App, Role: roleOf(r.App, c.cfg.DefaultRole)}
+	var held []*instance
 	for _, i := range c.state.instancesOf(r.App.ID) {
+		if i.lost() && c.state.holdsVolume(i) {
+			held = append(held, i)
+		}
 		if i.Phase != waiting {
 			continue
 		}
@@ -243,6 +248,15 @@ func (c *Core) queueView(r *appRecord, now time.Time) (QueueView, bool) {
 			v.Delay = left
 		}
 		v.Waiting = append(v.Waiting, c.waitingView(i))
+	}
+	if v.Count == 0 {
+		// Nothing waits in their place, since their strategy is to wait for
+		// their agent. The queue is where a person looks for the reason.
+		for _, i := range held {
+			v.Count++
+			v.Since = i.Task.LostSince
+			v.Waiting = append(v.Waiting, c.heldView(i))
+		}
 	}
 	n := c.countsOf(r.App.ID)
 	v.Processed, v.Unused = n.processed, n.unused
@@ -258,6 +272,19 @@ func (c *Core) waitingView(i *instance) scheduler.Waiting {
 	}
 	w.Counts = slices.Clone(w.Counts)
 	w.Lacks = slices.Clone(w.Lacks)
+	return w
+}
+
+// heldView says what keeps a lost instance from being launched elsewhere.
+func (c *Core) heldView(i *instance) scheduler.Waiting {
+	w := scheduler.Waiting{InstanceID: i.ID}
+	var texts []string
+	for _, key := range i.Task.Volumes {
+		if v := c.state.volumes[key]; v != nil && v.Claim != nil {
+			texts = append(texts, c.state.claimText(v))
+		}
+	}
+	w.Text = strings.Join(texts, "; ")
 	return w
 }
 

@@ -45,6 +45,9 @@ func OpenBolt(dir string) (*Bolt, error) {
 		return nil, &Error{Op: "create", Path: dir, Err: err,
 			Remedy: "choose a directory that this user may write with --data-dir"}
 	}
+	if err := refuseEmpty(path); err != nil {
+		return nil, err
+	}
 	db, err := openFile(path)
 	if err != nil {
 		return nil, openError(path, err)
@@ -54,6 +57,17 @@ func OpenBolt(dir string) (*Bolt, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
+}
+
+// refuseEmpty refuses a file without content. bbolt would make a new database of
+// it, and a framework whose state was cut off would start everything anew.
+func refuseEmpty(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > 0 {
+		return nil // Open tells what is wrong with a file that cannot be examined
+	}
+	return &Error{Op: "open", Path: path, Err: fmt.Errorf("%w: the file is empty", ErrDamaged),
+		Remedy: "restore it from a backup; only if this framework has never run, delete it"}
 }
 
 // openFile opens the database. A damaged file can make bbolt panic where it

@@ -1,0 +1,432 @@
+package core
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+var volKey = scheduler.VolumeKey{Driver: "ref", Name: "vol"}
+
+// other is the agent, of two, on which a task does not run.
+func other(agent string) string {
+	if agent == "S0" {
+		return "S1"
+	}
+	return "S0"
+}
+
+// onlyClaim returns the state's only claim.
+func (r *rig) onlyClaim() scheduler.Claim {
+	r.t.Helper()
+	list := r.claims()
+	if len(list) != 1 {
+		r.t.Fatalf("claims: %+v", list)
+	}
+	return list[0].Claim
+}
+
+func TestHostLostIsHeldUntilMarkedGone(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		lost := r.running("/db")
+		r.cluster.partition(lost.AgentID)
+		r.until("the claim is lost", func() bool { return r.onlyClaim().State == scheduler.Lost })
+		r.pass(10 * time.Minute)
+		if got := r.cluster.agentsOf("/db"); !slices.Equal(got, []string{lost.AgentID}) {
+			t.Fatalf("moved while its agent may be alive: %v", got)
+		}
+		q := r.queue()
+		if len(q) != 1 || !strings.Contains(q[0].Waiting[0].Text, "vol") || !strings.Contains(q[0].Waiting[0].Text, "gone") {
+			t.Fatalf("the queue does not say what it waits for: %+v", q)
+		}
+		if text := r.claims()[0].Text; !strings.Contains(text, "MARK_AGENT_GONE") || !strings.Contains(text, lost.Host) {
+			t.Fatalf("the claim does not say what would end it: %s", text)
+		}
+		r.cluster.markGone(lost.AgentID)
+		if moved := r.running("/db"); moved.AgentID != other(lost.AgentID) {
+			t.Fatalf("now on %s", moved.AgentID)
+		}
+		if c := r.onlyClaim(); c.AgentID == lost.AgentID || c.Epoch != 2 || c.State != scheduler.Held {
+			t.Fatalf("claim after the move: %+v", c)
+		}
+	})
+}
+
+func TestTaskOfAHealedPartitionRunsOn(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		before := r.running("/db")
+		r.cluster.partition(before.AgentID)
+		r.pass(time.Minute)
+		r.restart() // the hold survives a restart of the framework
+		r.pass(time.Minute)
+		r.cluster.heal(before.AgentID)
+		r.pass(time.Minute)
+		if after := r.running("/db"); after.ID != before.ID {
+			t.Fatalf("%s was replaced by %s", before.ID, after.ID)
+		}
+		if q := r.queue(); len(q) != 0 {
+			t.Fatalf("still waiting: %+v", q)
+		}
+	})
+}
+
+func TestGoneWhileTheFrameworkWasDown(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		lost := r.running("/db")
+		r.idle()
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cluster.markGone(lost.AgentID)
+		r.start()
+		if moved := r.running("/db"); moved.AgentID != other(lost.AgentID) {
+			t.Fatalf("now on %s", moved.AgentID)
+		}
+	})
+}
+
+func TestVolumeStaysWithItsAgentAfterTheTask(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		r.cluster.end("/db", taskFailed)
+		r.until("relaunched", func() bool { return r.app("/db").Running == 1 && r.running("/db").ID != first.ID })
+		if again := r.running("/db"); again.AgentID != first.AgentID || again.InstanceID != first.InstanceID {
+			t.Fatalf("relaunched as %+v, was %+v", again, first)
+		}
+		r.scale("/db", 0)
+		r.idle()
+		if c := r.onlyClaim(); c.State != scheduler.Releasing || c.AgentID != first.AgentID {
+			t.Fatalf("after the end of the task: %+v", c)
+		}
+		// The claim outlives its app and binds the next one.
+		r.delete("/db")
+		r.until("deleted", func() bool { return !r.exists("/db") })
+		r.restart()
+		r.post(strings.Replace(db, `"/db"`, `"/heir"`, 1))
+		if heir := r.running("/heir"); heir.AgentID != first.AgentID {
+			t.Fatalf("the volume is at %s, its new task on %s", first.AgentID, heir.AgentID)
+		}
+	})
+}
+
+func TestReleasingClaimEndsWithItsAgent(t *testing.T) {
+	for name, lose := range map[string]func(c *cluster, id string){
+		"marked gone":           func(c *cluster, id string) { c.markGone(id) },
+		"unreachable, then off": func(c *cluster, id string) { c.partition(id); c.markGone(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+				r.post(db)
+				first := r.running("/db")
+				r.scale("/db", 0)
+				r.idle()
+				lose(r.cluster, first.AgentID)
+				r.until("the claim ended", func() bool { return len(r.claims()) == 0 })
+				r.scale("/db", 1)
+				if again := r.running("/db"); again.AgentID == first.AgentID {
+					t.Fatalf("on the gone agent")
+				}
+			})
+		})
+	}
+}
+
+func TestReleasingClaimHoldsWhileItsAgentIsUnreachable(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.scale("/db", 0)
+		r.idle()
+		r.cluster.partition(first.AgentID)
+		r.scale("/db", 1)
+		r.pass(10 * time.Minute)
+		if got := r.cluster.agentsOf("/db"); len(got) != 0 {
+			t.Fatalf("launched on %v although nobody has seen the volume unmounted", got)
+		}
+		r.cluster.heal(first.AgentID)
+		if again := r.running("/db"); again.AgentID != first.AgentID {
+			t.Fatalf("launched on %s", again.AgentID)
+		}
+	})
+}
+
+// A draining agent reports its own kills as TASK_GONE_BY_OPERATOR before it
+// unmounts; the master repeats that state in a reconciliation.
+func TestDrainingAgentKeepsItsVolumes(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		for _, s := range []Status{
+			{Source: "SOURCE_AGENT", Reason: "REASON_AGENT_DRAINING"},
+			{Source: sourceMaster, Reason: reasonReconciliation},
+		} {
+			s.TaskID, s.AgentID, s.State = first.ID, first.AgentID, taskGoneByOp
+			r.cluster.set(func(c *cluster) {
+				delete(c.tasks, s.TaskID)
+				c.send(s)
+			})
+			r.pass(time.Minute)
+		}
+		if again := r.running("/db"); again.AgentID != first.AgentID || again.ID == first.ID {
+			t.Fatalf("relaunched as %+v, was %+v", again, first)
+		}
+	})
+}
+
+func TestOperatorReleasesAClaimByForce(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		lost := r.running("/db")
+		if err := r.core.ReleaseClaim(t.Context(), volKey, true); err == nil || !strings.Contains(err.Error(), "stop the app") {
+			t.Fatalf("released under a running task: %v", err)
+		}
+		r.cluster.partition(lost.AgentID)
+		r.until("lost", func() bool { return r.onlyClaim().State == scheduler.Lost })
+		if err := r.core.ReleaseClaim(t.Context(), volKey, false); err == nil {
+			t.Fatal("released without force")
+		}
+		// The operator has cut the power of the host.
+		r.cluster.set(func(c *cluster) { delete(c.tasks, lost.ID) })
+		if err := r.core.ReleaseClaim(t.Context(), volKey, true); err != nil {
+			t.Fatal(err)
+		}
+		if moved := r.running("/db"); moved.AgentID == lost.AgentID {
+			t.Fatalf("still on %s", moved.AgentID)
+		}
+		if err := r.core.ReleaseClaim(t.Context(), scheduler.VolumeKey{Driver: "ref", Name: "none"}, true); err == nil {
+			t.Fatal("released an unknown volume")
+		}
+	})
+}
+
+func TestReturnedTaskWithoutClaimIsKilled(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		lost := r.running("/db")
+		r.cluster.partition(lost.AgentID)
+		r.until("lost", func() bool { return r.onlyClaim().State == scheduler.Lost })
+		if err := r.core.ReleaseClaim(t.Context(), volKey, true); err != nil {
+			t.Fatal(err)
+		}
+		r.cluster.heal(lost.AgentID)
+		r.until("the returned task is killed", func() bool { return !slices.Contains(r.cluster.liveTasks("/db"), lost.ID) })
+		// The host was not off after all: the rules that the cluster watches
+		// are the operator's to keep in that case.
+		r.cluster.set(func(c *cluster) { c.violations = nil })
+	})
+}
+
+func TestDeletedWhileLostIsKilledOnReturn(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		lost := r.running("/db")
+		r.idle()
+		r.cluster.partition(lost.AgentID)
+		r.pass(time.Second)
+		r.delete("/db")
+		r.until("deleted", func() bool { return !r.exists("/db") })
+		if c := r.onlyClaim(); c.State != scheduler.Lost {
+			t.Fatalf("claim of a task that may run: %+v", c)
+		}
+		r.post(strings.Replace(db, `"/db"`, `"/heir"`, 1))
+		r.restart()
+		r.pass(time.Minute)
+		if got := r.cluster.liveTasks("/heir"); len(got) != 0 {
+			t.Fatalf("a second writer: %v", got)
+		}
+		r.cluster.heal(lost.AgentID)
+		if heir := r.running("/heir"); heir.AgentID != lost.AgentID {
+			t.Fatalf("on %s", heir.AgentID)
+		}
+		if got := r.cluster.liveTasks("/db"); len(got) != 0 {
+			t.Fatalf("task of a deleted app: %v", got)
+		}
+	})
+}
+
+func TestUpdateStopsBeforeItStarts(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		r.update("/db", func(a *app.App) {
+			a.Cmd = "run better"
+			a.Upgrade = app.UpgradeStrategy{MinimumHealthCapacity: 1, MaximumOverCapacity: 0}
+		})
+		r.idle()
+		next := r.running("/db")
+		if next.AgentID != first.AgentID || next.InstanceID == first.InstanceID {
+			t.Fatalf("updated to %+v, was %+v", next, first)
+		}
+	})
+}
+
+func TestUpdateWaitsForTheEndNotTheKill(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		r.cluster.set(func(c *cluster) { c.stubborn = true })
+		r.update("/db", func(a *app.App) { a.Cmd = "run better" })
+		r.pass(5 * time.Minute)
+		if got := r.cluster.liveTasks("/db"); !slices.Equal(got, []string{first.ID}) {
+			t.Fatalf("live: %v", got)
+		}
+		kills := 0
+		r.cluster.set(func(c *cluster) {
+			for _, call := range c.calls {
+				if call == "kill "+first.ID {
+					kills++
+				}
+			}
+			c.stubborn = false
+		})
+		if kills != 10 {
+			t.Errorf("%d kills in five minutes, want one every 30 s", kills)
+		}
+		r.idle()
+		if next := r.running("/db"); next.ID == first.ID {
+			t.Fatal("not replaced")
+		}
+	})
+}
+
+func TestBackendExclusiveVolumeMovesAtOnce(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.BackendExclusive = map[string]bool{"ref": true}
+		r.start()
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		r.scale("/db", 0)
+		r.idle()
+		if list := r.claims(); len(list) != 0 {
+			t.Fatalf("claims: %+v", list)
+		}
+		r.cluster.partition(first.AgentID)
+		r.scale("/db", 1)
+		if next := r.running("/db"); next.AgentID == first.AgentID {
+			t.Fatal("on an unreachable agent")
+		}
+	})
+}
+
+func TestBridgeReportEndsAClaim(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		epoch := r.onlyClaim().Epoch
+		report := func(agent string, epoch uint64) int {
+			if err := r.core.VolumeReleased(t.Context(), volKey, agent, epoch); err != nil {
+				t.Fatal(err)
+			}
+			return len(r.claims())
+		}
+		if report(first.AgentID, epoch) != 1 {
+			t.Error("ended under a running task")
+		}
+		r.scale("/db", 0)
+		r.idle()
+		if report(other(first.AgentID), epoch) != 1 {
+			t.Error("ended by another agent's report")
+		}
+		if report(first.AgentID, epoch-1) != 1 {
+			t.Error("ended by a report of an older epoch")
+		}
+		if report(first.AgentID, epoch) != 0 {
+			t.Error("not ended by the agent's report")
+		}
+	})
+}
+
+func TestLaunchThatNeverReachedTheAgentLeavesNoClaim(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.cluster.set(func(c *cluster) { c.refuse = &CallError{Call: "ACCEPT", Status: 403} })
+		r.post(db)
+		r.pass(10 * time.Second)
+		if list := r.claims(); len(list) != 0 {
+			t.Fatalf("claims of a refused launch: %+v", list)
+		}
+		r.cluster.set(func(c *cluster) { c.refuse = nil })
+		r.running("/db")
+	})
+}
+
+const shared = `{"id":"/ID","cmd":"run","cpus":1,"mem":64,"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW",
+	"external":{"provider":"dvdi","name":"common","shared":true,"options":{"dvdi/driver":"ref"}}}]}}`
+
+func TestTwoAppsShareAVolumeOnOneAgent(t *testing.T) {
+	inBubble(t, []string{"a", "b", "c"}, func(t *testing.T, r *rig) {
+		r.post(strings.Replace(shared, "ID", "one", 1))
+		one := r.running("/one")
+		r.post(strings.Replace(shared, "ID", "two", 1))
+		two := r.running("/two")
+		if one.AgentID != two.AgentID {
+			t.Fatalf("one on %s, two on %s", one.AgentID, two.AgentID)
+		}
+		if c := r.onlyClaim(); len(c.Instances) != 2 || c.Access != scheduler.OneAgent {
+			t.Fatalf("claim: %+v", c)
+		}
+	})
+}
+
+// Validation refuses two apps with one exclusive volume; should they exist all
+// the same, they take turns.
+func TestTwoExclusiveAppsNeverRunTogether(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.smuggle(strings.Replace(db, `"/db"`, `"/thief"`, 1))
+		r.start()
+		r.pass(5 * time.Minute)
+		if got := r.cluster.liveTasks("/thief"); len(got) != 0 {
+			t.Fatalf("a second writer: %v", got)
+		}
+		if text := r.queue()[0].Waiting[0].Text; !strings.Contains(text, "vol") {
+			t.Errorf("the queue does not name the volume: %s", text)
+		}
+		r.delete("/db")
+		if thief := r.running("/thief"); thief.AgentID != first.AgentID {
+			t.Fatalf("on %s, the volume is on %s", thief.AgentID, first.AgentID)
+		}
+	})
+}
+
+// smuggle stores an app behind the back of all validation.
+func (r *rig) smuggle(body string) {
+	r.t.Helper()
+	st, err := store.OpenBolt(r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer st.Close()
+	c, err := New(r.cfg, r.cluster.connect(), st, r.logger())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	tx := newTxn(c, time.Now())
+	a := r.parse(body)
+	a.Version = app.NewTimestamp(time.Now())
+	c.storeDefinition(tx, a)
+	if err := c.commit(tx); err != nil {
+		r.t.Fatal(err)
+	}
+}
