@@ -5,12 +5,13 @@ import "slices"
 // check is the funnel: the first rule that a share fails for a request. static
 // is the verdict of the request's class, which depends on the agent alone.
 func (d *decision) check(r *request, s *share, static verdict) verdict {
-	return d.funnel(r, s, static, d.mounts(r.inst))
+	return d.funnel(r, s, static, d.mounts(r.inst), false)
 }
 
-// funnel is check with the volumes given; with none it tells what the agent
-// alone would say.
-func (d *decision) funnel(r *request, s *share, static verdict, ms []mount) verdict {
+// funnel is check with the volumes given. For a stranger, an agent that neither
+// the instance's volumes nor its reservation name, the answer is the same for
+// all instances of a shape; what its volumes say to strangers comes on top.
+func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stranger bool) verdict {
 	a := &d.agents[s.agent]
 	if static != fits && static <= failsConstraint {
 		return static
@@ -18,7 +19,7 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount) verd
 	if r.shape.app != nil && !r.shape.app.allows(r.inst.Constraints, a) {
 		return failsConstraint
 	}
-	if r.inst.Reservation != nil && !d.holdsReservation(r.inst, s) {
+	if r.inst.Reservation != nil && (stranger || !d.holdsReservation(r.inst, s)) {
 		return failsReservation
 	}
 	if static != fits && static <= failsDriver {

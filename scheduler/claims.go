@@ -33,6 +33,14 @@ func (v *VolumeRequest) single() bool {
 	return v.Access == OneTask || (v.Access == ManyReaders && !v.ReadOnly)
 }
 
+// strictest is the access that a claim for the request has.
+func (v *VolumeRequest) strictest() AccessMode {
+	if v.single() {
+		return OneTask
+	}
+	return v.Access
+}
+
 // take records that an instance launched by this plan uses the volume.
 func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 	if !v.exclusive() {
@@ -43,7 +51,7 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 		if c.AgentID == a.id {
 			// The snapshot stays as it was given: the table gets a copy.
 			n := *c
-			n.State, n.Access = Held, min(c.Access, v.Access)
+			n.State, n.Access = Held, min(c.Access, v.strictest())
 			if !slices.Contains(n.Instances, inst.ID) {
 				n.Instances = append(slices.Clone(n.Instances), inst.ID)
 			}
@@ -52,7 +60,7 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 		}
 	}
 	t[v.Key] = append(old, &Claim{
-		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.Access,
+		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.strictest(),
 		Instances: []string{inst.ID}, State: Held,
 	})
 }

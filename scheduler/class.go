@@ -63,6 +63,7 @@ func (d *decision) shapeOf(inst *Instance, app *appState) *shape {
 	for _, p := range inst.Ports {
 		key = binary.AppendUvarint(key, uint64(p.Number))
 	}
+	key = append(key, bit(inst.Reservation != nil))
 	key = appendPersistent(key, inst)
 	counts := slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() })
 	if counts {

@@ -129,6 +129,9 @@ type group struct {
 	// smallest such number: both kept up to date so that a check costs no walk.
 	levels map[int]int
 	least  int
+	// home is the value that CLUSTER without a value keeps to: that of the
+	// first instance, empty while there is none.
+	home string
 }
 
 func newGroup(field string) group {
@@ -164,8 +167,7 @@ func (g *group) allowsCount(c *Constraint, p *place) bool {
 		most, err := strconv.Atoi(strings.TrimSpace(c.Value))
 		return err == nil && n < most
 	case Cluster:
-		home, any := g.mostUsed()
-		return !any || home == v
+		return len(g.values) == 0 || g.home == v
 	case GroupBy:
 		return g.allowsGroup(c, n)
 	}
@@ -186,16 +188,16 @@ func (g *group) allowsGroup(c *Constraint, n int) bool {
 	return len(g.values) >= want && n <= g.least
 }
 
-// mostUsed is the value that most instances have, the first of these by name:
-// the one that CLUSTER without a value keeps to.
-func (g *group) mostUsed() (value string, any bool) {
-	most := 0
+// mostUsed is the value that most instances have, the first of these by name.
+// Who came first is not known of instances that were there before the round.
+func (g *group) mostUsed() string {
+	value, most := "", 0
 	for v, n := range g.values {
-		if n > most || n == most && n > 0 && v < value {
+		if n > most || n == most && v < value {
 			value, most = v, n
 		}
 	}
-	return value, most > 0
+	return value
 }
 
 // appState is what a round knows of an app's other instances.
@@ -204,7 +206,8 @@ type appState struct {
 	pending int
 	onAgent map[string]int // instances by agent id
 	groups  []group
-	version int // counts launches of this round
+	added   []place // where this round launches instances
+	version int     // counts launches of this round
 }
 
 // group returns the counts for a field, made when first asked for.
@@ -221,6 +224,10 @@ func (a *appState) group(field string) *group {
 			g.add(v)
 		}
 	}
+	g.home = g.mostUsed()
+	for i := range a.added {
+		g.launched(&a.added[i])
+	}
 	a.groups = append(a.groups, g)
 	return &a.groups[len(a.groups)-1]
 }
@@ -230,11 +237,21 @@ func (a *appState) launched(on *agent) {
 	a.version++
 	a.onAgent[on.id]++
 	p := on.place()
+	a.added = append(a.added, p)
 	for i := range a.groups {
-		if v, ok := p.field(a.groups[i].field); ok {
-			a.groups[i].add(v)
-		}
+		a.groups[i].launched(&p)
 	}
+}
+
+func (g *group) launched(at *place) {
+	v, ok := at.field(g.field)
+	if !ok {
+		return
+	}
+	if len(g.values) == 0 {
+		g.home = v
+	}
+	g.add(v)
 }
 
 // allows says whether an app's constraints that count instances allow an agent.

@@ -28,6 +28,7 @@ type decision struct {
 	owners   map[string][]int32 // shares by the instance that reserved in them
 	requests []request
 	waiting  []wait
+	barred   []wait              // those that this round may not place
 	values   map[string][]string // of a field, over the offered agents
 
 	wiped        map[string]bool
@@ -44,6 +45,9 @@ type decision struct {
 type wait struct {
 	r    *request
 	step *step // the preference that it waits for, nil if none
+	// version is that of the app when it was tried: constraints that count
+	// may answer otherwise at a later one.
+	version int
 }
 
 // Decide returns what should be done about a snapshot. It is pure: the same
@@ -221,12 +225,13 @@ func (d *decision) place() {
 	for i := range d.requests {
 		d.placeOne(&d.requests[i])
 	}
+	defer func() { d.waiting = append(d.waiting, d.barred...) }()
 	for progress := true; progress; {
 		progress = false
 		again = again[:0]
 		rest := d.waiting[:0:0]
 		for _, w := range d.waiting {
-			if w.r.regroups() && w.r.shape.exhausted && w.r.shape.exhaustedAt != w.r.shape.app.version {
+			if w.r.regroups() && w.version != w.r.shape.app.version {
 				again = append(again, w.r)
 			} else {
 				rest = append(rest, w)
@@ -251,12 +256,16 @@ func (r *request) regroups() bool {
 
 func (d *decision) placeOne(r *request) {
 	if r.inst.NotBefore.After(d.s.Now) || d.wiped[r.inst.ID] {
-		d.waiting = append(d.waiting, wait{r: r})
+		d.barred = append(d.barred, wait{r: r})
 		return
 	}
 	si, why, st := d.choose(r)
 	if si < 0 {
-		d.waiting = append(d.waiting, wait{r, st})
+		w := wait{r: r, step: st}
+		if r.shape.app != nil {
+			w.version = r.shape.app.version
+		}
+		d.waiting = append(d.waiting, w)
 		return
 	}
 	d.launch(r, si, why)
@@ -277,14 +286,16 @@ func (d *decision) choose(r *request) (share int32, why string, wait *step) {
 		return si, why, st
 	}
 	sh := r.shape
-	if sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
+	// A claim that binds to no agent may still rule one out, or spare it an
+	// attachment: such an instance does not speak for its shape.
+	claimed := slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 })
+	if !claimed && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
 		return -1, "", nil
 	}
 	si, ok := d.anywhere(r)
 	if !ok {
-		sh.exhausted = true
-		if sh.app != nil {
-			sh.exhaustedAt = sh.app.version
+		if !claimed {
+			sh.exhaust()
 		}
 		return -1, "", nil
 	}
@@ -292,6 +303,14 @@ func (d *decision) choose(r *request) (share int32, why string, wait *step) {
 		return si, "the fullest agent that fits", nil
 	}
 	return si, "the agent with the fewest instances that fits", nil
+}
+
+// exhaust remembers that no agent can take the shape any more.
+func (sh *shape) exhaust() {
+	sh.exhausted = true
+	if sh.app != nil {
+		sh.exhaustedAt = sh.app.version
+	}
 }
 
 // anywhere finds the best share of the request's class. Where a constraint

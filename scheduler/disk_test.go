@@ -57,6 +57,17 @@ func kinds(p scheduler.Plan) string {
 // accept, and fails where Mesos would.
 func apply(t *testing.T, offered []resource.Resource, ops []scheduler.Operation) resource.Resources {
 	t.Helper()
+	return applyTo(t, offered, ops)
+}
+
+// failer is what fails a test: *testing.T or *rapid.T.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+func applyTo(t failer, offered []resource.Resource, ops []scheduler.Operation) resource.Resources {
+	t.Helper()
 	have := resource.Resources(nil)
 	for _, r := range offered {
 		have = have.Add(r)

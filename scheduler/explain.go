@@ -116,9 +116,13 @@ func (d *decision) otherwise(w *wait, ms []mount) verdict {
 	return worst
 }
 
-// namedShares lists the shares on agents that volumes or preferences name.
+// namedShares lists the shares on agents that the reservation, volumes or
+// preferences name.
 func (d *decision) namedShares(w *wait, ms []mount) []int32 {
 	var agents []int32
+	if res := w.r.inst.Reservation; res != nil {
+		agents = d.appendAgents(agents, res.AgentID)
+	}
 	for i := range ms {
 		for _, c := range ms[i].claims {
 			agents = d.appendAgents(agents, c.AgentID)
@@ -147,7 +151,7 @@ func (d *decision) namedShares(w *wait, ms []mount) []int32 {
 // verdictFor is the verdict of one share, the preference that the request
 // waits for included.
 func (d *decision) verdictFor(w *wait, s *share, ms []mount) verdict {
-	v := d.funnel(w.r, s, d.classVerdict(w.r.shape.class, s), ms)
+	v := d.funnel(w.r, s, d.classVerdict(w.r.shape.class, s), ms, false)
 	if w.step != nil && (v == fits || v > failsPreference) && !d.satisfies(w.step, s) {
 		return failsPreference
 	}
@@ -174,7 +178,7 @@ func (d *decision) tallyOf(r *request) *tally {
 	t := &tally{looked: n, verdicts: make([]verdict, n)}
 	for i := range n {
 		s := &d.shares[i]
-		v := d.funnel(r, s, d.classVerdict(r.shape.class, s), nil)
+		v := d.funnel(r, s, d.classVerdict(r.shape.class, s), nil, true)
 		t.verdicts[i] = v
 		t.counts[v]++
 	}

@@ -163,7 +163,7 @@ func (d *decision) addResources(s *share, offer int32) {
 }
 
 func (d *decision) addPortion(s *share, r *resource.Resource) {
-	if !r.Indivisible() && len(s.offers) > 1 {
+	if !r.Indivisible() {
 		for i := range s.free {
 			if have := &s.free[i].res; resource.SameKind(have, r) {
 				have.Scalar += r.Scalar
