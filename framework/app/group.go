@@ -10,6 +10,7 @@ import (
 // definition of their own here: a group is the apps whose ids lie below it, and
 // a group's dependencies become those of its apps.
 type GroupUpdate struct {
+	opts     Options
 	id       ID
 	path     string // in the body, for messages
 	apps     []*Update
@@ -39,7 +40,7 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 	if !ok {
 		return nil, within(path, s.err(msgShape))
 	}
-	g := &GroupUpdate{id: base, path: path, hasApps: o.has("apps"), hasGroup: o.has("groups")}
+	g := &GroupUpdate{opts: opts, id: base, path: path, hasApps: o.has("apps"), hasGroup: o.has("groups")}
 	name := o.pattern("id", idPattern)
 	depends := o.paths("dependencies")
 	apps, groups, pods := o.list("apps"), o.list("groups"), o.list("pods")
@@ -169,7 +170,8 @@ func (g *GroupUpdate) Rollback() (Timestamp, bool) { return g.rollback, !g.rollb
 // of the group that are not listed are removed. Errors are *ValidationError.
 func (g *GroupUpdate) Apply(apps map[ID]*App) (upsert []*App, remove []ID, err error) {
 	if g.scaleBy != nil {
-		return g.scaled(apps), nil, nil
+		upsert, err = g.scaled(apps)
+		return upsert, nil, err
 	}
 	listed := map[ID]bool{}
 	for i, u := range g.apps {
@@ -212,16 +214,25 @@ func (g *GroupUpdate) drops(id ID) bool {
 	return !slices.ContainsFunc(g.groups, func(sub *GroupUpdate) bool { return id.Within(sub.id) })
 }
 
-func (g *GroupUpdate) scaled(apps map[ID]*App) []*App {
+// scaled multiplies the instances of every app of the group, rounding up.
+func (g *GroupUpdate) scaled(apps map[ID]*App) ([]*App, error) {
 	var out []*App
 	for _, id := range slices.Sorted(maps.Keys(apps)) {
-		if !id.Within(g.id) {
+		if id == g.id || !id.Within(g.id) {
 			continue
 		}
-		a := *apps[id]
-		a.Instances = int(math.Ceil(float64(a.Instances) * *g.scaleBy))
-		a.Version, a.VersionInfo = Timestamp{}, nil
-		out = append(out, &a)
+		n := math.Ceil(float64(apps[id].Instances) * *g.scaleBy)
+		if n > math.MaxInt32 {
+			return nil, &ValidationError{Message: msgInvalid, Details: []Detail{{
+				Path: "/scaleBy", Errors: []string{"makes too many instances of " + string(id)},
+			}}}
+		}
+		u := Update{opts: g.opts, fields: map[string]any{"instances": number(int(n))}}
+		next, err := u.Apply(id, apps[id], true)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, next)
 	}
-	return out
+	return out, nil
 }

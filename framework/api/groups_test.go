@@ -1,0 +1,83 @@
+package api
+
+import (
+	"strings"
+	"testing"
+)
+
+const shop = `{"id":"shop","dependencies":["/base"],"groups":[{"id":"data","apps":[{"id":"db","cmd":"x","dependencies":["../log"]}]}],"apps":[{"id":"web","cmd":"y"},{"id":"/shop/log","cmd":"z"}]}`
+
+func TestGroups(t *testing.T) {
+	w := start(t, everything())
+	a := w.ok(200, "GET", "/v2/groups", "")
+	a.wants("/", "id")
+	a.wants([]any{}, "apps")
+	a.wants([]any{}, "groups")
+	w.ok(404, "GET", "/v2/groups/shop", "").wants("Group '/shop' does not exist", "message")
+	if a := w.ok(201, "POST", "/v2/groups", shop); a.header.Get("Marathon-Deployment-Id") != "deployment-1" {
+		t.Errorf("headers %v", a.header)
+	}
+	w.ok(409, "POST", "/v2/groups", shop).wants("Group /shop is already created. Use PUT to change this group.", "message")
+	w.ok(409, "POST", "/v2/groups/shop/web", `{}`).wants("An app with the path /shop/web already exists.", "message")
+	a = w.ok(200, "GET", "/v2/groups", "")
+	a.wants("/shop", "groups", 0, "id")
+	a.wants("/shop/log", "groups", 0, "apps", 0, "id")
+	a.wants("/shop/data/db", "groups", 0, "groups", 0, "apps", 0, "id")
+	a.wants([]any{"/shop/log", "/base"}, "groups", 0, "groups", 0, "apps", 0, "dependencies")
+	a.wants("2026-01-02T03:04:06.000Z", "version")
+	a = w.ok(200, "GET", "/v2/groups/shop?embed=group.groups", "")
+	a.wants(nil, "apps")
+	w.ok(200, "GET", "/v2/groups/shop?embed=group.groups&embed=group.apps.counts", "").wants(0.0, "apps", 0, "tasksRunning")
+	if n := w.ok(200, "GET", "/v2/groups/shop/apps", "").length(); n != 3 {
+		t.Errorf("%d apps", n)
+	}
+	if n := w.ok(200, "GET", "/v2/groups/versions", "").length(); n != 1 {
+		t.Errorf("%d versions", n)
+	}
+}
+
+func TestGroupChanges(t *testing.T) {
+	w := start(t, everything())
+	w.ok(201, "POST", "/v2/groups", shop)
+	w.ok(200, "PUT", "/v2/groups/shop", `{"scaleBy":2.5}`)
+	w.ok(200, "GET", "/v2/apps/shop/web", "").wants(3.0, "app", "instances")
+
+	a := w.ok(200, "PUT", "/v2/groups/shop?dryRun=true", `{"apps":[{"id":"web","cmd":"new"}]}`)
+	a.wants([]any{map[string]any{"action": "StopApplication", "app": "/shop/log"}, map[string]any{"action": "RestartApplication", "app": "/shop/web"}}, "steps", 0, "actions")
+	w.ok(200, "PUT", "/v2/groups/shop", `{"apps":[{"id":"web","cmd":"new"}]}`)
+	w.ok(404, "GET", "/v2/apps/shop/log", "")
+	w.ok(200, "GET", "/v2/apps/shop/data/db", "") // groups were not listed, so they stay
+	w.ok(200, "GET", "/v2/apps/shop/web", "").wants("new", "app", "cmd")
+
+	w.ok(200, "PUT", "/v2/groups/shop", `{"version":"2026-01-02T03:04:06.000Z"}`)
+	w.ok(200, "GET", "/v2/apps/shop/web", "").wants("y", "app", "cmd")
+
+	w.ok(200, "PUT", "/v2/groups/shop", `{"groups":[]}`)
+	w.ok(404, "GET", "/v2/apps/shop/data/db", "")
+	w.ok(200, "DELETE", "/v2/groups/shop", "")
+	w.ok(404, "DELETE", "/v2/groups/shop", "")
+	if n := w.ok(200, "GET", "/v2/apps", "").length("apps"); n != 0 {
+		t.Errorf("%d apps are left", n)
+	}
+}
+
+func TestGroupRules(t *testing.T) {
+	w := start(t, everything())
+	for _, c := range []struct{ body, path, message string }{
+		{`{"id":"/other","apps":[]}`, "/id", "Identifier is not child of '/shop'"},
+		{`{"apps":[{"id":"/other/a","cmd":"x"}]}`, "/apps(0)/id", "Identifier is not child of '/shop'"},
+		{`{"apps":[{"id":"a","cmd":"x","cpus":"1"}]}`, "/apps(0)/cpus", "error.expected.jsnumber"},
+		{`{"groups":[{"id":"g","apps":[{"id":"a"}]}]}`, "/groups(0)/apps(0)", "AppDefinition must either contain"},
+		{`{"scaleBy":2,"apps":[]}`, "/scaleBy", "not allowed in conjunction with other properties."},
+		{`{"version":"2026-01-02T03:04:06.000Z","apps":[]}`, "/version", "not allowed in conjunction with other properties."},
+		{`{"enforceRole":true}`, "/enforceRole", "--new_group_enforce_role=top"},
+		{`{"pods":[{"id":"p"}]}`, "/pods", "pods are not supported"},
+		{`{"groups":[{"apps":[]}]}`, "/groups(0)/id", "not defined"},
+		{`{"id":7}`, "/id", "error.expected.jsstring"},
+	} {
+		a := w.ok(422, "PUT", "/v2/groups/shop", c.body)
+		if !strings.Contains(a.detail(c.path), c.message) {
+			t.Errorf("%s: want %q at %s, got %s", c.body, c.message, c.path, a.body)
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/core"
+)
+
+func TestBasicAuthentication(t *testing.T) {
+	cfg := everything()
+	cfg.User, cfg.Password = "ops", "s3cret"
+	w := start(t, cfg)
+	for _, path := range []string{"/v2/apps", "/ping", "/v2/events", "/v2/nothing"} {
+		a := w.ok(401, "GET", path, "")
+		if a.header.Get("WWW-Authenticate") != `Basic realm="Mesosphere"` {
+			t.Errorf("%s: headers %v", path, a.header)
+		}
+	}
+	for _, c := range []struct {
+		user, password string
+		status         int
+	}{{"ops", "s3cret", 200}, {"ops", "wrong", 401}, {"other", "s3cret", 401}, {"ops", "", 401}} {
+		req := httptest.NewRequest("GET", "/", nil)
+		req.SetBasicAuth(c.user, c.password)
+		if a := w.do("GET", "/v2/apps", "", "Authorization", req.Header.Get("Authorization")); a.status != c.status {
+			t.Errorf("%s:%s: status %d, want %d", c.user, c.password, a.status, c.status)
+		}
+	}
+}
+
+func TestCrossOriginIsOffByDefault(t *testing.T) {
+	w := start(t, everything())
+	if a := w.do("GET", "/v2/apps", "", "Origin", "http://x"); a.header.Get("Access-Control-Allow-Origin") != "" {
+		t.Errorf("headers %v", a.header)
+	}
+	cfg := everything()
+	cfg.AllowOrigin = "http://x"
+	cfg.User, cfg.Password = "ops", "s3cret"
+	w = start(t, cfg)
+	a := w.do("OPTIONS", "/v2/apps", "", "Origin", "http://x", "Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "X-A, X-B")
+	if a.status != 200 {
+		t.Errorf("preflight: status %d", a.status)
+	}
+	for k, v := range map[string]string{
+		"Access-Control-Allow-Origin": "http://x", "Access-Control-Allow-Headers": "X-A, X-B",
+		"Access-Control-Allow-Methods": "GET, HEAD, OPTIONS", "Access-Control-Max-Age": "86400",
+	} {
+		if a.header.Get(k) != v {
+			t.Errorf("%s: %q", k, a.header.Get(k))
+		}
+	}
+	if a := w.do("OPTIONS", "/v2/apps", ""); a.status != 401 {
+		t.Errorf("OPTIONS that is no preflight: status %d", a.status)
+	}
+}
+
+func TestConcurrencyLimit(t *testing.T) {
+	s := &server{cfg: Config{MaxConcurrent: 1}, log: zap.NewNop()}
+	entered, leave := make(chan struct{}), make(chan struct{})
+	srv := httptest.NewServer(s.limited(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(entered)
+			<-leave
+		}
+	})))
+	t.Cleanup(srv.Close)
+	t.Cleanup(srv.Client().CloseIdleConnections)
+	w := &wire{t: t, srv: srv}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		resp, err := srv.Client().Get(srv.URL + "/slow")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		resp.Body.Close()
+	}()
+	<-entered
+	w.ok(503, "GET", "/v2/apps", "").wants("Too many concurrent requests! Allowed: 1.", "message")
+	w.ok(200, "GET", "/v2/events", "")
+	close(leave)
+	<-done
+	w.ok(200, "GET", "/v2/apps", "")
+}
+
+// panicking is a core with a bug.
+type panicking struct{ core.Service }
+
+func (panicking) Info() core.Info { return core.Info{} }
+
+func TestPanicIsAnswered(t *testing.T) {
+	srv := httptest.NewServer(New(everything(), panicking{}, zap.NewNop()))
+	t.Cleanup(srv.Close)
+	t.Cleanup(srv.Client().CloseIdleConnections)
+	w := &wire{t: t, srv: srv}
+	a := w.ok(500, "GET", "/v2/apps", "")
+	if !strings.Contains(a.message(), "internal error") {
+		t.Errorf("got %s", a.body)
+	}
+}
+
+func TestOptionsListsMethods(t *testing.T) {
+	w := start(t, everything())
+	a := w.ok(200, "OPTIONS", "/v2/apps/a", "")
+	if got := a.header.Get("Allow"); got != "DELETE, GET, HEAD, OPTIONS, PATCH, PUT" {
+		t.Errorf("Allow: %q", got)
+	}
+}
