@@ -36,7 +36,7 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 	if err := app.ValidateAll(all, upserted(changes)); err != nil {
 		return DeploymentRef{}, err
 	}
-	steps, err := planSteps(changes, all)
+	steps, err := planSteps(changes, all, c.unfinished)
 	if err != nil {
 		return DeploymentRef{}, err
 	}
@@ -118,7 +118,7 @@ func (c *Core) versioned(ch Change, version app.Timestamp, configs map[app.ID]ap
 		}
 		all[a.ID] = to
 		same := from != nil && from.SameConfig(to)
-		if same && from.Instances == to.Instances && c.state.locks[a.ID] == nil {
+		if same && from.Instances == to.Instances && c.state.locks[a.ID] == nil && !c.state.outdated(from) {
 			continue
 		}
 		to.Version = version
@@ -132,6 +132,27 @@ func (c *Core) versioned(ch Change, version app.Timestamp, configs map[app.ID]ap
 		changes[a.ID] = appChange{From: from, To: to}
 	}
 	return changes, nil
+}
+
+// outdated tells whether instances of other configurations than the
+// definition's are left, as after a canceled deployment.
+func (s *state) outdated(def *app.App) bool {
+	return slices.ContainsFunc(s.instancesOf(def.ID), func(i *instance) bool {
+		return !i.Stop && i.Config != configOf(def)
+	})
+}
+
+// unfinished names the action that an earlier deployment of the app has not
+// finished, empty if there is none: whoever takes its place finishes it.
+func (c *Core) unfinished(to *app.App) string {
+	switch {
+	case c.state.outdated(to):
+		return actionRestart
+	case c.state.locks[to.ID] != nil:
+		return actionScale
+	default:
+		return ""
+	}
 }
 
 // withOwnPorts copies a definition so far that assigning service ports leaves

@@ -472,6 +472,13 @@ func (c *cluster) agentsOf(id app.ID) []string {
 	return out
 }
 
+// launched counts the tasks that were ever launched.
+func (c *cluster) launched() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.launches)
+}
+
 func (c *cluster) noViolations() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

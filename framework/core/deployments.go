@@ -22,8 +22,9 @@ const (
 // planSteps orders a set of changes: apps that go are stopped, new ones are
 // started without instances, then each level of dependencies is scaled or
 // restarted after the one that it depends on. all are the definitions that are
-// valid after the change.
-func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App) ([][]Action, error) {
+// valid after the change; unfinished names what is left to do for an app whose
+// definition asks for nothing new.
+func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App, unfinished func(*app.App) string) ([][]Action, error) {
 	levels, err := dependencyLevels(all)
 	if err != nil {
 		return nil, err
@@ -42,8 +43,12 @@ func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App) ([][]Actio
 			}
 		case configOf(ch.From) != configOf(ch.To):
 			byLevel[levels[id]] = append(byLevel[levels[id]], Action{Kind: actionRestart, App: id})
-		case ch.From.Instances != ch.To.Instances:
+		case ch.From.Instances != ch.To.Instances && unfinished(ch.To) != actionRestart:
 			byLevel[levels[id]] = append(byLevel[levels[id]], Action{Kind: actionScale, App: id})
+		default:
+			if kind := unfinished(ch.To); kind != "" {
+				byLevel[levels[id]] = append(byLevel[levels[id]], Action{Kind: kind, App: id})
+			}
 		}
 	}
 	var steps [][]Action

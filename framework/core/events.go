@@ -65,6 +65,17 @@ func (c *Core) subscribed(tx *txn, ev Subscribed) {
 		zap.String("version", ev.MasterVersion))
 	tx.publish(registered(tx.now, ev, known != ""))
 	c.reconcileTasks(tx)
+	c.repeatKills(tx)
+}
+
+// repeatKills sends the kills again that an ended subscription, or an earlier
+// life of this process, may not have sent.
+func (c *Core) repeatKills(tx *txn) {
+	for _, i := range c.state.allInstances() {
+		if i.Task != nil && i.Task.KillWhy != "" && !i.lost() {
+			c.sendKill(tx, i)
+		}
+	}
 }
 
 func (c *Core) disconnected(tx *txn, ev Disconnected) {
