@@ -37,6 +37,8 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 		return worst
 	case d.attachLimit(r.inst, a, ms):
 		return failsAttachLimit
+	case !stranger && d.avoids(r.inst, a):
+		return failsPreference
 	case d.launchLimit(s):
 		return failsLaunchLimit
 	}
@@ -47,6 +49,12 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 		return fits // it is there already
 	}
 	return static
+}
+
+// avoids says whether an instance was moved off an agent and must not go back
+// yet.
+func (d *decision) avoids(inst *Instance, a *agent) bool {
+	return inst.Avoid == a.id && d.s.Now.Before(inst.AvoidUntil)
 }
 
 // attachLimit says whether the instance's volumes would exceed what a driver

@@ -68,10 +68,10 @@ func Decide(snapshot Snapshot) Plan {
 	d.expire()
 	d.place()
 	d.release()
-	d.move()
 	d.accept()
 	d.economise()
 	d.explain()
+	d.move()
 	return d.plan
 }
 
@@ -288,13 +288,13 @@ func (d *decision) choose(r *request) (share int32, why string, wait *step) {
 	sh := r.shape
 	// A claim that binds to no agent may still rule one out, or spare it an
 	// attachment: such an instance does not speak for its shape.
-	claimed := slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 })
-	if !claimed && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
+	special := r.inst.Avoid != "" || slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 })
+	if !special && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
 		return -1, "", nil
 	}
 	si, ok := d.anywhere(r)
 	if !ok {
-		if !claimed {
+		if !special {
 			sh.exhaust()
 		}
 		return -1, "", nil

@@ -116,12 +116,15 @@ func (d *decision) otherwise(w *wait, ms []mount) verdict {
 	return worst
 }
 
-// namedShares lists the shares on agents that the reservation, volumes or
-// preferences name.
+// namedShares lists the shares on agents that the instance's reservation,
+// volumes, preferences or move name.
 func (d *decision) namedShares(w *wait, ms []mount) []int32 {
 	var agents []int32
 	if res := w.r.inst.Reservation; res != nil {
 		agents = d.appendAgents(agents, res.AgentID)
+	}
+	if a, ok := d.byAgent[w.r.inst.Avoid]; ok {
+		agents = append(agents, a)
 	}
 	for i := range ms {
 		for _, c := range ms[i].claims {

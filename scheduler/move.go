@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -10,8 +11,9 @@ import (
 // move stops instances that should run elsewhere, at most as many at a time as
 // the policy allows: off agents that are draining, and from the fullest to the
 // emptiest agent if balancing is on. The instance is stopped only if an agent
-// other than its own could take its cpus and memory now; where it goes is
-// decided when it is pending, by the rules for everything that is.
+// other than its own could take its cpus and memory now, beside the others that
+// are moved; where it goes is decided when it is pending, by the rules for
+// everything that is. It runs last: it takes from what the round has left.
 func (d *decision) move() {
 	room := d.s.Policy.MaxMoves
 	if room <= 0 || !d.s.Policy.Drain && d.s.Policy.Balance <= 0 {
@@ -36,15 +38,17 @@ func (d *decision) move() {
 }
 
 func (d *decision) drain(movable []*Placed, room int) int {
+	tries := triesPerMove * room
 	for _, p := range movable {
-		if room <= 0 {
+		if room <= 0 || tries <= 0 {
 			return room
 		}
 		if !d.leaving(p.AgentID) {
 			continue
 		}
+		tries--
 		if to := d.roomFor(p); to >= 0 {
-			d.stop(p, to, fmt.Sprintf("agent %s is draining; %s has room", p.Hostname, d.agents[to].hostname))
+			d.stop(p, to, fmt.Sprintf("agent %s is draining; %s has room", p.Hostname, d.hostOf(to)))
 			room--
 		}
 	}
@@ -61,25 +65,37 @@ func (d *decision) leaving(id string) bool {
 	return f != nil && f.Draining
 }
 
-// roomFor returns the emptiest agent that could take a placed instance's cpus
-// and memory, -1 if there is none.
+// triesPerMove bounds how many instances are looked at for each move that the
+// policy allows: each costs a walk over the agents.
+const triesPerMove = 16
+
+// emptiest is the smallest number of instances on an agent with offers.
+func (d *decision) emptiest() int {
+	least := math.MaxInt
+	for i := range d.agents {
+		least = min(least, d.agents[i].load)
+	}
+	return least
+}
+
+// roomFor returns the share of the emptiest agent that could take a placed
+// instance's cpus and memory, -1 if there is none.
 func (d *decision) roomFor(p *Placed) int32 {
 	best := int32(-1)
-	for i := range d.agents {
-		a := &d.agents[i]
-		if a.id == p.AgentID || a.maintenance || best >= 0 && a.load >= d.agents[best].load {
+	for i := range d.shares {
+		s := &d.shares[i]
+		a := &d.agents[s.agent]
+		if a.id == p.AgentID || a.maintenance || best >= 0 && a.load >= d.agents[d.shares[best].agent].load {
 			continue
 		}
-		for _, si := range a.shares {
-			t := d.shares[si].total[useUnreserved].plus(d.shares[si].total[useReserved])
-			if t.cpus >= p.CPUs && t.mem >= p.Mem {
-				best = int32(i)
-				break
-			}
+		if t := s.total[useUnreserved].plus(s.total[useReserved]); t.cpus >= p.CPUs && t.mem >= p.Mem {
+			best = int32(i)
 		}
 	}
 	return best
 }
+
+func (d *decision) hostOf(share int32) string { return d.agents[d.shares[share].agent].hostname }
 
 // balance moves instances while the difference between the fullest agent and
 // one that has room is at least the policy's. A move narrows the difference by
@@ -89,29 +105,37 @@ func (d *decision) balance(movable []*Placed, room int) {
 	slices.SortStableFunc(movable, func(a, b *Placed) int {
 		return cmp.Or(cmp.Compare(d.loads[b.AgentID], d.loads[a.AgentID]), strings.Compare(a.AgentID, b.AgentID))
 	})
+	emptiest := d.emptiest()
+	tries := triesPerMove * room
 	for _, p := range movable {
-		if room <= 0 {
-			return
+		if room <= 0 || tries <= 0 || d.loads[p.AgentID]-emptiest < least {
+			return // those that follow are on agents with no more
 		}
 		if d.moved[p.ID] {
 			continue
 		}
+		tries--
 		to := d.roomFor(p)
-		if to < 0 || d.loads[p.AgentID]-d.agents[to].load < least {
+		if to < 0 || d.loads[p.AgentID]-d.agents[d.shares[to].agent].load < least {
 			continue
 		}
 		d.stop(p, to, fmt.Sprintf("agent %s has %d instances and %s has %d", p.Hostname,
-			d.loads[p.AgentID], d.agents[to].hostname, d.agents[to].load))
+			d.loads[p.AgentID], d.hostOf(to), d.agents[d.shares[to].agent].load))
 		room--
 	}
 }
 
+// stop moves an instance to where a share has room, as far as the round's own
+// books go: the rest of the round counts it there.
 func (d *decision) stop(p *Placed, to int32, why string) {
-	d.plan.Kills = append(d.plan.Kills, Kill{InstanceID: p.ID, Why: why})
+	d.plan.Kills = append(d.plan.Kills, Kill{InstanceID: p.ID, AgentID: p.AgentID, Why: why})
 	if d.moved == nil {
 		d.moved = make(map[string]bool)
 	}
 	d.moved[p.ID] = true
 	d.loads[p.AgentID]--
-	d.agents[to].load++
+	s := &d.shares[to]
+	d.agents[s.agent].load++
+	s.total[useUnreserved].cpus -= p.CPUs
+	s.total[useUnreserved].mem -= p.Mem
 }

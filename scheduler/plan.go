@@ -81,9 +81,11 @@ type Decline struct {
 	Refuse   time.Duration
 }
 
-// Kill asks for an instance to be stopped so that its volume can move.
+// Kill asks for an instance to be stopped so that it can run elsewhere. The
+// caller sets Instance.Avoid to AgentID when the instance is pending again.
 type Kill struct {
 	InstanceID string
+	AgentID    string // where it runs now
 	Why        string
 }
 

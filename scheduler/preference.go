@@ -136,7 +136,7 @@ func (d *decision) hopeless(r *request, st *step) bool {
 	for _, ai := range st.agents {
 		for _, si := range d.agents[ai].shares {
 			v := d.classVerdict(r.shape.class, &d.shares[si])
-			if v == fits || v > failsDriver {
+			if (v == fits || v > failsDriver) && !d.avoids(r.inst, &d.agents[ai]) {
 				return false
 			}
 		}

@@ -156,6 +156,10 @@ type Instance struct {
 	NotBefore time.Time
 	// Wait overrides Policy.Wait when not nil.
 	Wait *Wait
+	// Avoid is an agent that the instance was moved off (Plan.Kills): it does
+	// not go back there before AvoidUntil, even where its volume was last.
+	Avoid      string
+	AvoidUntil time.Time
 	// GPUUnrestricted lifts Policy.RestrictGPUAgents for this instance.
 	GPUUnrestricted bool
 	// Labels are put on reservations that are made for this instance.

@@ -35,6 +35,10 @@ func (d *decision) text(w *wait, ms []mount, out *Waiting) string {
 	if w.step != nil {
 		parts = append(parts, d.stepText(w))
 	}
+	if r.inst.Avoid != "" && d.s.Now.Before(r.inst.AvoidUntil) {
+		parts = append(parts, fmt.Sprintf("it was moved off agent %s and goes back there only after %s",
+			d.names([]string{r.inst.Avoid})[0], clock(r.inst.AvoidUntil)))
+	}
 	if len(parts) > 0 {
 		if out.Best != "" && len(out.Lacks) > 0 && w.step == nil && d.pinOffered(r, ms) {
 			parts = append(parts, fmt.Sprintf("%s lacks %s", out.Best, strings.Join(out.Lacks, ", ")))
@@ -185,7 +189,10 @@ func (d *decision) until(w *wait, ms []mount) time.Time {
 	if w.step != nil {
 		return w.r.inst.Since.Add(w.step.wait)
 	}
-	var t time.Time
+	t := w.r.inst.AvoidUntil
+	if !t.After(d.s.Now) {
+		t = time.Time{}
+	}
 	for i := range ms {
 		for _, c := range ms[i].claims {
 			switch d.elsewhere(c, ms[i].req, w.r.inst.ID) {
@@ -214,6 +221,9 @@ func (d *decision) lacks(w *wait, s *share) []string {
 		if v := d.claimVerdict(&ms[i], r.inst.ID, a); v != fits {
 			out = append(out, fmt.Sprintf("volume %s (%s)", ms[i].req.Key, reasonOf[v]))
 		}
+	}
+	if d.avoids(r.inst, a) {
+		out = append(out, "permission to go back where it was moved off")
 	}
 	if d.attachLimit(r.inst, a, ms) {
 		out = append(out, "room to attach its volumes")

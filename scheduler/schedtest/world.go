@@ -266,3 +266,6 @@ func (w *World) Bridge(agent string) *Agent {
 	w.agents = append(w.agents, a)
 	return a
 }
+
+// At is the offer with an index, in the order in which they were added.
+func (w *World) At(i int) *Offer { return w.offers[i] }
