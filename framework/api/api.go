@@ -37,6 +37,11 @@ type Config struct {
 	// MaxBody bounds a request's body in bytes [10 MiB].
 	MaxBody int64
 
+	// Abdicate is called when DELETE /v2/leader asks this process to give up
+	// the lead; it must not block. Nil means that there is no other process
+	// that could take over.
+	Abdicate func()
+
 	// EventBuffer is how many events may be outstanding per listener before it
 	// is dropped [1024].
 	EventBuffer int
@@ -127,7 +132,7 @@ func (s *server) table() []route {
 
 		{"/v2/events", methods{get: s.events}},
 		{"/v2/info", methods{get: s.info}},
-		{"/v2/leader", methods{get: s.leader}},
+		{"/v2/leader", methods{get: s.leader, del: s.abdicate}},
 
 		{"/v2/volumes", methods{get: s.claims}},
 		{"/v2/volumes/{driver}/{name...}/claim", methods{del: s.releaseClaim}},

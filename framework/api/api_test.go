@@ -305,6 +305,8 @@ func TestKill(t *testing.T) {
 		t.Errorf("kill %+v", k)
 	}
 	w.ok(200, "DELETE", "/v2/apps/a/tasks/a.instance-1._app.1", "").wants("h1", "task", "host")
+	w.ok(200, "DELETE", "/v2/apps/a.instance-1./app/tasks/a.instance-1._app.1", "").wants("h1", "task", "host") // as go-marathon asks
+	w.ok(404, "DELETE", "/v2/apps/b.instance-1./app/tasks/a.instance-1._app.1", "")
 	w.ok(404, "DELETE", "/v2/apps/a/tasks/none", "").wants("Task 'none' does not exist", "message")
 	w.ok(404, "DELETE", "/v2/apps/none/tasks", "")
 	w.ok(200, "DELETE", "/v2/apps/a/tasks/a.instance-1._app.1?scale=true", "").wants("scale-1", "deploymentId")
@@ -429,6 +431,7 @@ func TestSystem(t *testing.T) {
 	a.wants(604800.0, "marathon_config", "failover_timeout")
 	a.wants("http://master:5050/", "marathon_config", "mesos_leader_ui_url")
 	w.ok(200, "GET", "/v2/leader", "").wants("host:8080", "leader")
+	w.ok(404, "DELETE", "/v2/leader", "")
 	w.ok(404, "HEAD", "/v2/pods", "")
 	w.ok(404, "GET", "/v2/pods/a", "")
 	for _, gone := range []string{"/", "/v2/schemas/app", "/v2/eventSubscriptions", "/v2/artifacts/x"} {
@@ -439,6 +442,15 @@ func TestSystem(t *testing.T) {
 		t.Errorf("Allow: %q", a.header.Get("Allow"))
 	}
 	w.ok(405, "GET", "/v2/apps/a/restart", "")
+}
+
+func TestAbdicate(t *testing.T) {
+	cfg := everything()
+	asked := make(chan struct{})
+	cfg.Abdicate = func() { close(asked) }
+	w := start(t, cfg)
+	w.ok(200, "DELETE", "/v2/leader", "").wants("Leadership abdicated", "message")
+	<-asked
 }
 
 func TestVolumes(t *testing.T) {

@@ -67,6 +67,16 @@ func (s *server) leader(w http.ResponseWriter, _ *http.Request, _ params) error 
 	return writeJSON(w, http.StatusOK, map[string]string{"leader": leader})
 }
 
+func (s *server) abdicate(w http.ResponseWriter, r *http.Request, _ params) error {
+	if s.cfg.Abdicate == nil {
+		return &core.NotFoundError{Message: "There is no other process that could lead; restart this one instead"}
+	}
+	s.audit(r, core.DeploymentRef{})
+	err := writeJSON(w, http.StatusOK, map[string]string{"message": "Leadership abdicated"})
+	s.cfg.Abdicate()
+	return err
+}
+
 // noPods says in a way that clients understand that there are no pods: HEAD
 // /v2/pods is how they ask.
 func (s *server) noPods(http.ResponseWriter, *http.Request, params) error {

@@ -111,8 +111,12 @@ func (s *server) killAppTask(w http.ResponseWriter, r *http.Request, p params) e
 	if err != nil {
 		return err
 	}
-	if k.App, err = knownID(p); err != nil {
-		return err
+	// go-marathon makes the app of the task id in a way that fits no id of the
+	// last years; the task id alone says it all then.
+	if p["id"] != clientsGuess(p["task"]) {
+		if k.App, err = knownID(p); err != nil {
+			return err
+		}
 	}
 	k.TaskIDs = []string{p["task"]}
 	tasks, d, err := s.kill(r, k)
@@ -128,13 +132,27 @@ func (s *server) killAppTask(w http.ResponseWriter, r *http.Request, p params) e
 	return writeJSON(w, http.StatusOK, map[string]any{"task": tasks[0]})
 }
 
+// clientsGuess is the app that go-marathon takes a task to be of: the task id
+// without its last part, with slashes for underscores.
+func clientsGuess(taskID string) string {
+	i := strings.LastIndexByte(taskID, '.')
+	if i < 0 {
+		return ""
+	}
+	return strings.Join(segments(strings.ReplaceAll(taskID[:i], "_", "/")), "/")
+}
+
 // kill asks the core and renders the tasks that it stops.
 func (s *server) kill(r *http.Request, k core.Kill) ([]taskJSON, *core.DeploymentRef, error) {
 	var ports []int
-	if a, err := s.stored(r.Context(), k.App); err != nil {
-		return nil, nil, err
-	} else if a != nil {
-		ports = a.ServicePorts()
+	if k.App != "" {
+		a, err := s.stored(r.Context(), k.App)
+		if err != nil {
+			return nil, nil, err
+		}
+		if a != nil {
+			ports = a.ServicePorts()
+		}
 	}
 	tasks, d, err := s.svc.KillTasks(r.Context(), k)
 	if err != nil {
