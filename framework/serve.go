@@ -24,6 +24,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/framework/detect"
+	"github.com/mesos-dvdi/dvdi/framework/health"
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
@@ -195,6 +196,7 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 			Refuse: cfg.DeclineFor, MaintenanceMargin: margin, MaxInstancesPerOffer: cfg.MaxInstancesPerOffer,
 			RestrictGPUAgents: cfg.RestrictGPUs, NoSuppress: !cfg.Suppress,
 		},
+		Checker:      health.New(cfg.MaxChecks),
 		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,
 		ReconcileDelay: cfg.ReconcileDelay, ReconcileInterval: cfg.ReconcileInterval,

@@ -62,6 +62,7 @@ type Config struct {
 	Suppress                          bool
 	MaxInstancesPerOffer              int
 	MaxDeployments                    int
+	MaxChecks                         int
 	MaintenanceMode                   bool
 	Draining                          time.Duration
 	RestrictGPUs                      bool
@@ -128,6 +129,9 @@ func (c *Config) check(credentials string) error {
 	}
 	if c.DataDir == "" {
 		wrong("data-dir", "say where the state is kept")
+	}
+	if c.MaxChecks < 1 {
+		wrong("max_concurrent_marathon_health_checks", "at least 1 is needed")
 	}
 	if c.Master == EmbeddedMaster && c.Embedded.Agents < 1 {
 		wrong("embedded-agents", "at least 1 is needed")

@@ -78,14 +78,26 @@ func appTerminated(now time.Time, id app.ID) BusEvent {
 }
 
 // publishHealth tells that an instance's health changed.
-func (c *Core) publishHealth(tx *txn, i *instance) {
-	alive := i.Task.Health.Alive
+func (c *Core) publishHealth(tx *txn, i *instance, alive bool) {
 	tx.publish(newEvent("health_status_changed_event", tx.now, fields{
 		"appId": i.App, "instanceId": i.ID, "taskId": i.Task.ID, "version": i.Version, "alive": alive,
 	}))
 	tx.publish(newEvent("instance_health_changed_event", tx.now, fields{
 		"instanceId": i.ID, "runSpecId": i.App, "healthy": alive, "runSpecVersion": i.Version,
 	}))
+}
+
+func failedHealthCheck(now time.Time, i *instance, h app.HealthCheck) BusEvent {
+	return newEvent("failed_health_check_event", now, fields{
+		"appId": i.App, "taskId": i.ID, "instanceId": i.ID, "healthCheck": h,
+	})
+}
+
+func unhealthyKill(now time.Time, i *instance, reason string) BusEvent {
+	return newEvent("unhealthy_instance_kill_event", now, fields{
+		"appId": i.App, "taskId": i.Task.ID, "instanceId": i.ID, "version": i.Version,
+		"reason": reason, "host": i.Task.Hostname, "slaveId": i.Task.AgentID,
+	})
 }
 
 func registered(now time.Time, ev Subscribed, again bool) BusEvent {

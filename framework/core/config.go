@@ -19,6 +19,9 @@ type Config struct {
 	Policy scheduler.Policy
 	// ServicePorts is the range of assigned service ports [10000-20000].
 	ServicePorts app.PortRange
+	// Checker runs the checks that the framework performs; nil performs none.
+	// The core closes it at the end of Run.
+	Checker Checker
 	// BackendExclusive names the volume drivers whose backend itself refuses
 	// a second attachment: their claims end with the task.
 	BackendExclusive map[string]bool

@@ -43,6 +43,10 @@ type Core struct {
 	flow  offerFlow
 	// touched are the apps whose instances may not match their goal any more.
 	touched map[app.ID]bool
+	// readiness are the latest outcomes of readiness checks, by task.
+	readiness map[string]CheckOutcome
+	// checksStale: what is to be checked may have changed.
+	checksStale bool
 }
 
 // link is what the core knows of the subscription.
@@ -90,6 +94,9 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		inbox:   make(chan message),
 		stopped: make(chan struct{}),
 		touched: map[app.ID]bool{},
+
+		readiness:   map[string]CheckOutcome{},
+		checksStale: true,
 	}
 	c.flow = newOfferFlow()
 	c.outbox = newOutbox()
@@ -120,6 +127,9 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 func (c *Core) Run(ctx context.Context) error {
 	defer close(c.stopped)
 	defer c.bus.close()
+	if c.cfg.Checker != nil {
+		defer c.cfg.Checker.Close()
+	}
 
 	mesosCtx, stopMesos := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopMesos()
@@ -184,6 +194,8 @@ func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
 		case m = <-c.inbox:
 		case r := <-c.outbox.results:
 			m = message{handle: r}
+		case o := <-c.outcomes():
+			m = message{handle: func(tx *txn) { c.handleCheck(tx, o) }}
 		case ev, ok := <-events:
 			if !ok {
 				// Run of the connection ends too and says why.
@@ -204,6 +216,14 @@ func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
 			return err
 		}
 	}
+}
+
+// outcomes delivers the results of checks, nothing where there is no checker.
+func (c *Core) outcomes() <-chan CheckOutcome {
+	if c.cfg.Checker == nil {
+		return nil
+	}
+	return c.cfg.Checker.Results()
 }
 
 // maxBatch bounds how many messages share one transaction.

@@ -22,10 +22,3 @@ func healthAfter(before *HealthView, alive bool, message string, now time.Time) 
 	h.LastFailureCause = message
 	return &h
 }
-
-func healthFlipped(before, after *HealthView) bool {
-	if after == nil {
-		return false
-	}
-	return before == nil || before.Alive != after.Alive
-}

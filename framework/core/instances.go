@@ -49,7 +49,7 @@ func (i *instance) healthy(a *app.App) bool {
 	if !i.running() {
 		return false
 	}
-	return len(a.Health) == 0 || (i.Task.Health != nil && i.Task.Health.Alive)
+	return len(a.Health) == 0 || i.healthVerdict(a) == allAlive
 }
 
 // ready tells whether the instance is healthy and has passed its readiness
@@ -161,6 +161,7 @@ func (c *Core) ended(tx *txn, i *instance, state string) {
 	stopped := i.Stop || i.Forgotten
 	t := i.Task
 	i.Task = nil
+	delete(c.readiness, t.ID)
 	c.touch(i.App)
 	if stopped || !c.wanted(i) {
 		tx.removeInstance(i)

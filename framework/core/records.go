@@ -84,9 +84,10 @@ type task struct {
 	State      string            `json:"state"` // TASK_*
 	StagedAt   time.Time         `json:"stagedAt"`
 	StartedAt  time.Time         `json:"startedAt,omitzero"`
-	Health     *HealthView       `json:"health,omitempty"`
-	Ready      bool              `json:"ready,omitempty"`
-	Check      *CheckResult      `json:"check,omitempty"`
+	// Health are the results of the app's health checks by their index.
+	Health map[int]*HealthView `json:"health,omitempty"`
+	Ready  bool                `json:"ready,omitempty"`
+	Check  *CheckResult        `json:"check,omitempty"`
 	// Volumes are the exclusive volumes that it may have mounted.
 	Volumes []scheduler.VolumeKey `json:"volumes,omitempty"`
 	// LostSince is when its agent became unreachable, zero if it is not.

@@ -78,7 +78,6 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 	if t.State == s.State && i.Phase == active && !i.lost() && !c.changed(t, s) {
 		return
 	}
-	wasHealthy := t.Health
 	i.Phase, t.State = active, s.State
 	back := !t.LostSince.IsZero()
 	if back {
@@ -97,25 +96,21 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 	if s.Check != nil {
 		t.Check = s.Check
 	}
-	if s.Healthy != nil {
-		t.Health = healthAfter(t.Health, *s.Healthy, s.Message, tx.now)
-	}
 	tx.saveInstance(i)
 	c.touch(i.App)
 	tx.publish(statusUpdate(tx.now, i, s))
 	tx.publish(instanceChanged(tx.now, i, conditionOf(s.State)))
-	if healthFlipped(wasHealthy, t.Health) {
-		c.publishHealth(tx, i)
+	if def := c.state.definition(i); s.Healthy != nil && def != nil {
+		if n := executorCheck(def); n >= 0 {
+			c.healthResult(tx, i, def, n, *s.Healthy, s.Message)
+		}
 	}
 	c.reviewReturned(tx, i)
 }
 
 // changed tells whether a status says something that the task does not show.
 func (c *Core) changed(t *task, s Status) bool {
-	if s.Healthy != nil && (t.Health == nil || t.Health.Alive != *s.Healthy || !*s.Healthy) {
-		return true
-	}
-	return s.Check != nil || (len(s.IPs) > 0 && !slices.Equal(t.IPs, s.IPs))
+	return s.Healthy != nil || s.Check != nil || (len(s.IPs) > 0 && !slices.Equal(t.IPs, s.IPs))
 }
 
 // reviewReturned keeps two writers apart: a task that holds no claim on its

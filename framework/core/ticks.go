@@ -8,6 +8,7 @@ import (
 
 // tick looks at everything that depends on time.
 func (c *Core) tick(tx *txn) {
+	c.syncChecks()
 	if !c.link.connected {
 		c.lostStrategies(tx)
 		return

@@ -119,11 +119,13 @@ func (tx *txn) removeApp(id app.ID) {
 }
 
 func (tx *txn) saveInstance(i *instance) {
+	tx.c.checksStale = true
 	tx.c.state.indexInstance(i)
 	tx.put(kindInstance, i.ID, i)
 }
 
 func (tx *txn) removeInstance(i *instance) {
+	tx.c.checksStale = true
 	s := tx.c.state
 	delete(s.instances, i.ID)
 	delete(s.byApp[i.App], i.ID)
@@ -136,11 +138,13 @@ func (tx *txn) removeInstance(i *instance) {
 }
 
 func (tx *txn) saveDeployment(d *deployment) {
+	tx.c.checksStale = true
 	tx.c.state.indexDeployment(d)
 	tx.put(kindDeployment, d.ID, d)
 }
 
 func (tx *txn) removeDeployment(d *deployment) {
+	tx.c.checksStale = true
 	s := tx.c.state
 	delete(s.deployments, d.ID)
 	for id := range d.Changes {

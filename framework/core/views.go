@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,25 +54,26 @@ func (c *Core) appView(r *appRecord) AppView {
 			continue
 		}
 		v.Tasks = append(v.Tasks, c.taskView(i))
-		v.count(i)
+		v.count(i, c.state.definition(i))
 	}
 	return v
 }
 
 // count adds an instance to the numbers that Marathon shows (contract 5.3).
-func (v *AppView) count(i *instance) {
+func (v *AppView) count(i *instance, def *app.App) {
 	switch {
 	case i.Phase == launching, i.Task.State == taskStaging:
 		v.Staged++
 	case i.Task.State == taskRunning:
 		v.Running++
 	}
-	if i.Task.Health == nil {
+	if def == nil {
 		return
 	}
-	if i.Task.Health.Alive {
+	switch i.healthVerdict(def) {
+	case allAlive:
 		v.Healthy++
-	} else {
+	case someDead:
 		v.Unhealthy++
 	}
 }
@@ -84,8 +86,8 @@ func (c *Core) taskView(i *instance) TaskView {
 		Ports: slices.Clone(t.Ports), IPs: slices.Clone(t.IPs), Check: t.Check,
 		Region: t.Region, Zone: t.Zone, Role: t.Role,
 	}
-	if t.Health != nil {
-		v.Health = []HealthView{*t.Health}
+	for _, n := range slices.Sorted(maps.Keys(t.Health)) {
+		v.Health = append(v.Health, *t.Health[n])
 	}
 	return v
 }
@@ -97,8 +99,10 @@ func (c *Core) readinessOf(id app.ID) []ReadinessView {
 		if def == nil || len(def.Readiness) == 0 || !i.running() {
 			continue
 		}
+		last := c.readiness[i.Task.ID]
 		out = append(out, ReadinessView{
 			AppID: id, Name: def.Readiness[0].Name, TaskID: i.Task.ID, Ready: i.Task.Ready,
+			LastStatus: last.Status, LastType: last.ContentType, LastBody: last.Body,
 		})
 	}
 	return out
