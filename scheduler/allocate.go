@@ -7,33 +7,33 @@ import "github.com/mesos-dvdi/dvdi/scheduler/resource"
 var takingOrder = [...]use{useOwned, useReserved, useUnreserved}
 
 // take cuts what a request needs out of a share that fits it.
-func (d *decision) take(r *request, s *share) (used []resource.Resource, ports []uint32) {
+func (d *decision) take(r *request, s *share) (used []resource.Resource, hostPorts []uint32) {
 	n := r.shape.needs
 	used = make([]resource.Resource, 0, 4)
-	used = r.takeScalar(used, s, "cpus", n.cpus)
-	used = r.takeScalar(used, s, "mem", n.mem)
-	used = r.takeScalar(used, s, "disk", n.disk)
-	used = r.takeScalar(used, s, "gpus", n.gpus)
+	used = r.takeScalar(used, s, cpus, n.cpus)
+	used = r.takeScalar(used, s, mem, n.mem)
+	used = r.takeScalar(used, s, disk, n.disk)
+	used = r.takeScalar(used, s, gpus, n.gpus)
 	if len(r.inst.Ports) > 0 {
-		ports = d.pickPorts(r, s)
-		used = r.takePorts(used, s, portRanges(ports))
+		hostPorts = d.pickPorts(r, s)
+		used = r.takePorts(used, s, portRanges(hostPorts))
 	}
-	return used, ports
+	return used, hostPorts
 }
 
-func (r *request) takeScalar(used []resource.Resource, s *share, name string, want resource.Milli) []resource.Resource {
+func (r *request) takeScalar(used []resource.Resource, s *share, w what, want resource.Milli) []resource.Resource {
 	for _, u := range takingOrder {
 		for i := range s.free {
 			if want <= 0 {
 				return used
 			}
 			p := &s.free[i]
-			if p.use != u || p.res.Name != name || p.res.Disk != nil || p.res.Scalar <= 0 || !r.mayUse(p) {
+			if p.what != w || p.use != u || p.left <= 0 || !r.mayUse(p) {
 				continue
 			}
-			m := min(want, p.res.Scalar)
+			m := min(want, p.left)
 			used = append(used, p.res.WithScalar(m))
-			p.res.Scalar -= m
+			p.left -= m
 			p.addTo(&s.total[u], -m)
 			want -= m
 		}
@@ -45,15 +45,15 @@ func (r *request) takePorts(used []resource.Resource, s *share, want []resource.
 	for _, u := range takingOrder {
 		for i := range s.free {
 			p := &s.free[i]
-			if p.use != u || p.res.Name != "ports" || !r.mayUse(p) {
+			if p.what != ports || p.use != u || !r.mayUse(p) {
 				continue
 			}
-			got := intersect(want, p.res.Ranges)
+			got := intersect(want, p.ranges)
 			if len(got) == 0 {
 				continue
 			}
 			used = append(used, p.res.WithRanges(got))
-			p.res.Ranges = resource.SubtractRanges(p.res.Ranges, got)
+			p.ranges = resource.SubtractRanges(p.ranges, got)
 			want = resource.SubtractRanges(want, got)
 		}
 	}
@@ -70,6 +70,7 @@ func (d *decision) launch(r *request, share int32, why string) {
 			a.attach(f.Name)
 		}
 	}
+	d.claimed++
 	for i := range r.inst.Volumes {
 		d.claims.take(&r.inst.Volumes[i], r.inst, a)
 	}
@@ -82,6 +83,9 @@ func (d *decision) launch(r *request, share int32, why string) {
 	l.Resources, l.Ports = d.take(r, s)
 	if len(r.inst.Persistent) > 0 {
 		d.launchOnDisks(r, s, l, cuts)
+	}
+	if s.ops == nil {
+		s.ops = make([]Operation, 0, d.roomForOps)
 	}
 	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.inst.ID, Launch: l})
 	s.launches++

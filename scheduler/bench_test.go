@@ -13,7 +13,6 @@ import (
 // cluster is n agents that hold ten instances of one cpu each.
 func cluster(n int) *schedtest.World {
 	w := schedtest.New()
-	w.Policy.MaxInstancesPerOffer = 0
 	for a := range n {
 		o := w.Offer(fmt.Sprintf("agent-%06d", a)).CPUs(10).Mem(16384).Disk(65536).Ports(31000, 31999)
 		o.In("r", fmt.Sprintf("z%d", a%3)).Attr("rack", fmt.Sprintf("rack%d", a%20))
@@ -80,7 +79,9 @@ func BenchmarkPlace(b *testing.B) {
 				runtime.ReadMemStats(&before)
 				placed := 0
 				for b.Loop() {
-					placed += len(schedtest.On(scheduler.Decide(snapshot)))
+					for _, a := range scheduler.Decide(snapshot).Accepts {
+						placed += len(a.Operations)
+					}
 				}
 				runtime.ReadMemStats(&after)
 				if placed == 0 {

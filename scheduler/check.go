@@ -121,8 +121,8 @@ func (d *decision) usable(r *request, s *share) amounts {
 	}
 	var t amounts
 	for i := range s.free {
-		if p := &s.free[i]; p.res.Disk == nil && r.mayUse(p) {
-			p.addTo(&t, p.res.Scalar)
+		if p := &s.free[i]; r.mayUse(p) {
+			p.addTo(&t, p.left)
 		}
 	}
 	return t

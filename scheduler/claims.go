@@ -108,6 +108,10 @@ type mount struct {
 // mounts looks up the volumes of an instance; the result is valid until the
 // next call.
 func (d *decision) mounts(inst *Instance) []mount {
+	if d.mountsOf == inst && d.mountsAt == d.claimed {
+		return d.mountBuf
+	}
+	d.mountsOf, d.mountsAt = inst, d.claimed
 	ms := d.mountBuf[:0]
 	for i := range inst.Volumes {
 		v := &inst.Volumes[i]

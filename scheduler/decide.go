@@ -36,9 +36,14 @@ type decision struct {
 	budget       int             // what is left of explainBudget
 	unfitClasses []*class        // memo of waitingClasses
 
-	keyBuf   []byte
-	mountBuf []mount
-	plan     Plan
+	keyBuf []byte
+	// mountBuf holds the mounts of an instance as of a number of launches.
+	mountBuf   []mount
+	mountsOf   *Instance
+	mountsAt   int
+	claimed    int // launches so far
+	roomForOps int // how many operations a share will probably hold
+	plan       Plan
 }
 
 // wait is a request that this round could not place.
@@ -66,6 +71,7 @@ func Decide(snapshot Snapshot) Plan {
 	d.indexOffers()
 	d.readRequests()
 	d.expire()
+	d.roomForOps = min(1+len(d.requests)/max(1, len(d.shares)), 16)
 	d.place()
 	d.release()
 	d.accept()
@@ -107,17 +113,23 @@ func (d *decision) prepare() {
 // An instance that is pending counts nowhere: its place is to be decided.
 func (d *decision) countPlaced() {
 	s := d.s
-	pending := make(map[string]bool, len(s.Pending))
-	d.apps = make(map[string]*appState)
+	d.apps = make(map[string]*appState, len(s.Pending))
+	states := make([]appState, 0, len(s.Pending)) // never grows: pointers stay
 	for i := range s.Pending {
-		p := &s.Pending[i]
-		pending[p.ID] = true
-		a := d.apps[p.App]
+		name := s.Pending[i].App
+		a := d.apps[name]
 		if a == nil {
-			a = &appState{}
-			d.apps[p.App] = a
+			states = append(states, appState{})
+			a = &states[len(states)-1]
+			d.apps[name] = a
 		}
 		a.pending++
+	}
+	pending := make(map[string]bool)
+	if len(s.Placed) > 0 {
+		for i := range s.Pending {
+			pending[s.Pending[i].ID] = true
+		}
 	}
 	d.loads = make(map[string]int)
 	for i := range s.Placed {

@@ -35,7 +35,7 @@ func (d *decision) cutDisks(r *request, s *share) ([]cut, bool) {
 	left := make([]resource.Milli, len(s.free))
 	for i := range s.free {
 		if p := &s.free[i]; p.res.Name == "disk" && r.mayReserveDisk(p) {
-			left[i] = p.res.Scalar
+			left[i] = p.left
 		}
 	}
 	c := cutter{d: d, r: r, s: s, left: left, tries: cutTries}
@@ -87,7 +87,7 @@ func (c *cutter) next(reqs []*PersistentRequest) bool {
 func (c *cutter) rootLeft() resource.Milli {
 	var m resource.Milli
 	for i := range c.s.free {
-		if p := &c.s.free[i]; p.res.Disk == nil && c.r.mayUse(p) {
+		if p := &c.s.free[i]; p.what == disk && c.r.mayUse(p) {
 			m += c.left[i]
 		}
 	}
@@ -114,11 +114,11 @@ func (c *cutter) candidates(q *PersistentRequest) []int {
 
 // diskMatches says whether a disk is of the kind that a volume asks for.
 func (d *decision) diskMatches(q *PersistentRequest, p *portion, left resource.Milli) bool {
-	disk := resource.Disk{}
+	info := resource.Disk{}
 	if p.res.Disk != nil {
-		disk = *p.res.Disk
+		info = *p.res.Disk
 	}
-	if disk.Source != q.Source || disk.Profile != q.Profile {
+	if info.Source != q.Source || info.Profile != q.Profile {
 		return false
 	}
 	if q.Source == resource.SourceMount && (left != p.res.Scalar || q.MaxSize > 0 && left > q.MaxSize) {
@@ -127,7 +127,7 @@ func (d *decision) diskMatches(q *PersistentRequest, p *portion, left resource.M
 	for i := range q.Constraints {
 		c := &q.Constraints[i]
 		re := d.regexp(c.Value)
-		if re == nil || re.MatchString(disk.Root) != (c.Operator == Like) {
+		if re == nil || re.MatchString(info.Root) != (c.Operator == Like) {
 			return false
 		}
 	}
@@ -139,7 +139,7 @@ func (r *request) mayReserveDisk(p *portion) bool {
 	if p.use == useDisk {
 		return p.refinable(r.inst.Role)
 	}
-	return p.res.Disk == nil && r.mayUse(p)
+	return p.what == disk && r.mayUse(p)
 }
 
 // holdsReservation says whether a share has all volumes that an instance has
@@ -196,9 +196,9 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 	if !r.reserves() {
 		for _, id := range r.inst.Reservation.PersistenceIDs {
 			p := s.volume(r.inst.ID, id)
-			l.Resources = append(l.Resources, p.res)
+			l.Resources = append(l.Resources, *p.res)
 			if !p.res.Shared {
-				p.use, p.res.Scalar = useNone, 0
+				p.use, p.left = useNone, 0
 			}
 		}
 		return
@@ -213,9 +213,9 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 	}
 	var create []resource.Resource
 	for _, c := range cuts {
-		disk := s.free[c.portion].res.WithScalar(c.size).Reserve(by)
-		reserve = append(reserve, disk)
-		v := disk.Persist(c.req.PersistenceID, d.s.Policy.Principal, c.req.ContainerPath)
+		piece := s.free[c.portion].res.WithScalar(c.size).Reserve(by)
+		reserve = append(reserve, piece)
+		v := piece.Persist(c.req.PersistenceID, d.s.Policy.Principal, c.req.ContainerPath)
 		v.Shared = c.req.Shared
 		create = append(create, v)
 	}
@@ -228,10 +228,8 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 func (s *share) spend(cuts []cut) {
 	for _, c := range cuts {
 		p := &s.free[c.portion]
-		p.res.Scalar -= c.size
-		if p.res.Disk == nil {
-			s.total[p.use].disk -= c.size
-		}
+		p.left -= c.size
+		p.addTo(&s.total[p.use], -c.size)
 	}
 }
 

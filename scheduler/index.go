@@ -16,7 +16,7 @@ type agent struct {
 	hasGPUs                    bool
 	fact                       *AgentFact // nil if nothing is known
 	load                       int        // instances on it, those of this round included
-	tie                        uint64     // order among equals, from the seed
+	tie                        uint64     // order among equals
 	version                    uint32     // counts changes in this round
 	attached                   []attachCount
 	shares                     []int32
@@ -59,12 +59,36 @@ const (
 	uses
 )
 
-// portion is one resource of a share as far as it is still free.
+// what says which of the resources that tasks use a portion is.
+type what uint8
+
+const (
+	other what = iota // anything else, and disks that are not plain root disk
+	cpus
+	mem
+	disk
+	gpus
+	ports
+)
+
+var whatByName = map[string]what{"cpus": cpus, "mem": mem, "disk": disk, "gpus": gpus, "ports": ports}
+
+// portion is one resource of a share as far as it is still free. It is kept
+// small: placing an instance walks over all portions of a share.
 type portion struct {
-	res      resource.Resource
-	use      use
-	reserved bool   // for useDisk: reserved for the role, not unreserved
-	owner    string // for useOwned: the instance id
+	what   what
+	use    use
+	left   resource.Milli
+	ranges []resource.Range
+	owner  string             // for useOwned: the instance id
+	res    *resource.Resource // as offered
+}
+
+// rest is what is left of the portion as a resource.
+func (p *portion) rest() resource.Resource {
+	r := *p.res
+	r.Scalar, r.Ranges = p.left, p.ranges
+	return r
 }
 
 // indexOffers merges offers into shares and agents, sorted, once per round.
@@ -102,11 +126,22 @@ func (d *decision) indexOffers() {
 		}
 		d.addResources(&d.shares[len(d.shares)-1], i)
 	}
+	d.breakTies()
 	for i := range d.shares {
 		d.shares[i].sum()
 		for _, id := range d.shares[i].ownersLeft() {
 			d.owners[id] = append(d.owners[id], int32(i))
 		}
+	}
+}
+
+// breakTies orders agents that are otherwise equal: by id, from a place that
+// the seed decides. Neighbours in this order are neighbours in memory, which
+// makes filling a large cluster evenly half again as fast as a random order.
+func (d *decision) breakTies() {
+	n := uint64(len(d.agents))
+	for i := range d.agents {
+		d.agents[i].tie = (uint64(i) + mix(d.s.Seed, "")%n) % n
 	}
 }
 
@@ -127,7 +162,6 @@ func (d *decision) addAgent(o *Offer) {
 		attributes:  o.Attributes,
 		fact:        d.facts[o.AgentID],
 		load:        d.loads[o.AgentID],
-		tie:         mix(d.s.Seed, o.AgentID),
 		maintenance: d.inMaintenance(o),
 	})
 	a := &d.agents[i]
@@ -163,49 +197,52 @@ func (d *decision) addResources(s *share, offer int32) {
 }
 
 func (d *decision) addPortion(s *share, r *resource.Resource) {
-	if !r.Indivisible() {
+	w := whatByName[r.Name]
+	if r.Disk != nil {
+		w = other
+	}
+	if !r.Indivisible() && r.Kind != resource.Set {
 		for i := range s.free {
-			if have := &s.free[i].res; resource.SameKind(have, r) {
-				have.Scalar += r.Scalar
-				have.Ranges = resource.UnionRanges(have.Ranges, r.Ranges)
+			if have := &s.free[i]; have.what == w && resource.SameKind(have.res, r) {
+				have.left += r.Scalar
+				have.ranges = resource.UnionRanges(have.ranges, r.Ranges)
 				return
 			}
 		}
 	}
-	p := portion{res: *r}
-	p.use, p.reserved, p.owner = d.classify(s.role, r)
+	p := portion{what: w, left: r.Scalar, ranges: r.Ranges, res: r}
+	p.use, p.owner = d.classify(s.role, r)
 	s.free = append(s.free, p)
 }
 
 // classify decides for whom an offered resource is.
-func (d *decision) classify(role string, r *resource.Resource) (u use, reserved bool, owner string) {
+func (d *decision) classify(role string, r *resource.Resource) (u use, owner string) {
 	if r.Revocable {
-		return useNone, false, ""
+		return useNone, ""
 	}
 	if len(r.Reservations) > 0 {
-		reserved = true
 		if labels := r.ReservationLabels(); len(labels) > 0 {
 			id, ours := d.ownerOf(labels)
 			if !ours {
-				return useNone, true, ""
+				return useNone, ""
 			}
-			return useOwned, true, id
+			return useOwned, id
 		}
 		if !covers(r.Role(), role) {
-			return useNone, true, ""
+			return useNone, ""
 		}
 	}
 	switch {
 	case r.IsPersistent():
-		return useNone, reserved, "" // a volume that does not carry our labels
+		return useNone, "" // a volume that does not carry our labels
 	case r.Name == "disk" && r.Disk != nil:
-		return useDisk, reserved, ""
+		return useDisk, ""
 	case r.ProviderID != "" || r.Shared:
-		return useNone, reserved, ""
-	case reserved:
-		return useReserved, true, ""
+		return useNone, ""
+	case len(r.Reservations) > 0:
+		return useReserved, ""
 	}
-	return useUnreserved, false, ""
+	return useUnreserved, ""
 }
 
 // ownerOf says whose reservation it is, if it is ours.
@@ -237,27 +274,28 @@ func (s *share) sum() {
 	s.total = [uses]amounts{}
 	for i := range s.free {
 		p := &s.free[i]
-		if p.res.Disk == nil {
-			p.addTo(&s.total[p.use], p.res.Scalar)
-		}
+		p.addTo(&s.total[p.use], p.left)
 	}
 }
 
 func (p *portion) addTo(t *amounts, m resource.Milli) {
-	switch p.res.Name {
-	case "cpus":
+	switch p.what {
+	case cpus:
 		t.cpus += m
-	case "mem":
+	case mem:
 		t.mem += m
-	case "disk":
+	case disk:
 		t.disk += m
-	case "gpus":
+	case gpus:
 		t.gpus += m
 	}
 }
 
 func comparePortions(a, b *portion) int {
 	if c := cmp.Compare(a.use, b.use); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.what, b.what); c != 0 {
 		return c
 	}
 	if c := strings.Compare(a.res.Name, b.res.Name); c != 0 {
@@ -275,7 +313,7 @@ func comparePortions(a, b *portion) int {
 	if c := slices.CompareFunc(a.res.Reservations, b.res.Reservations, compareReservations); c != 0 {
 		return c
 	}
-	return cmp.Compare(a.res.Scalar, b.res.Scalar)
+	return cmp.Compare(a.left, b.left)
 }
 
 func compareReservations(a, b resource.Reservation) int {

@@ -12,13 +12,13 @@ func (r *request) freePorts(s *share) []resource.Range {
 	var free []resource.Range
 	for i := range s.free {
 		p := &s.free[i]
-		if p.res.Name != "ports" || !r.mayUse(p) {
+		if p.what != ports || !r.mayUse(p) {
 			continue
 		}
 		if free == nil {
-			free = p.res.Ranges
+			free = p.ranges
 		} else {
-			free = resource.UnionRanges(free, p.res.Ranges)
+			free = resource.UnionRanges(free, p.ranges)
 		}
 	}
 	return free
@@ -48,36 +48,36 @@ func (d *decision) portsFit(r *request, s *share) bool {
 // an instance that takes the lowest free port would get the one that another
 // has just given up, while proxies still send to it.
 func (d *decision) pickPorts(r *request, s *share) []uint32 {
-	ports := make([]uint32, len(r.inst.Ports))
+	chosen := make([]uint32, len(r.inst.Ports))
 	free := r.freePorts(s)
 	var fixed []resource.Range
 	for i, p := range r.inst.Ports {
 		if p.Number != 0 {
-			ports[i] = p.Number
+			chosen[i] = p.Number
 			fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
 		}
 	}
-	if len(fixed) == len(ports) {
-		return ports
+	if len(fixed) == len(chosen) {
+		return chosen
 	}
 	if fixed != nil {
 		free = resource.SubtractRanges(free, resource.NormalizeRanges(fixed))
 	}
 	total := resource.CountRanges(free)
 	next := mix(d.s.Seed, r.inst.ID) % total
-	for i := range ports {
-		if ports[i] == 0 {
-			ports[i] = uint32(resource.NthValue(free, next))
+	for i := range chosen {
+		if chosen[i] == 0 {
+			chosen[i] = uint32(resource.NthValue(free, next))
 			next = (next + 1) % total
 		}
 	}
-	return ports
+	return chosen
 }
 
-// portRanges are the ports as ranges of a resource.
-func portRanges(ports []uint32) []resource.Range {
-	rs := make([]resource.Range, len(ports))
-	for i, p := range ports {
+// portRanges are host ports as ranges of a resource.
+func portRanges(numbers []uint32) []resource.Range {
+	rs := make([]resource.Range, len(numbers))
+	for i, p := range numbers {
 		rs[i] = resource.Range{Begin: uint64(p), End: uint64(p)}
 	}
 	return resource.NormalizeRanges(rs)

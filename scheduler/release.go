@@ -95,11 +95,12 @@ func (s *share) ownersLeft() []string {
 			ids = append(ids, p.owner)
 		}
 	}
+	slices.Sort(ids)
 	return ids
 }
 
 func (p *portion) spent() bool {
-	return p.res.Kind == resource.Scalar && p.res.Scalar <= 0 || p.res.Kind == resource.Ranges && len(p.res.Ranges) == 0
+	return p.res.Kind == resource.Scalar && p.left <= 0 || p.res.Kind == resource.Ranges && len(p.ranges) == 0
 }
 
 func (s *share) hasVolumes(owner string) bool {
@@ -118,9 +119,9 @@ func (s *share) giveBack(id string, volumes bool) {
 			continue
 		}
 		if p.res.IsPersistent() {
-			destroyed = append(destroyed, p.res)
+			destroyed = append(destroyed, *p.res)
 		}
-		unreserved = append(unreserved, p.res.WithoutPersistence())
+		unreserved = append(unreserved, p.rest().WithoutPersistence())
 		p.use = useNone
 	}
 	s.ops = appendByProvider(s.ops, OpDestroy, id, destroyed)
@@ -138,7 +139,7 @@ func (d *decision) leftover(s *share, id string) Leftover {
 		if p.res.IsPersistent() {
 			l.PersistenceIDs = append(l.PersistenceIDs, p.res.Disk.PersistenceID)
 		}
-		l.Resources = append(l.Resources, p.res)
+		l.Resources = append(l.Resources, p.rest())
 	}
 	return l
 }

@@ -46,7 +46,7 @@ const (
 // start, so one agent is filled before the next.
 func (d *decision) key(c *class, s *share) uint64 {
 	a := &d.agents[s.agent]
-	tie := a.tie >> (64 - tieBits)
+	tie := min(a.tie, 1<<tieBits-1)
 	if d.s.Policy.Pack {
 		load := uint64(min(d.loads[a.id], 1<<loadBits-1))
 		return (1<<loadBits-1-load)<<loadShift | tie
