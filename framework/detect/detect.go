@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
+
+	"go.uber.org/zap"
 )
 
 // DefaultMasterPort is the port of a master given without one.
@@ -21,6 +24,9 @@ type Leader struct {
 	// Address is host:port, or a URL (scheme://host:port) when the scheme is
 	// known.
 	Address string
+	// Name is host name:port where the master announces one, for TLS, whose
+	// certificates carry names. Empty: use Address.
+	Name string
 	// Lost is closed when detection learns that this master no longer leads.
 	// Nil when there is no such knowledge.
 	Lost <-chan struct{}
@@ -34,6 +40,30 @@ type Detector interface {
 	// Close frees what the detector holds and waits for its goroutines;
 	// waiting calls of Leader end with an error.
 	Close() error
+}
+
+// Parse makes the detector for the value of --master: host[:port] or
+// http(s)://host[:port], several separated by commas, or
+// zk://[user:pass@]host[:port],.../path. A value file:///path stands for the
+// content of that file, so that credentials need not show in a process list. A
+// detector with ZooKeeper connects in the background.
+func Parse(master string, log *zap.Logger) (Detector, error) {
+	master = strings.TrimSpace(master)
+	if name, isFile := strings.CutPrefix(master, "file://"); isFile {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read the address of the Mesos master: %w", err)
+		}
+		master = strings.TrimSpace(string(content))
+	}
+	if strings.HasPrefix(master, zkScheme) {
+		ensemble, err := ParseEnsemble(master)
+		if err != nil {
+			return nil, fmt.Errorf("address of the Mesos master: %w", err)
+		}
+		return NewZooKeeper(ensemble, 0, log), nil
+	}
+	return NewList(strings.Split(master, ",")...)
 }
 
 // ErrClosed is returned by Leader after Close.
@@ -108,6 +138,9 @@ func hostPort(s string) (string, error) {
 	if ip := net.ParseIP(strings.Trim(s, "[]")); ip != nil {
 		return net.JoinHostPort(ip.String(), DefaultMasterPort), nil
 	}
+	if strings.Contains(s, "@") {
+		return "", errors.New("a Mesos master's address holds credentials: give principal and secret by their own flags")
+	}
 	whole := s
 	if !strings.Contains(s, ":") {
 		s += ":" + DefaultMasterPort
@@ -116,7 +149,7 @@ func hostPort(s string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("Mesos master %q: %w", whole, err)
 	}
-	if host == "" || strings.ContainsAny(host, "/ @") || !validPort(port) {
+	if host == "" || strings.ContainsAny(host, "/ ") || !validPort(port) {
 		return "", fmt.Errorf("Mesos master %q is not host:port", whole)
 	}
 	return net.JoinHostPort(host, port), nil

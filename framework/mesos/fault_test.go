@@ -291,7 +291,7 @@ func TestRedirectWithoutASchemeIsFollowedAndRemembered(t *testing.T) {
 }
 
 func TestRedirectNeverChangesTheScheme(t *testing.T) {
-	base, err := (&transport{}).baseURL("https://m1:5050")
+	base, err := (&transport{}).baseURL(detect.Leader{Address: "https://m1:5050"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("find the leading Mesos master: %w", err)
 	}
-	base, err := c.transport.baseURL(leader.Address)
+	base, err := c.transport.baseURL(leader)
 	if err != nil {
 		return false, err
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gogo/protobuf/proto"
+
+	"github.com/mesos-dvdi/dvdi/framework/detect"
 )
 
 const (
@@ -84,8 +86,13 @@ func newTransport(config Config) *transport {
 
 func (t *transport) close() { t.client.CloseIdleConnections() }
 
-// baseURL is the URL of a master given as host:port or as a URL.
-func (t *transport) baseURL(address string) (*url.URL, error) {
+// baseURL is the URL of a master given as host:port or as a URL. With TLS its
+// name is preferred.
+func (t *transport) baseURL(leader detect.Leader) (*url.URL, error) {
+	address := leader.Address
+	if t.config.TLS != nil && leader.Name != "" {
+		address = leader.Name
+	}
 	if !strings.Contains(address, "://") {
 		scheme := "http"
 		if t.config.TLS != nil {

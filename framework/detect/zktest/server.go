@@ -1,0 +1,168 @@
+// Package zktest runs a real ZooKeeper for tests.
+package zktest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// jar is where Debian's package zookeeper has the server.
+const jar = "/usr/share/java/zookeeper.jar"
+
+// startTimeout bounds the start of the server, a Java process.
+const startTimeout = 60 * time.Second
+
+// TickTime is the server's unit of time; sessions time out after 2 to 20 of it.
+const TickTime = 200 * time.Millisecond
+
+// Server is a ZooKeeper of one server on a free port of the loopback interface,
+// with its data in a directory of the test. It may be stopped, started again
+// with the same data and port, and paused.
+type Server struct {
+	Addr string // host:port
+
+	t      testing.TB
+	config string
+	cmd    *exec.Cmd
+	output bytes.Buffer // of the running process, to be read after its end
+}
+
+// Start starts a server that ends with the test. The test is skipped where the
+// Debian package zookeeper is not installed.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	java, err := exec.LookPath("java")
+	if _, missing := os.Stat(jar); err != nil || missing != nil {
+		t.Skip("this test needs ZooKeeper: install the Debian package zookeeper")
+	}
+	port := freePort(t)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "zoo.cfg")
+	settings := fmt.Sprintf("tickTime=%d\ninitLimit=10\nsyncLimit=5\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\n"+
+		"maxClientCnxns=0\nadmin.enableServer=false\n", TickTime.Milliseconds(), filepath.Join(dir, "data"), port)
+	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, config: config, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	s.start(java)
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (s *Server) start(java string) {
+	s.t.Helper()
+	s.output.Reset()
+	s.cmd = exec.Command(java, "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.jmx.log4j.disable=true",
+		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
+	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.ready(); err != nil {
+		s.Stop()
+		s.t.Fatalf("ZooKeeper does not start: %v\n%s", err, s.output.Bytes())
+	}
+}
+
+// ready waits until the server serves. A client that comes too early would wait
+// for an answer that never arrives.
+func (s *Server) ready() error {
+	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if strings.Contains(s.status(), "Mode: standalone") {
+			return nil
+		}
+	}
+	return errors.New("not serving after " + startTimeout.String())
+}
+
+// status asks by the command srvr, the one that every server allows.
+func (s *Server) status() string {
+	conn, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	if conn.SetDeadline(time.Now().Add(time.Second)) != nil {
+		return ""
+	}
+	if _, err := io.WriteString(conn, "srvr"); err != nil {
+		return ""
+	}
+	text, _ := io.ReadAll(conn) // half an answer does not match
+	return string(text)
+}
+
+// Client connects to the server; the caller closes the connection, which ends
+// its ephemeral nodes.
+func (s *Server) Client() *zk.Conn {
+	s.t.Helper()
+	conn, _, err := zk.Connect([]string{s.Addr}, 10*TickTime, zk.WithLogger(silent{}), zk.WithLogInfo(false))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return conn
+}
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+
+// Stop kills the server, as a crash would; stopping again does nothing.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	// Both fail only if the process has ended already.
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+	s.cmd = nil
+}
+
+// Restart starts the server again after Stop.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	java, err := exec.LookPath("java")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.start(java)
+}
+
+// Pause freezes the server; its sessions do not expire meanwhile, but their
+// clients hear nothing.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(signal syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(signal); err != nil {
+		s.t.Fatal(err)
+	}
+}
