@@ -256,8 +256,8 @@ func TestErrors(t *testing.T) {
 
 func TestTasks(t *testing.T) {
 	s := session{t, connect(t)}
-	id := prefix + "/tasks"
-	s.create(plain("/tasks").Count(3))
+	id := prefix + "/workers"
+	s.create(plain("/workers").Count(3))
 	tasks, err := s.Tasks(id)
 	s.must(err)
 	if len(tasks.Tasks) != 3 {
