@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"slices"
 	"time"
 )
@@ -16,33 +15,61 @@ type step struct {
 	wait   time.Duration
 }
 
-// steps lists the steps of preference that exist for an instance, best first.
-func (d *decision) steps(inst *Instance, ms []mount) []step {
-	w := d.s.Policy.Wait
-	if inst.Wait != nil {
-		w = *inst.Wait
+// stepKind is one of the steps of preference, the best first.
+type stepKind int
+
+const (
+	stepAttached stepKind = iota
+	stepLast
+	stepReplica
+	stepZone
+	stepKinds
+)
+
+var stepWords = [stepKinds]string{"attached", "last attached", "replicated", "in the same zone"}
+
+// step works out one step for an instance; false if nothing is known that
+// would make agents better in this respect.
+func (d *decision) step(k stepKind, inst *Instance, ms []mount) (st step, exists bool) {
+	if k == stepZone {
+		zones := d.zonesOf(inst)
+		st = step{named: zones, zone: true}
+	} else {
+		st = d.mostNamed(ms, k)
 	}
-	var out []step
-	add := func(what string, wait time.Duration, names func(*VolumeFact) []string) {
-		if s := d.mostNamed(ms, names); len(s.named) > 0 {
-			s.what, s.wait = what, wait
-			out = append(out, s)
-		}
-	}
-	if len(ms) == 0 {
-		return nil
-	}
-	add("attached", w.Attached, func(f *VolumeFact) []string { return f.AttachedTo })
-	add("last attached", w.LastAttached, (*VolumeFact).last)
-	add("replicated", w.Replica, func(f *VolumeFact) []string { return f.Replicas })
-	if zones := d.zonesOf(inst); len(zones) > 0 {
-		out = append(out, step{what: "in the same zone", named: zones, zone: true, wait: w.Zone})
-	}
-	return out
+	st.what, st.wait = stepWords[k], d.patience(inst, k)
+	return st, len(st.named) > 0
 }
 
-// last names the agent where the volume was last: by id, and by host name in
-// case the agent came back with a new id.
+// patience is how long an instance waits for a step.
+func (d *decision) patience(inst *Instance, k stepKind) time.Duration {
+	w := &d.s.Policy.Wait
+	if inst.Wait != nil {
+		w = inst.Wait
+	}
+	return [stepKinds]time.Duration{w.Attached, w.LastAttached, w.Replica, w.Zone}[k]
+}
+
+// agentNames lists the agents that a fact names for a step: the last agent by
+// host name as well if its id has no offer, since it may have come back with a
+// new id.
+func (d *decision) agentNames(f *VolumeFact, k stepKind, buf []string) []string {
+	switch k {
+	case stepAttached:
+		return f.AttachedTo
+	case stepReplica:
+		return f.Replicas
+	}
+	if f.LastAgent != "" {
+		buf = append(buf, f.LastAgent)
+	}
+	if _, offered := d.byAgent[f.LastAgent]; !offered && f.LastHostname != "" {
+		buf = append(buf, f.LastHostname)
+	}
+	return buf
+}
+
+// last names the agent where the volume was last, by id and host name.
 func (f *VolumeFact) last() []string {
 	var names []string
 	if f.LastAgent != "" {
@@ -56,15 +83,16 @@ func (f *VolumeFact) last() []string {
 
 // mostNamed finds the agents that most volumes of an instance name: all of
 // them where the volumes are together, else the largest part.
-func (d *decision) mostNamed(ms []mount, names func(*VolumeFact) []string) step {
+func (d *decision) mostNamed(ms []mount, k stepKind) step {
 	var s step
 	var votes []int
+	var buf [2]string
 	for i := range ms {
 		if ms[i].fact == nil {
 			continue
 		}
 		var mine []int32
-		for _, n := range names(ms[i].fact) {
+		for _, n := range d.agentNames(ms[i].fact, k, buf[:0]) {
 			if !slices.Contains(s.named, n) {
 				s.named = append(s.named, n)
 			}
@@ -147,14 +175,20 @@ func (d *decision) hopeless(r *request, st *step) bool {
 // prefer tries the steps of preference in order. It returns a share and why,
 // or that the request has to wait for a step, or neither if any agent will do.
 func (d *decision) prefer(r *request, ms []mount) (share int32, why string, wait *step) {
-	steps := d.steps(r.inst, ms)
-	for i := range steps {
-		st := &steps[i]
-		if si, ok := d.inStep(r, st); ok {
-			return si, d.whyStep(st, &d.shares[si]), nil
+	if len(ms) == 0 {
+		return -1, "", nil
+	}
+	for k := range stepKinds {
+		st, exists := d.step(k, r.inst, ms)
+		if !exists {
+			continue
 		}
-		if d.waitsFor(r, st) {
-			return -1, "", st
+		if si, ok := d.inStep(r, &st); ok {
+			return si, d.whyStep(&st, &d.shares[si]), nil
+		}
+		if d.waitsFor(r, &st) {
+			kept := st // only what is waited for needs to outlive this call
+			return -1, "", &kept
 		}
 	}
 	return -1, "", nil
@@ -173,5 +207,5 @@ func (d *decision) inStep(r *request, st *step) (int32, bool) {
 }
 
 func (d *decision) whyStep(st *step, s *share) string {
-	return fmt.Sprintf("its volumes are %s on %s", st.what, d.agents[s.agent].hostname)
+	return "its volumes are " + st.what + " on " + d.agents[s.agent].hostname
 }
