@@ -1,9 +1,16 @@
 package embeddedmesos
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/resources"
 	"go.uber.org/zap"
 )
 
@@ -125,4 +132,98 @@ func (t Timing) withDefaults() Timing {
 		t.AgentPingTimeouts = d.AgentPingTimeouts
 	}
 	return t
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Dir == "" {
+		return c, errors.New("the configuration names no directory")
+	}
+	var err error
+	if c.Dir, err = filepath.Abs(c.Dir); err != nil {
+		return c, err
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	c.Timing = c.Timing.withDefaults()
+	c.DVDCLI, err = findDVDCLI(c.DVDCLI)
+	return c, err
+}
+
+// findDVDCLI checks a given path, and searches PATH without one; finding
+// nothing there is no failure.
+func findDVDCLI(path string) (string, error) {
+	if path == "" {
+		found, err := exec.LookPath("dvdcli")
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", nil
+		}
+		return found, err
+	}
+	found, err := exec.LookPath(path)
+	if err != nil {
+		return "", fmt.Errorf("dvdcli: %w (build it, or correct the path)", err)
+	}
+	return filepath.Abs(found)
+}
+
+// domain is the master's: agents that have one are refused by a master that
+// has none.
+func (c Config) domain() *mesos.DomainInfo {
+	for _, a := range c.Agents {
+		if d := a.domain(); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+func (a AgentConfig) domain() *mesos.DomainInfo {
+	if a.Region == "" && a.Zone == "" {
+		return nil
+	}
+	return &mesos.DomainInfo{FaultDomain: &mesos.DomainInfo_FaultDomain{
+		Region: mesos.DomainInfo_FaultDomain_RegionInfo{Name: a.Region},
+		Zone:   mesos.DomainInfo_FaultDomain_ZoneInfo{Name: a.Zone},
+	}}
+}
+
+func (a AgentConfig) attributes() []mesos.Attribute {
+	var list []mesos.Attribute
+	for _, name := range slices.Sorted(maps.Keys(a.Attributes)) {
+		list = append(list, mesos.Attribute{
+			Name: name,
+			Type: mesos.TEXT,
+			Text: &mesos.Value_Text{Value: a.Attributes[name]},
+		})
+	}
+	return list
+}
+
+// resources of agent n of the cluster, counted from 0.
+func (a AgentConfig) resources(n int) []mesos.Resource {
+	if a.Resources != nil {
+		return a.Resources
+	}
+	orDefault := func(value, otherwise float64) float64 {
+		if value == 0 {
+			return otherwise
+		}
+		return value
+	}
+	ports := a.Ports
+	if ports == [2]uint64{} {
+		first := uint64(31000 + 1000*n)
+		ports = [2]uint64{first, first + 999}
+	}
+	return []mesos.Resource{
+		resources.NewCPUs(orDefault(a.CPUs, 4)).Resource,
+		resources.NewMemory(orDefault(a.MemMiB, 4096)).Resource,
+		resources.Build().Name(resources.NamePorts).Ranges(
+			resources.BuildRanges().Span(ports[0], ports[1]).Ranges).Resource,
+		resources.NewDisk(orDefault(a.DiskMiB, 10240)).Resource,
+	}
 }

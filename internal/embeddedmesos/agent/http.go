@@ -1,0 +1,5 @@
+package agent
+
+import "net/http"
+
+func (p *process) handler() http.Handler { return http.NewServeMux() }
