@@ -25,6 +25,7 @@ type rig struct {
 	cluster *cluster
 	cfg     Config
 	wrap    func(store.Store) store.Store // around the store, nil for none
+	connect func() Mesos                  // nil: to the cluster
 
 	core   *Core
 	st     store.Store
@@ -62,7 +63,11 @@ func (r *rig) start() {
 	if r.wrap != nil {
 		r.st = r.wrap(st)
 	}
-	r.core, err = New(r.cfg, r.cluster.connect(), r.st, r.logger())
+	var m Mesos = r.cluster.connect()
+	if r.connect != nil {
+		m = r.connect()
+	}
+	r.core, err = New(r.cfg, m, r.st, r.logger())
 	if err != nil {
 		r.t.Fatal(err)
 	}
