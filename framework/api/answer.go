@@ -77,6 +77,8 @@ func problemOf(err error) (int, problem) {
 		return http.StatusRequestEntityTooLarge, problem{Message: fmt.Sprintf("The request body is larger than %d bytes.", tooLarge.Limit)}
 	case errors.Is(err, core.ErrStale):
 		return http.StatusConflict, problem{Message: err.Error() + "; try again"}
+	case errors.Is(err, core.ErrStopped):
+		return http.StatusServiceUnavailable, problem{Message: "The framework is stopping; try again when it is back."}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return http.StatusServiceUnavailable, problem{Message: "The framework did not answer in time; try again."}
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -475,6 +476,8 @@ func TestServerErrorsAreNotTheClients(t *testing.T) {
 	w := start(t, everything())
 	w.core.err = errors.New("disk full")
 	w.ok(500, "GET", "/v2/apps", "").wants("disk full", "message")
+	w.core.err = fmt.Errorf("apps: %w", core.ErrStopped)
+	w.ok(503, "GET", "/v2/apps", "")
 	w.core.err = &core.TooManyDeploymentsError{Limit: 100}
 	w.ok(403, "POST", "/v2/apps", sleeper)
 }

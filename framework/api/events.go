@@ -14,6 +14,9 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
 
+// eventStream is the media type of server-sent events.
+const eventStream = "text/event-stream;charset=utf-8"
+
 // events streams what happens as server-sent events (contract 1.7) until the
 // client or the core ends it. A client that does not keep up is cut off: it can
 // then start afresh, whereas a gap would go unnoticed.
@@ -25,10 +28,14 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, _ params) error 
 			message: "Method Not Allowed: the event stream needs the header 'Accept: text/event-stream'",
 		}
 	}
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", eventStream)
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
 	ch := s.svc.Subscribe(r.Context(), s.cfg.EventBuffer)
 	st := stream{w: w, rc: http.NewResponseController(w), timeout: s.cfg.WriteTimeout, types: r.URL.Query()["event_type"]}
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream;charset=utf-8")
+	w.Header().Set("Content-Type", eventStream)
 	w.WriteHeader(http.StatusOK)
 	if err := st.rc.Flush(); err != nil {
 		return nil // the status is out; the client is gone

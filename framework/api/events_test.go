@@ -78,6 +78,9 @@ func event(kind string, n int) core.BusEvent {
 func TestEventStreamNeedsItsMediaType(t *testing.T) {
 	w := start(t, everything())
 	w.ok(405, "GET", "/v2/events", "")
+	if a := w.do("HEAD", "/v2/events", "", "Accept", "text/event-stream"); a.status != 200 || w.core.listeners() != 0 {
+		t.Errorf("HEAD: status %d, %d listeners", a.status, w.core.listeners())
+	}
 }
 
 func TestEventsArriveCompleteAndInOrder(t *testing.T) {

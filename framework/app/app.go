@@ -169,6 +169,9 @@ type External struct {
 	Size     *int64            `json:"size,omitempty"` // GiB
 	Shared   bool              `json:"shared,omitempty"`
 	Options  map[string]string `json:"options"`
+	// CSI holds the options of provider csi, nil for others. In JSON it takes
+	// the place of Options.
+	CSI *CSIOptions `json:"-"`
 }
 
 // Persistent is a Mesos persistent volume.

@@ -24,6 +24,7 @@ type Options struct {
 	// The features that --enable_features switches. External volumes are on
 	// unless switched off.
 	NoExternalVolumes bool
+	CSI               bool // volumes of provider csi
 	Secrets           bool
 	GPUs              bool
 }

@@ -12,6 +12,9 @@ import (
 // everything switches all features on.
 var everything = Options{Role: "prod", Secrets: true, GPUs: true}
 
+// withCSI also has volumes of provider csi.
+var withCSI = Options{Role: "prod", Secrets: true, GPUs: true, CSI: true}
+
 func mustParse(t *testing.T, body string) *App {
 	t.Helper()
 	a, err := Parse([]byte(body), everything)
@@ -286,6 +289,33 @@ func hasDetail(err error, path, message string) bool {
 		}
 	}
 	return false
+}
+
+func TestCSIVolumes(t *testing.T) {
+	body := func(mode string) []byte {
+		return []byte(`{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"/x","mode":"RW","external":{"provider":"csi","name":"v",
+			"options":{"pluginName":"org.x","capability":{"accessMode":"` + mode + `","accessType":"mount","fsType":"xfs","mountFlags":["a"]},"volumeContext":{"k":"v"}}}}]}}`)
+	}
+	for mode, exclusive := range map[string]bool{SingleNodeWriter: true, MultiNodeMultiWriter: false} {
+		a, err := Parse(body(mode), withCSI)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.HasExclusiveVolume() != exclusive || a.Upgrade != managedUpgrade {
+			t.Errorf("%s: %+v", mode, a)
+		}
+		out, err := json.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stored App
+		if err := json.Unmarshal(out, &stored); err != nil || !stored.SameConfig(a) {
+			t.Errorf("%s is read back as %+v, %v", out, stored, err)
+		}
+		if again, err := Parse(out, withCSI); err != nil || !again.SameConfig(a) {
+			t.Errorf("%s: own output is refused or changed: %v", out, err)
+		}
+	}
 }
 
 func TestTimestamp(t *testing.T) {

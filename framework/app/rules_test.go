@@ -199,6 +199,28 @@ func TestVolumeNamesAcrossApps(t *testing.T) {
 	}
 }
 
+func TestCSIVolumeNamesAcrossApps(t *testing.T) {
+	for _, c := range []struct {
+		access, mode string
+		conflict     bool
+	}{
+		{SingleNodeWriter, "RW", true}, {MultiNodeSingleWriter, "RW", true}, {MultiNodeSingleWriter, "RO", false}, {MultiNodeMultiWriter, "RW", false},
+	} {
+		apps := map[ID]*App{}
+		for _, id := range []string{"/a", "/b"} {
+			a, err := Parse(fmt.Appendf(nil, `{"id":%q,"cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"/x","mode":%q,"external":{"provider":"csi","name":"v",
+				"options":{"pluginName":"org.x","capability":{"accessMode":%q,"accessType":"block"}}}}]}}`, id, c.mode, c.access), withCSI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			apps[a.ID] = a
+		}
+		if err := ValidateAll(apps, []ID{"/b"}); (err != nil) != c.conflict {
+			t.Errorf("%s %s: got %v", c.access, c.mode, err)
+		}
+	}
+}
+
 func TestDependencyCycles(t *testing.T) {
 	dep := func(id, on string) *App {
 		return mustParse(t, fmt.Sprintf(`{"id":%q,"cmd":"x","dependencies":[%q]}`, id, on))

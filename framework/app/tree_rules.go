@@ -48,8 +48,8 @@ type volumeUse struct {
 func validateVolumeSharing(p *problems, apps map[ID]*App, changed []ID) {
 	concerned := map[string]bool{}
 	for _, id := range changed {
-		for _, e := range apps[id].externals() {
-			concerned[e.Name] = true
+		for _, v := range apps[id].externals() {
+			concerned[v.External.Name] = true
 		}
 	}
 	if len(concerned) == 0 {
@@ -57,9 +57,9 @@ func validateVolumeSharing(p *problems, apps map[ID]*App, changed []ID) {
 	}
 	uses := map[string][]volumeUse{}
 	for id, a := range apps {
-		for _, e := range a.externals() {
-			if concerned[e.Name] {
-				uses[e.Name] = append(uses[e.Name], volumeUse{id, e.Shared})
+		for _, v := range a.externals() {
+			if name := v.External.Name; concerned[name] {
+				uses[name] = append(uses[name], volumeUse{id, !v.uniqueName()})
 			}
 		}
 	}
@@ -91,13 +91,13 @@ func unsharedOthers(users []volumeUse, id ID) []string {
 	return out
 }
 
-func (a *App) externals() []*External {
+func (a *App) externals() []Volume {
 	if a == nil {
 		return nil
 	}
-	var out []*External
+	var out []Volume
 	for _, i := range a.ExternalVolumes() {
-		out = append(out, a.Container.Volumes[i].External)
+		out = append(out, a.Container.Volumes[i])
 	}
 	return out
 }

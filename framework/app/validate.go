@@ -28,6 +28,7 @@ func validate(p *problems, d definition, opts Options, stored *App) {
 	validateCheck(p, a)
 	validateReadiness(p, a)
 	validateInstances(p, a)
+	validateCSIInstances(p, a)
 	validateStrategies(p, a)
 	validateRoles(p, d, opts, stored)
 	validateSecrets(p, a, opts)

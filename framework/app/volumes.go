@@ -73,7 +73,12 @@ func (a *App) HasExclusiveVolume() bool {
 }
 
 // Exclusive says whether the volume may have only one holder at a time.
-func (e *External) Exclusive() bool { return !e.Shared }
+func (e *External) Exclusive() bool {
+	if e.CSI != nil {
+		return e.CSI.exclusive()
+	}
+	return !e.Shared
+}
 
 // Driver is the volume driver's name.
 func (e *External) Driver() string { return e.Options[driverOption] }
@@ -134,7 +139,9 @@ func readExternal(o object) *External {
 		Size:     o.optInt64("size", 0),
 		Shared:   o.boolean("shared", false),
 	}
-	if e.Provider != CSI {
+	if e.Provider == CSI {
+		e.CSI = readCSI(o)
+	} else {
 		e.Options = o.stringMap("options")
 	}
 	if !o.has("provider") {
@@ -214,7 +221,7 @@ func validateExternal(p *problems, path string, a *App, v Volume, opts Options) 
 	case DVDI:
 		validateDVDI(p, path, a, v)
 	case CSI:
-		p.add(path+"/external/provider", "csi is not supported yet; use dvdi with a driver that reaches the same backend")
+		validateCSI(p, path, v, opts)
 	case "": // noted when read
 	default:
 		p.add(path+"/external/provider", "is unknown provider")
@@ -223,6 +230,9 @@ func validateExternal(p *problems, path string, a *App, v Volume, opts Options) 
 
 func validateDVDI(p *problems, path string, a *App, v Volume) {
 	e := v.External
+	if strings.Contains(e.Name, "${instance}") {
+		p.add(path+"/external/name", "${instance} is reserved for volumes per instance, which are not supported yet; use a plain name")
+	}
 	validateDVDIOptions(p, path+"/external/options", e)
 	if v.ContainerPath == "." || v.ContainerPath == ".." {
 		p.add(path+"/containerPath", "can not be one of (.,..)")
