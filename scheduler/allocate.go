@@ -34,7 +34,7 @@ func (r *request) takeScalar(used []resource.Resource, s *share, w what, want re
 			m := min(want, p.left)
 			used = append(used, p.res.WithScalar(m))
 			p.left -= m
-			p.addTo(&s.total[u], -m)
+			s.count(p, -m)
 			want -= m
 		}
 	}

@@ -83,7 +83,23 @@ func Decide(snapshot Snapshot) Plan {
 
 // idle says whether the offers need not even be looked at.
 func (d *decision) idle() bool {
-	return len(d.s.Pending) == 0 && len(d.s.Wiped) == 0 && len(d.s.Policy.Ours) == 0 && d.s.Policy.MaxMoves == 0
+	return len(d.s.Pending) == 0 && len(d.s.Wiped) == 0 && d.s.Policy.MaxMoves == 0 && !d.labelled()
+}
+
+// labelled says whether an offer holds a reservation that may be ours.
+func (d *decision) labelled() bool {
+	if len(d.s.Policy.Ours) == 0 {
+		return false
+	}
+	for i := range d.s.Offers {
+		rs := d.s.Offers[i].Resources
+		for j := range rs {
+			if len(rs[j].Reservations) > 0 && len(rs[j].ReservationLabels()) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (d *decision) prepare() {

@@ -229,7 +229,7 @@ func (s *share) spend(cuts []cut) {
 	for _, c := range cuts {
 		p := &s.free[c.portion]
 		p.left -= c.size
-		p.addTo(&s.total[p.use], -c.size)
+		s.count(p, -c.size)
 	}
 }
 

@@ -146,7 +146,9 @@ func (d *decision) namedShares(w *wait, ms []mount) []int32 {
 	}
 	var shares []int32
 	for _, a := range agents {
-		shares = append(shares, d.agents[a].shares...)
+		for si := d.agents[a].firstShare; si < d.agents[a].endShare; si++ {
+			shares = append(shares, si)
+		}
 	}
 	return shares
 }

@@ -19,7 +19,7 @@ type agent struct {
 	tie                        uint64     // order among equals
 	version                    uint32     // counts changes in this round
 	attached                   []attachCount
-	shares                     []int32
+	firstShare, endShare       int32
 }
 
 // attachCount is how many volumes of a driver this round attaches to an agent.
@@ -35,7 +35,7 @@ type share struct {
 	role     string
 	offers   []int32
 	free     []portion
-	total    [uses]amounts // per use, of the portions that carry scalars
+	total    [useDisk]amounts // per use that is taken in any amount
 	launches int
 	ops      []Operation
 }
@@ -56,7 +56,6 @@ const (
 	useOwned                 // reserved by us for one instance
 	useDisk                  // a disk that can become a persistent volume
 	useNone                  // not for us
-	uses
 )
 
 // what says which of the resources that tasks use a portion is.
@@ -71,7 +70,24 @@ const (
 	ports
 )
 
-var whatByName = map[string]what{"cpus": cpus, "mem": mem, "disk": disk, "gpus": gpus, "ports": ports}
+func whatOf(r *resource.Resource) what {
+	if r.Disk != nil {
+		return other
+	}
+	switch r.Name {
+	case "cpus":
+		return cpus
+	case "mem":
+		return mem
+	case "disk":
+		return disk
+	case "gpus":
+		return gpus
+	case "ports":
+		return ports
+	}
+	return other
+}
 
 // portion is one resource of a share as far as it is still free. It is kept
 // small: placing an instance walks over all portions of a share.
@@ -111,27 +127,49 @@ func (d *decision) indexOffers() {
 		}
 		return strings.Compare(a.ID, b.ID)
 	})
-	d.agents = make([]agent, 0, len(order))
-	d.shares = make([]share, 0, len(order))
-	d.byAgent = make(map[string]int32, len(order))
-	for _, i := range order {
-		o := &d.s.Offers[i]
-		if n := len(d.agents); n == 0 || d.agents[n-1].id != o.AgentID {
-			d.addAgent(o)
-		}
-		a := int32(len(d.agents) - 1)
-		if n := len(d.shares); n == 0 || d.shares[n-1].agent != a || d.shares[n-1].role != roles[i] {
-			d.agents[a].shares = append(d.agents[a].shares, int32(n))
-			d.shares = append(d.shares, share{agent: a, role: roles[i]})
-		}
-		d.addResources(&d.shares[len(d.shares)-1], i)
-	}
+	d.addOffers(order, roles)
 	d.breakTies()
 	for i := range d.shares {
 		d.shares[i].sum()
 		for _, id := range d.shares[i].ownersLeft() {
 			d.owners[id] = append(d.owners[id], int32(i))
 		}
+	}
+}
+
+// addOffers fills agents and shares from offers in their order. What belongs
+// to one share is contiguous, so all shares have their offers and portions in
+// two common arrays.
+func (d *decision) addOffers(order []int32, roles []string) {
+	resources := 0
+	for i := range d.s.Offers {
+		resources += len(d.s.Offers[i].Resources)
+	}
+	portions := make([]portion, 0, resources)
+	d.agents = make([]agent, 0, len(order))
+	d.shares = make([]share, 0, len(order))
+	d.byAgent = make(map[string]int32, len(order))
+	for at, i := range order {
+		o := &d.s.Offers[i]
+		if n := len(d.agents); n == 0 || d.agents[n-1].id != o.AgentID {
+			d.addAgent(o)
+		}
+		a := &d.agents[len(d.agents)-1]
+		if n := int32(len(d.shares)); a.firstShare == n || d.shares[n-1].role != roles[i] {
+			d.shares = append(d.shares, share{
+				agent: int32(len(d.agents) - 1), role: roles[i],
+				offers: order[at:at:len(order)], free: portions[len(portions):],
+			})
+			a.endShare = n + 1
+		}
+		s := &d.shares[len(d.shares)-1]
+		s.offers = s.offers[:len(s.offers)+1]
+		for j := range o.Resources {
+			r := &o.Resources[j]
+			a.hasGPUs = a.hasGPUs || r.Name == "gpus" && r.Scalar > 0
+			d.addPortion(s, r)
+		}
+		portions = portions[:len(portions)+len(o.Resources)]
 	}
 }
 
@@ -163,6 +201,7 @@ func (d *decision) addAgent(o *Offer) {
 		fact:        d.facts[o.AgentID],
 		load:        d.loads[o.AgentID],
 		maintenance: d.inMaintenance(o),
+		firstShare:  int32(len(d.shares)),
 	})
 	a := &d.agents[i]
 	if a.fact != nil {
@@ -181,26 +220,8 @@ func (d *decision) inMaintenance(o *Offer) bool {
 	return o.UnavailableFor == 0 || d.s.Now.Before(o.UnavailableFrom.Add(o.UnavailableFor))
 }
 
-func (d *decision) addResources(s *share, offer int32) {
-	o := &d.s.Offers[offer]
-	s.offers = append(s.offers, offer)
-	if s.free == nil {
-		s.free = make([]portion, 0, len(o.Resources))
-	}
-	for i := range o.Resources {
-		r := &o.Resources[i]
-		if r.Name == "gpus" && r.Scalar > 0 {
-			d.agents[s.agent].hasGPUs = true
-		}
-		d.addPortion(s, r)
-	}
-}
-
 func (d *decision) addPortion(s *share, r *resource.Resource) {
-	w := whatByName[r.Name]
-	if r.Disk != nil {
-		w = other
-	}
+	w := whatOf(r)
 	if !r.Indivisible() && r.Kind != resource.Set {
 		for i := range s.free {
 			if have := &s.free[i]; have.what == w && resource.SameKind(have.res, r) {
@@ -271,13 +292,20 @@ func (s *share) sum() {
 	if len(s.free) > 1 {
 		slices.SortStableFunc(s.free, func(a, b portion) int { return comparePortions(&a, &b) })
 	}
-	s.total = [uses]amounts{}
 	for i := range s.free {
-		p := &s.free[i]
-		p.addTo(&s.total[p.use], p.left)
+		s.count(&s.free[i], s.free[i].left)
 	}
 }
 
+// count adds an amount of a portion to the share's totals.
+func (s *share) count(p *portion, m resource.Milli) {
+	if p.use < useDisk {
+		p.addTo(&s.total[p.use], m)
+	}
+}
+
+// addTo adds an amount to a total if tasks take what the portion is in any
+// amount.
 func (p *portion) addTo(t *amounts, m resource.Milli) {
 	switch p.what {
 	case cpus:

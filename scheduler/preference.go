@@ -142,7 +142,7 @@ func (d *decision) appendAgents(to []int32, name string) []int32 {
 func (d *decision) bestOf(r *request, agents []int32) (int32, bool) {
 	best, bestKey := int32(-1), uint64(closed)
 	for _, ai := range agents {
-		for _, si := range d.agents[ai].shares {
+		for si := d.agents[ai].firstShare; si < d.agents[ai].endShare; si++ {
 			s := &d.shares[si]
 			if d.check(r, s, d.classVerdict(r.shape.class, s)) != fits {
 				continue
@@ -162,7 +162,7 @@ func (d *decision) hopeless(r *request, st *step) bool {
 		return false
 	}
 	for _, ai := range st.agents {
-		for _, si := range d.agents[ai].shares {
+		for si := d.agents[ai].firstShare; si < d.agents[ai].endShare; si++ {
 			v := d.classVerdict(r.shape.class, &d.shares[si])
 			if (v == fits || v > failsDriver) && !d.avoids(r.inst, &d.agents[ai]) {
 				return false

@@ -300,7 +300,11 @@ func TestPropertyDestroysOnlyWhatIsWiped(t *testing.T) {
 func TestPropertySamePlanInAnyOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := anyWorld(rt)
+		before := encoded(rt, s)
 		want := scheduler.Decide(s)
+		if after := encoded(rt, s); before != after {
+			rt.Fatalf("the snapshot was changed from\n%s\nto\n%s", before, after)
+		}
 		if again := scheduler.Decide(s); !reflect.DeepEqual(want, again) {
 			rt.Fatalf("the same snapshot gave\n%+v\nand\n%+v", want, again)
 		}
@@ -319,6 +323,14 @@ func TestPropertySamePlanInAnyOrder(t *testing.T) {
 			rt.Fatalf("shuffled\n%+v\nnot\n%+v", got, want)
 		}
 	})
+}
+
+func encoded(t *rapid.T, s scheduler.Snapshot) string {
+	line, err := scheduler.EncodeSnapshot(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(line)
 }
 
 func shuffle[T any](r *rand.Rand, s []T) {
