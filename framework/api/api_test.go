@@ -274,6 +274,15 @@ func TestTasks(t *testing.T) {
 	}
 }
 
+func TestCheckResults(t *testing.T) {
+	w := withTasks(t)
+	status, exit, up := 200, 1, false
+	w.core.tasks["/a"][0].Check = &core.CheckResult{HTTPStatus: &status, ExitCode: &exit, TCPSucceeded: &up}
+	w.ok(200, "GET", "/v2/apps/a/tasks", "").wants(map[string]any{
+		"http": map[string]any{"statusCode": 200.0}, "tcp": map[string]any{"succeeded": false}, "command": map[string]any{"exitCode": 1.0},
+	}, "tasks", 0, "checkResult")
+}
+
 func TestEmbed(t *testing.T) {
 	w := withTasks(t)
 	a := w.ok(200, "GET", "/v2/apps", "")

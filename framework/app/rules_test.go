@@ -24,8 +24,6 @@ func persistentApp(path, mode, info, extra string) string {
 		extra, path, mode, info)
 }
 
-const goodExternal = `{"provider":"dvdi","name":"vol","options":{"dvdi/driver":"local"}}`
-
 func simple(extra string) string { return `{"id":"/x","cmd":"sleep 100",` + extra + `}` }
 
 // rule is a definition that breaks one rule, and the answer to it. Rows are
