@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -48,7 +46,7 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 	}
 	op.fault(FaultIntent)
 
-	err = op.timed(ctx, string(what), limit, do)
+	err = op.timed(ctx, limit, do)
 	op.fault(FaultAnswered)
 	if !answered(err) {
 		op.rec.LastError = redact(err.Error(), op.secrets)
@@ -62,24 +60,16 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 }
 
 // ask makes a call that changes nothing.
-func (op *operation) ask(ctx context.Context, what string, do func(context.Context) error) error {
-	return op.timed(ctx, what, op.timeouts.Query, do)
+func (op *operation) ask(ctx context.Context, do func(context.Context) error) error {
+	return op.timed(ctx, op.timeouts.Query, do)
 }
 
-// timed makes a call with a time limit and tells about it.
-func (op *operation) timed(ctx context.Context, what string, limit time.Duration, do func(context.Context) error) error {
+// timed makes a call with a time limit.
+func (op *operation) timed(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	start := time.Now()
 	err := do(ctx)
-	if op.trace {
-		fields := []zap.Field{zap.String("call", what), zap.String("driver", op.key.Driver),
-			zap.String("volume", op.key.Volume), zap.Duration("elapsed", time.Since(start))}
-		if err != nil {
-			fields = append(fields, zap.String("error", redact(err.Error(), op.secrets)))
-		}
-		op.log.Debug("driver call", fields...)
-	}
 	return op.explain(err, time.Since(start))
 }
 

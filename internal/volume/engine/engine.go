@@ -25,8 +25,6 @@ type Config struct {
 	Timeouts Timeouts
 	// Log gets what happens, without secrets. Nil: nothing.
 	Log *zap.Logger
-	// Trace makes each call to a driver a debug message.
-	Trace bool
 	// Fault, if not nil, is called at each FaultPoint: tests crash there.
 	Fault func(FaultPoint)
 }
@@ -93,7 +91,6 @@ type Engine struct {
 	policyErr  error
 	timeouts   Timeouts
 	log        *zap.Logger
-	trace      bool
 	fault      func(FaultPoint)
 }
 
@@ -102,7 +99,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		ledger: cfg.Ledger, drivers: cfg.Drivers, mounts: cfg.Mounts, neighbours: cfg.Neighbours,
 		policy: cfg.Policy, policyErr: cfg.PolicyErr, timeouts: cfg.Timeouts.over(DefaultTimeouts()),
-		log: cfg.Log, trace: cfg.Trace, fault: cfg.Fault,
+		log: cfg.Log, fault: cfg.Fault,
 	}
 	if e.policy == nil {
 		e.policy = &Policy{}

@@ -188,7 +188,7 @@ func (m *mounting) exist(ctx context.Context, d volume.Driver) (volume.Volume, e
 	}
 	known := volume.Ref{Name: m.key.Volume, BackendID: id.BackendID, Context: id.Context}
 	vol := volume.Volume{}
-	err = m.ask(ctx, "get", func(ctx context.Context) (err error) {
+	err = m.ask(ctx, func(ctx context.Context) (err error) {
 		vol, err = d.Get(ctx, known)
 		return err
 	})
@@ -211,8 +211,8 @@ func (m *mounting) exist(ctx context.Context, d volume.Driver) (volume.Volume, e
 		return vol, err
 	}
 	if m.req.Explicit || m.req.Options.explicit() || m.policy.explicitCreate(m.rules) {
-		return vol, m.fail(volume.NotFound, "and creating it by mounting it is not allowed here",
-			"create it with `dvdcli create`, or check its name", err)
+		return vol, m.fail(volume.NotFound, "creating it by mounting it is not allowed here",
+			"create it with `dvdcli create`, or check its name", nil)
 	}
 	return m.create(ctx, d)
 }

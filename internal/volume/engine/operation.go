@@ -69,7 +69,6 @@ func (e *Engine) describe(name string, key ledger.Key) *operation {
 // attach reads the record under the lock; on failure the lock is released.
 func (op *operation) attach(entry *ledger.Entry) error {
 	op.entry = entry
-	op.fault(FaultLocked)
 	loaded, err := entry.Load()
 	if err != nil {
 		return errors.Join(op.explainOwn(err), entry.Close())

@@ -19,6 +19,7 @@ const settlePause = 250 * time.Millisecond
 // It waits for the end of an earlier call's time within ctx and fails with
 // volume.Unsettled when that is not enough; the record then stays as it is.
 func (op *operation) settle(ctx context.Context) error {
+	op.fault(FaultLocked)
 	told := false
 	for op.rec != nil && op.rec.Call != nil {
 		done, err := op.settleOnce(ctx)

@@ -71,7 +71,7 @@ func (op *operation) claim(ctx context.Context) (string, error) {
 		return op.target(), nil
 	}
 	var path string
-	err = op.ask(ctx, "path", func(ctx context.Context) (err error) {
+	err = op.ask(ctx, func(ctx context.Context) (err error) {
 		path, err = d.Path(ctx, op.ref())
 		return err
 	})

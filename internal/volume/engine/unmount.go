@@ -66,8 +66,13 @@ func (u *unmounting) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if u.rec == nil || u.rec.Phase == ledger.PhaseWatched {
+	if u.rec == nil {
 		return u.nothing()
+	}
+	if u.rec.Phase == ledger.PhaseWatched {
+		if s := u.look(ctx); s.what != present {
+			return u.nothing()
+		}
 	}
 	last, err := u.letGo()
 	if err != nil || !last {

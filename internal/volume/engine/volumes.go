@@ -127,7 +127,7 @@ func (e *Engine) Get(ctx context.Context, driver, name string) (volume.Volume, e
 		return volume.Volume{}, err
 	}
 	var vol volume.Volume
-	err = op.ask(ctx, "get", func(ctx context.Context) (err error) {
+	err = op.ask(ctx, func(ctx context.Context) (err error) {
 		vol, err = d.Get(ctx, ref)
 		return err
 	})
@@ -148,7 +148,7 @@ func (e *Engine) List(ctx context.Context, driver string) ([]volume.Volume, erro
 		return nil, err
 	}
 	var vols []volume.Volume
-	err = op.ask(ctx, "list", func(ctx context.Context) (err error) {
+	err = op.ask(ctx, func(ctx context.Context) (err error) {
 		vols, err = d.List(ctx)
 		return err
 	})

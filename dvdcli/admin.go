@@ -1,0 +1,414 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/mesos-dvdi/dvdi/dvdcli/doctor"
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/hostmount"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// adminCommands are for people.
+func adminCommands(t *terminal) []*cli.Command {
+	commands := []*cli.Command{
+		{Name: "drivers", Usage: "list drivers: where found, reachable, scope, version",
+			Flags: flagsForCalls(10 * time.Second), Action: command(t, drivers)},
+		{Name: "status", Usage: "list mounted volumes: since when, for whom, what is owed and unsettled",
+			Flags: flagsEverywhere(), Action: command(t, status)},
+		{Name: "doctor", Usage: "look for what could keep volumes from being mounted or seen",
+			Flags: flagsForCalls(10 * time.Second), Action: command(t, examine)},
+		{Name: "ledger", Usage: "look into the records of what is mounted, and repair them",
+			Subcommands: []*cli.Command{
+				{Name: "list", Usage: "list the records", Flags: flagsEverywhere(), Action: command(t, ledgerList)},
+				{Name: "show", Usage: "print a volume's record", Flags: flagsForVolume(otherDeadline), Action: command(t, ledgerShow)},
+				{Name: "verify", Usage: "compare the records with what is mounted; exit 9 if they differ",
+					Flags: flagsForCalls(otherDeadline), Action: command(t, ledgerVerify)},
+				{Name: "repair", Usage: "settle calls without an answer and do owed unmounts",
+					Flags:  flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"), boolFlag(flagNow, "do not wait for times, as after a restart of the driver")),
+					Action: command(t, ledgerRepair)},
+				{Name: "forget", Usage: "delete a volume's record; what is mounted stays mounted",
+					Flags: flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask")), Action: command(t, ledgerForget)},
+			},
+			OnUsageError: usageError,
+			Action: func(c *cli.Context) error {
+				return fmt.Errorf("ledger needs one of list, show, verify, repair, forget; %w", errUsage)
+			}},
+	}
+	for _, c := range commands {
+		c.OnUsageError = usageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = usageError
+		}
+	}
+	return commands
+}
+
+// table lays lines of tab-separated cells out in columns.
+func table(lines []string) ([]string, error) {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(w, l); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimRight(b.String(), "\n"), "\n"), nil
+}
+
+func (s *session) resultTable(v any, lines []string) error {
+	laid, err := table(lines)
+	if err != nil {
+		return err
+	}
+	return s.result(v, laid...)
+}
+
+// driverResult is a driver as found and as it answers.
+type driverResult struct {
+	volume.DriverInfo
+	Reachable bool   `json:"reachable"`
+	Scope     string `json:"scope,omitempty"`
+	Version   string `json:"version,omitempty"`
+}
+
+func drivers(_ *cli.Context, s *session) error {
+	ctx, cancel := s.context()
+	defer cancel()
+	found := s.drivers(s.log())
+	defer found.Close()
+	results, err := probe(ctx, found)
+	if err != nil {
+		return err
+	}
+	lines := []string{"DRIVER\tKIND\tREACHABLE\tSCOPE\tVERSION\tSOURCE\tPROBLEM"}
+	for _, r := range results {
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", plain(r.Name), r.Kind, yesNo(r.Reachable), dash(r.Scope), dash(r.Version), plain(r.Source), plain(r.Problem)))
+	}
+	return s.resultTable(results, lines)
+}
+
+// probe asks every driver for its capabilities, all at once.
+func probe(ctx context.Context, found volume.Drivers) ([]driverResult, error) {
+	infos, err := found.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]driverResult, len(infos))
+	var wg sync.WaitGroup
+	for i, info := range infos {
+		results[i].DriverInfo = info
+		if info.Problem != "" {
+			continue
+		}
+		wg.Go(func() {
+			d, err := found.Open(ctx, info.Name)
+			if err == nil {
+				var caps volume.Capabilities
+				if caps, err = d.Capabilities(ctx); err == nil {
+					results[i].Reachable, results[i].Scope, results[i].Version = true, string(caps.Scope), caps.Version
+				}
+			}
+			if err != nil {
+				results[i].Problem = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return results, nil
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return plain(s)
+}
+
+// plain keeps control characters in names from reaching a terminal.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// recordResult is a record as status and ledger show it.
+type recordResult struct {
+	File   string         `json:"file"`
+	State  string         `json:"state"`
+	Record *ledger.Record `json:"record,omitempty"`
+}
+
+func recordsOf(led *ledger.Ledger) ([]recordResult, error) {
+	items, err := led.List()
+	if err != nil {
+		return nil, err
+	}
+	out := []recordResult{}
+	for _, i := range items {
+		out = append(out, recordResult{File: i.File, State: stateOf(i), Record: i.Record})
+	}
+	return out, nil
+}
+
+func stateOf(i ledger.Listed) string {
+	switch {
+	case i.Record == nil:
+		return "unreadable: " + i.Err.Error()
+	case i.Hint:
+		return "earlier boot"
+	case i.Record.Call != nil:
+		return "unsettled " + string(i.Record.Call.Op)
+	}
+	return string(i.Record.Phase)
+}
+
+func status(_ *cli.Context, s *session) error {
+	led, err := s.openLedger()
+	if err != nil {
+		return err
+	}
+	records, err := recordsOf(led)
+	if err != nil {
+		return err
+	}
+	lines := []string{"DRIVER\tVOLUME\tSTATE\tSINCE\tHELD BY\tPATH\tLAST ERROR"}
+	for _, r := range records {
+		if r.Record == nil {
+			lines = append(lines, fmt.Sprintf("-\t-\t%s\t-\t-\t%s\t", plain(r.State), plain(r.File)))
+			continue
+		}
+		var by []string
+		for _, h := range r.Record.Holders {
+			by = append(by, h.Name)
+		}
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", plain(r.Record.Driver), plain(r.Record.Volume), r.State,
+			since(r.Record), dash(strings.Join(by, ",")), dash(r.Record.Path), plain(r.Record.LastError)))
+	}
+	return s.resultTable(records, lines)
+}
+
+func since(r *ledger.Record) string {
+	at := r.Since
+	if r.Call != nil {
+		at = r.Call.Started
+	}
+	if at.IsZero() {
+		return "-"
+	}
+	return at.Local().Format(time.DateTime)
+}
+
+func ledgerList(_ *cli.Context, s *session) error {
+	led, err := s.openLedger()
+	if err != nil {
+		return err
+	}
+	records, err := recordsOf(led)
+	if err != nil {
+		return err
+	}
+	kept, err := led.Kept()
+	if err != nil {
+		return err
+	}
+	lines := []string{"DRIVER\tVOLUME\tSTATE\tMOUNT ID\tFILE"}
+	for _, r := range records {
+		driver, vol, id := "-", "-", "-"
+		if r.Record != nil {
+			driver, vol, id = r.Record.Driver, r.Record.Volume, dash(r.Record.MountID)
+		}
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%.12s\t%s", plain(driver), plain(vol), plain(r.State), id, plain(r.File)))
+	}
+	for _, k := range kept {
+		lines = append(lines, "-\t-\tset aside\t-\t"+plain(k))
+	}
+	return s.resultTable(map[string]any{"records": records, "setAside": kept}, lines)
+}
+
+func ledgerShow(c *cli.Context, s *session) error {
+	led, err := s.openLedger()
+	if err != nil {
+		return err
+	}
+	key := ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+	records, err := recordsOf(led)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Record != nil && r.Record.Key() == key {
+			s.json = true // a record is shown as it stands, in both formats
+			return s.result(r)
+		}
+	}
+	return &volume.Error{Kind: volume.NotMounted, Op: "ledger show", Driver: key.Driver, Volume: key.Volume,
+		Message: "the ledger in " + led.RunDir() + " has no record of it"}
+}
+
+func ledgerVerify(_ *cli.Context, s *session) error {
+	findings, err := s.reconcile(engine.ReconcileRequest{DryRun: true})
+	if err != nil {
+		return err
+	}
+	if err := s.showFindings(findings); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.Problem != "" || f.Action != "" {
+			return errFindings
+		}
+	}
+	return nil
+}
+
+func (s *session) reconcile(req engine.ReconcileRequest) ([]engine.Finding, error) {
+	e, done, err := s.engine()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := s.context()
+	defer cancel()
+	return e.Reconcile(ctx, req)
+}
+
+func (s *session) showFindings(findings []engine.Finding) error {
+	lines := []string{"DRIVER\tVOLUME\tFOUND\tACTION\tPROBLEM"}
+	for _, f := range findings {
+		vol := f.Volume
+		if f.File != "" {
+			vol = f.File
+		}
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", dash(f.Driver), dash(vol), plain(f.State), dash(f.Action), plain(f.Problem)))
+	}
+	if findings == nil {
+		findings = []engine.Finding{}
+	}
+	return s.resultTable(findings, lines)
+}
+
+func ledgerRepair(c *cli.Context, s *session) error {
+	req := engine.ReconcileRequest{Now: c.Bool(flagNow)}
+	if c.String(flagName) != "" || c.String(flagDriver) != "" {
+		req.Only = &ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+	}
+	if !c.Bool(flagYes) {
+		dry := req
+		dry.DryRun = true
+		findings, err := s.reconcile(dry)
+		if err != nil {
+			return err
+		}
+		if err := s.showFindings(findings); err != nil {
+			return err
+		}
+		if err := s.confirm("do this?"); err != nil {
+			return err
+		}
+	}
+	findings, err := s.reconcile(req)
+	if err != nil {
+		return err
+	}
+	if err := s.showFindings(findings); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.Problem != "" {
+			return errFindings
+		}
+	}
+	return nil
+}
+
+func ledgerForget(c *cli.Context, s *session) error {
+	key := ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+	if !c.Bool(flagYes) {
+		if err := s.confirm(fmt.Sprintf("forget what is known about volume %q of driver %q? What is mounted stays mounted.", key.Volume, key.Driver)); err != nil {
+			return err
+		}
+	}
+	e, done, err := s.engine()
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := s.context()
+	defer cancel()
+	if err := e.Forget(ctx, key); err != nil {
+		return err
+	}
+	return s.result(map[string]string{"driver": key.Driver, "volume": key.Volume})
+}
+
+// confirm asks on stderr and reads the answer from stdin.
+func (s *session) confirm(question string) error {
+	if _, err := fmt.Fprintf(s.stderr, "dvdcli: %s [y/N] ", question); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(s.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading the answer: %w", err)
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return fmt.Errorf("not confirmed, nothing was done; give --%s in scripts", flagYes)
+}
+
+func examine(c *cli.Context, s *session) error {
+	ctx, cancel := s.context()
+	defer cancel()
+	run, state, _ := s.dirs()
+	found := s.drivers(s.log())
+	defer found.Close()
+	in := doctor.Input{
+		RunDir: run, StateDir: state, Mounts: hostmount.New(), Drivers: found, Root: "/", UID: os.Geteuid(),
+		Policy: func() error {
+			_, err := engine.LoadPolicy(c.String(flagPolicy))
+			return err
+		},
+		Reconcile: func() ([]engine.Finding, error) { return s.reconcile(engine.ReconcileRequest{DryRun: true}) },
+	}
+	findings := doctor.Examine(ctx, in)
+	lines := []string{"LEVEL\tWHAT\tFINDING\tREMEDY"}
+	bad := false
+	for _, f := range findings {
+		bad = bad || f.Level == doctor.Problem
+		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s", f.Level, f.What, plain(f.Finding), plain(f.Remedy)))
+	}
+	if err := s.resultTable(findings, lines); err != nil {
+		return err
+	}
+	if bad {
+		return errFindings
+	}
+	return nil
+}

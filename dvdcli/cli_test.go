@@ -1,0 +1,275 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
+)
+
+func TestMountPrintsThePathAndNothingElse(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	out := b.run(mountArgs(p, "v", "--volumeopts=size=5")...)
+	if out.code != 0 || out.stdout != p.Mountpoint("v")+"\n" || out.stderr != "" {
+		t.Errorf("%+v, want the path %s alone", out, p.Mountpoint("v"))
+	}
+	if out := b.run(unmountArgs(p, "v")...); out != (outcome{}) {
+		t.Errorf("unmount: %+v", out)
+	}
+	expect(t, p, "v", 1, 1)
+	b.noRecords()
+}
+
+// Flags stand before or after the command, with "=" or a space, with one dash
+// or two, and both spellings of explicitcreate are known.
+func TestFlagsStandAnywhere(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	want := p.Mountpoint("v")
+	for _, args := range [][]string{
+		{"mount", "--volumedriver=test", "--volumename=v", "--volumeopts=a=b"},
+		{"mount", "--volumedriver", "test", "--volumename", "v", "--volumeopts", "a=b"},
+		{"--volumedriver", "test", "--volumename=v", "mount", "--volumeopts=a=b"},
+		{"--volumeopts=a=b", "--volumedriver=test", "--volumename", "v", "mount"},
+		{"-volumedriver", "test", "mount", "-volumename=v"},
+		{"--explicitcreate", "mount", "--volumedriver=test", "--volumename=v"},
+		{"mount", "--explicitCreate", "--volumedriver=test", "--volumename=v"},
+		{"mount", "--explicitCreate=true", "--volumedriver=test", "--volumename=v"},
+		{"mount", "--explicitcreate=false", "--volumedriver=test", "--volumename=v"},
+	} {
+		if got := b.must(args...); got != want {
+			t.Errorf("%v: %q", args, got)
+		}
+	}
+	if text := b.fails(exitNotFound, "--explicitCreate", "mount", "--volumedriver=test", "--volumename=w"); calls(p, "Create", "w") != 0 {
+		t.Errorf("created in spite of --explicitCreate: %s", text)
+	}
+}
+
+func TestEnvironmentForEveryFlag(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir()).with("DVDCLI_VOLUMEDRIVER", "test").with("DVDCLI_VOLUMENAME", "v").
+		with("DVDCLI_VOLUMEOPTS", "size=5,type=x").with("DVDCLI_OUTPUT", "json")
+	var got struct{ Path string }
+	if err := json.Unmarshal([]byte(b.must("mount")), &got); err != nil || got.Path != p.Mountpoint("v") {
+		t.Errorf("%+v %v", got, err)
+	}
+	if opts := p.Calls("Create")[0].Opts; opts["size"] != "5" || opts["type"] != "x" {
+		t.Errorf("options %v", opts)
+	}
+	if out := b.with("DVDCLI_EXPLICITCREATE", "true").run("mount", "--volumename=w"); out.code != exitNotFound {
+		t.Errorf("%+v", out)
+	}
+	if out := b.with("DVDCLI_STRICT", "1").run("unmount", "--volumename=w"); out.code != exitNotFound {
+		t.Errorf("%+v", out)
+	}
+}
+
+func TestMistakesAreFailures(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	for _, args := range [][]string{
+		{}, {"frobnicate"}, {"mount", "--frobnicate"}, {"--frobnicate", "mount"}, {"ledger"}, {"ledger", "frobnicate"},
+		{"mount", "--volumedriver=test"}, {"mount", "--volumename=v"}, {"unmount"}, {"list"},
+		{"mount", "--volumedriver=test", "--volumename=v", "extra"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--explicitcreate=perhaps"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--output=xml"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--volumeopts", "=x"},
+		{"unmount", "--volumedriver=test", "--volumename=v", "--volumeopts=a=b"},
+		{"mount", "--volumedriver=test", "--volumename"},
+	} {
+		if out := b.run(args...); out.code != exitUsage || out.stdout != "" || out.stderr == "" {
+			t.Errorf("%v: %+v", args, out)
+		}
+	}
+	if n := len(p.Requests()); n != 0 {
+		t.Errorf("the plugin got %d requests", n)
+	}
+}
+
+func TestErrorsNameEverything(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Rules: []volumetest.Rule{
+		{Method: "Mount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"","Error":"quota exceeded"}`},
+	}})
+	b := newBox(t, p.PluginDir())
+	text := b.fails(exitFailure, mountArgs(p, "v")...)
+	for _, want := range []string{"mount", `"v"`, `"test"`, "500", "quota exceeded", "after", "log"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q lacks %q", text, want)
+		}
+	}
+	text = b.fails(exitUnreachable, "mount", "--volumedriver=nosuch", "--volumename=v")
+	for _, want := range []string{`"nosuch"`, p.PluginDir(), "test", "install"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q lacks %q", text, want)
+		}
+	}
+	var asJSON struct{ Error, Kind string }
+	out := b.run(mountArgs(p, "v", "--output=json")...)
+	if err := json.Unmarshal([]byte(out.stderr), &asJSON); err != nil || asJSON.Kind != "refused by the driver" || !strings.Contains(asJSON.Error, "quota") {
+		t.Errorf("%q: %v", out.stderr, err)
+	}
+}
+
+func TestUnmountOfNothing(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	for driver, strict := range map[string]int{"test": exitNotFound, "nosuch": exitNotFound} {
+		args := []string{"unmount", "--volumedriver=" + driver, "--volumename=v"}
+		if out := b.run(args...); out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "not mounted") {
+			t.Errorf("%s: %+v", driver, out)
+		}
+		b.fails(strict, append(args, "--strict")...)
+	}
+	if n := len(p.Calls("Unmount")); n != 0 {
+		t.Errorf("%d unmounts", n)
+	}
+}
+
+// A plugin from before Docker 1.10 has neither Get nor List.
+func TestOldPluginWithoutGet(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Lacks: []string{"Get", "List", "Capabilities"}})
+	b := newBox(t, p.PluginDir())
+	b.must("create", "--volumedriver=test", "--volumename=v")
+	if got := b.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
+		t.Errorf("path %q", got)
+	}
+	b.must(unmountArgs(p, "v")...)
+	expect(t, p, "v", 1, 1)
+	if n := len(p.Calls("Create")); n != 1 {
+		t.Errorf("%d creates", n)
+	}
+}
+
+func TestPolicyFile(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	b.policy("drivers:\n  test:\n    forbiddenOptions: [nuke]\n    defaultOptions: {size: '7'}\n")
+	if text := b.fails(exitForbidden, mountArgs(p, "v", "--volumeopts=NUKE=1")...); !strings.Contains(text, "NUKE") {
+		t.Error(text)
+	}
+	b.must(mountArgs(p, "v", "--volumeopts=a=1")...)
+	if opts := p.Calls("Create")[0].Opts; opts["size"] != "7" || opts["a"] != "1" {
+		t.Errorf("options %v", opts)
+	}
+	// Apps carry overwritefs with every mount; on a volume with data it would
+	// destroy them.
+	b.fails(exitForbidden, mountArgs(p, "v2", "--volumeopts=nuke=1")...)
+	b.must(unmountArgs(p, "v")...)
+	b.fails(exitForbidden, mountArgs(p, "v", "--volumeopts=overwriteFs=true")...)
+	b.must(mountArgs(p, "v", "--volumeopts=overwriteFs=true", "--force")...)
+	b.policy("drivers: [")
+	if text := b.fails(exitForbidden, mountArgs(p, "w")...); !strings.Contains(text, "policy.yaml") {
+		t.Error(text)
+	}
+	b.must(unmountArgs(p, "v")...)
+	expect(t, p, "v", 2, 2)
+}
+
+func TestAdminCommands(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{PluginDir: t.TempDir()})
+	b := newBox(t, p.PluginDir())
+	b.must(mountArgs(p, "v", "--volumeopts=password=hunter22")...)
+	for _, c := range []struct{ args, want string }{
+		{"status", "v mounted agent " + p.Mountpoint("v")},
+		{"ledger list", "test v mounted"},
+		{"ledger show --volumedriver=test --volumename=v", `"phase": "mounted"`},
+		{"ledger verify", "mounted"},
+		{"ledger repair --yes", "mounted"},
+		{"drivers", "test docker yes local " + p.Socket()},
+		{"doctor", "driver test"},
+		{"man", "dvdcli"},
+		{"completion --shell=bash", "complete"},
+		{"completion --shell=zsh", "compdef"},
+		{"completion --shell=fish", "complete"},
+		{"version", "dvdcli"},
+		{"help", "mount"},
+		{"mount --help", "volumeopts"},
+	} {
+		text := b.must(strings.Fields(c.args)...)
+		for _, w := range strings.Fields(c.want) {
+			if !strings.Contains(text, w) {
+				t.Errorf("%s: %q lacks %q", c.args, text, w)
+			}
+		}
+		if strings.Contains(text, "hunter22") {
+			t.Errorf("%s shows a secret", c.args)
+		}
+	}
+	for _, args := range []string{"status", "ledger list", "ledger verify", "drivers", "doctor", "version", "list --volumedriver=test",
+		"get --volumedriver=test --volumename=v", "path --volumedriver=test --volumename=v"} {
+		var v any
+		if err := json.Unmarshal([]byte(b.must(append(strings.Fields(args), "--output=json")...)), &v); err != nil {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	if out := b.run("ledger", "forget", "--volumedriver=test", "--volumename=v"); out.code == 0 || len(b.records()) != 1 {
+		t.Errorf("forgot without being told: %+v", out)
+	}
+	b.must("ledger", "forget", "--volumedriver=test", "--volumename=v", "--yes")
+	b.noRecords()
+	expect(t, p, "v", 1, 0)
+}
+
+func TestVerboseTracesWithoutSecrets(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	out := b.run(mountArgs(p, "v", "--verbose", "--volumeopts=password=hunter22", "--volumeopts=size=5")...)
+	for _, want := range []string{"VolumeDriver.Create", "VolumeDriver.Mount", "size"} {
+		if !strings.Contains(out.stderr, want) {
+			t.Errorf("%q lacks %q", out.stderr, want)
+		}
+	}
+	if strings.Contains(out.stderr, "hunter22") || p.Calls("Create")[0].Opts["password"] != "hunter22" {
+		t.Errorf("secret shown or not sent: %q", out.stderr)
+	}
+}
+
+// A reader that went away is an error, not a silent success.
+func TestClosedStdout(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	cmd := b.command(mountArgs(p, "v")...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != exitFailure {
+		t.Errorf("%v", err)
+	}
+	b.must(unmountArgs(p, "v")...)
+	expect(t, p, "v", 1, 1)
+}
+
+// Directories that cannot be used are named, with the remedy.
+func TestUnusableDirectories(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	file := filepath.Join(b.dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(b.dir, "open")
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{file, open, "relative"} {
+		text := b.with("DVDCLI_RUN_DIR", dir).fails(exitLedger, mountArgs(p, "v")...)
+		if !strings.Contains(text, dir) || !strings.Contains(text, "DVDCLI_RUN_DIR") {
+			t.Errorf("%s: %s", dir, text)
+		}
+	}
+	expect(t, p, "v", 0, 0)
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// The flags. Each has an environment variable: DVDCLI_ and its name in capitals,
+// dashes as underscores.
+const (
+	flagDriver   = "volumedriver"
+	flagName     = "volumename"
+	flagOpts     = "volumeopts"
+	flagExplicit = "explicitcreate"
+	flagStrict   = "strict"
+	flagForce    = "force"
+	flagOutput   = "output"
+	flagVerbose  = "verbose"
+	flagDeadline = "deadline"
+	flagTimeout  = "call-timeout"
+	flagMargin   = "call-margin"
+	flagRunDir   = "run-dir"
+	flagStateDir = "state-dir"
+	flagHostDir  = "host-dir"
+	flagPlugins  = "plugin-dirs"
+	flagHolder   = "holder"
+	flagPolicy   = "policy"
+	flagYes      = "yes"
+	flagNow      = "now"
+)
+
+const defaultPolicy = "/etc/dvdi/dvdcli.yaml"
+
+func env(name string) []string {
+	return []string{"DVDCLI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+}
+
+func stringFlag(name, value, usage string) cli.Flag {
+	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+}
+
+func boolFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name), Aliases: aliases}
+}
+
+// flagsEverywhere go with every command.
+func flagsEverywhere() []cli.Flag {
+	return []cli.Flag{
+		stringFlag(flagOutput, "text", "`format` of the result: text or json"),
+		boolFlag(flagVerbose, "tell on stderr what is asked of drivers"),
+		stringFlag(flagRunDir, "", "`directory` of what is mounted, lost at a reboot (default /run/dvdi for root)"),
+		stringFlag(flagStateDir, "", "`directory` of what survives a reboot (default /var/lib/dvdi for root)"),
+		stringFlag(flagHostDir, "", "`directory` in which the ledgers of this host know of each other"),
+		stringFlag(flagPlugins, "", "`directories` with plugin sockets and specs, separated by colons (default: Docker's)"),
+		stringFlag(flagHolder, "", "`name` of who holds the volume (default: the calling agent, else the user)"),
+		stringFlag(flagPolicy, defaultPolicy, "policy `file` of this agent"),
+	}
+}
+
+// flagsForCalls go with commands that call drivers; deadline is the default for
+// the whole command.
+func flagsForCalls(deadline time.Duration) []cli.Flag {
+	return append(flagsEverywhere(),
+		stringFlag(flagDriver, "", "volume driver `name`"),
+		&cli.DurationFlag{Name: flagDeadline, Value: deadline, Usage: "`time` for the whole command", EnvVars: env(flagDeadline)},
+		&cli.DurationFlag{Name: flagTimeout, Usage: "`time` for one call to a driver (default: Docker's, 2m for create and mount, else 1m)", EnvVars: env(flagTimeout)},
+		&cli.DurationFlag{Name: flagMargin, Usage: "`time` after which a driver that did not answer in its time is taken to have finished (default 10s)", EnvVars: env(flagMargin)},
+	)
+}
+
+func flagsForVolume(deadline time.Duration, more ...cli.Flag) []cli.Flag {
+	return append(append(flagsForCalls(deadline), stringFlag(flagName, "", "volume `name`")), more...)
+}
+
+func optsFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: flagOpts, Usage: "volume option `key=value`, may be repeated", EnvVars: env(flagOpts)}
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+)
+
+// terminal is where results (stdout) and everything else (stderr) go.
+type terminal struct {
+	stdout, stderr io.Writer
+	stdin          io.Reader
+	json           bool
+}
+
+// result prints a command's result: the value as JSON, or the lines.
+func (t *terminal) result(v any, lines ...string) error {
+	if t.json {
+		data, err := json.MarshalIndent(v, "", "  ")
+		if err != nil {
+			return err
+		}
+		lines = []string{string(data)}
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(t.stdout, l); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+	}
+	return nil
+}
+
+// say tells people something that is no result. Whether anybody listens does
+// not matter.
+func (t *terminal) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.stderr, "dvdcli: "+format+"\n", args...)
+}
+
+func (t *terminal) notes(notes []string) {
+	for _, n := range notes {
+		t.say("note: %s", n)
+	}
+}
+
+// The exit statuses. The isolator knows zero and non-zero; scripts may tell
+// more apart.
+const (
+	exitOK          = 0
+	exitFailure     = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitUnreachable = 4
+	exitUnsettled   = 5
+	exitForbidden   = 6
+	exitInUse       = 7
+	exitLedger      = 8
+	exitFindings    = 9
+)
+
+// errUsage marks mistakes on the command line.
+var errUsage = errors.New("see `dvdcli help`")
+
+// errFindings says that a check found something; it was printed already.
+var errFindings = errors.New("problems found")
+
+// exitStatus is the one place where errors become exit statuses.
+func exitStatus(err error) int {
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, errFindings):
+		return exitFindings
+	}
+	switch volume.KindOf(err) {
+	case volume.Invalid:
+		return exitUsage
+	case volume.NotFound, volume.NotMounted:
+		return exitNotFound
+	case volume.DriverUnknown, volume.DriverUnreachable:
+		return exitUnreachable
+	case volume.Unsettled, volume.Deadline:
+		return exitUnsettled
+	case volume.Forbidden, volume.BadPolicy:
+		return exitForbidden
+	case volume.InUse:
+		return exitInUse
+	case volume.BadRecord, volume.LedgerFailed:
+		return exitLedger
+	}
+	return exitFailure
+}
+
+// exit tells the error and returns the status.
+func (t *terminal) exit(err error) int {
+	switch {
+	case err == nil:
+	case errors.Is(err, errFindings):
+	case t.json:
+		data, marshalErr := json.Marshal(map[string]string{"error": err.Error(), "kind": string(volume.KindOf(err))})
+		if marshalErr != nil {
+			data = []byte(err.Error())
+		}
+		_, _ = fmt.Fprintln(t.stderr, string(data))
+	default:
+		t.say("%s", err)
+	}
+	return exitStatus(err)
+}
+
+// logger writes to stderr, for people.
+func (t *terminal) logger(verbose bool) *zap.Logger {
+	level := zapcore.InfoLevel
+	if verbose {
+		level = zapcore.DebugLevel
+	}
+	cfg := zap.NewDevelopmentEncoderConfig()
+	cfg.EncodeTime = zapcore.RFC3339TimeEncoder
+	cfg.CallerKey, cfg.StacktraceKey = zapcore.OmitKey, zapcore.OmitKey
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(cfg), zapcore.AddSync(t.stderr), level))
+}
+
+// isTerminal says whether a person sees what is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}

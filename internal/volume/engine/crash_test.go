@@ -1,0 +1,381 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// crashed is thrown at a fault point. Deferred functions run, as the kernel
+// releases locks; nothing else happens after it.
+type crashed struct{}
+
+// crash runs f until the nth passing of a fault point and says whether it got
+// there.
+func (r *rig) crash(at FaultPoint, nth int, f func()) (happened bool) {
+	left := nth
+	r.fault = func(p FaultPoint) {
+		if p == at {
+			if left--; left == 0 {
+				panic(crashed{})
+			}
+		}
+	}
+	defer func() {
+		r.fault = nil
+		if p := recover(); p != nil {
+			if _, ok := p.(crashed); !ok {
+				panic(p)
+			}
+			happened = true
+		}
+	}()
+	f()
+	return false
+}
+
+// lost makes the next call of a name end without an answer: before it takes
+// effect, after, or with its effect only when late is called.
+func (r *rig) lost(call, when string) (late func()) {
+	noAnswer := &volume.Error{Kind: volume.Unsettled, Message: "connection closed"}
+	once := func(c, _ string) error {
+		if c != call {
+			return nil
+		}
+		r.plugin.mu.Lock()
+		r.plugin.on, r.plugin.off = nil, nil
+		r.plugin.mu.Unlock()
+		return noAnswer
+	}
+	if when == "after" {
+		// enter has taken the plugin's lock away before off runs; see Mount.
+		r.plugin.off = func(c, _ string) error {
+			if c != call {
+				return nil
+			}
+			r.plugin.off = nil
+			return noAnswer
+		}
+		return func() {}
+	}
+	r.plugin.on = once
+	if when == "before" {
+		return func() {}
+	}
+	return func() {
+		ctx := context.Background()
+		var err error
+		if call == "mount" {
+			_, err = r.plugin.Mount(ctx, volume.MountRequest{Volume: volume.Ref{Name: "v"}, ID: r.id()})
+		} else {
+			err = r.plugin.Unmount(ctx, volume.UnmountRequest{Volume: volume.Ref{Name: "v"}, ID: r.id()})
+		}
+		if err != nil {
+			r.t.Logf("late %s: %v", call, err)
+		}
+	}
+}
+
+// id is the mount ID that the engine uses for volume v.
+func (r *rig) id() string {
+	return r.engine().describe("test", ledger.Key{Driver: "fake", Volume: "v"}).mountID(agent)
+}
+
+const longAfter = time.Hour
+
+// Whatever step a mount or unmount crashed at, the next mount finds or makes
+// exactly one mount, and the next unmount leaves nothing.
+func TestCrashAtEveryStep(t *testing.T) {
+	scenes := map[string]struct{ before, crash func(*rig) }{
+		"fresh mount":  {func(*rig) {}, func(r *rig) { _, _ = r.mount("v") }},
+		"second mount": {func(r *rig) { r.mustMount("v") }, func(r *rig) { _, _ = r.mount("v") }},
+		"third holder": {func(r *rig) { r.mustMount("v") }, func(r *rig) {
+			_, _ = r.engine().Mount(context.Background(), MountRequest{Driver: "fake", Volume: "v", Holder: Holder{Name: "other"}})
+		}},
+		"mount again": {func(r *rig) { r.mustMount("v"); r.mustUnmount("v") }, func(r *rig) { _, _ = r.mount("v") }},
+		"unmount":     {func(r *rig) { r.mustMount("v") }, func(r *rig) { _, _ = r.unmount("v") }},
+		"mount refused": {func(r *rig) {
+			r.plugin.on = func(call, _ string) error {
+				if call == "mount" {
+					r.plugin.on = nil
+					return r.plugin.refuse("not today")
+				}
+				return nil
+			}
+		}, func(r *rig) { _, _ = r.mount("v") }},
+		"remove": {func(r *rig) { r.mustMount("v"); r.mustUnmount("v") }, func(r *rig) {
+			_ = r.engine().Remove(context.Background(), RemoveRequest{Driver: "fake", Volume: "v"})
+		}},
+	}
+	for name, scene := range scenes {
+		for _, m := range []manner{counting, idempotent, refusing} {
+			for _, at := range FaultPoints() {
+				for nth := 1; nth <= 2; nth++ {
+					for _, then := range []string{"mount", "unmount", "reconcile"} {
+						t.Run(fmt.Sprint(name, " ", m, " ", at, nth, " then ", then), func(t *testing.T) {
+							r := newRig(t, m)
+							// Some mount before, so that the driver's kind of path is known.
+							r.mustMount("w")
+							r.mustUnmount("w")
+							scene.before(r)
+							if !r.crash(at, nth, func() { scene.crash(r) }) {
+								t.Skip("not passed")
+							}
+							r.plugin.on = nil
+							r.clock.advance(longAfter)
+							r.settles(then)
+						})
+					}
+				}
+			}
+		}
+	}
+}
+
+// settles checks that all is well after a crash, whatever comes next.
+func (r *rig) settles(then string) {
+	r.t.Helper()
+	ctx := context.Background()
+	switch then {
+	case "reconcile":
+		if _, err := r.engine().Reconcile(ctx, ReconcileRequest{}); err != nil {
+			r.t.Fatal(err)
+		}
+	case "unmount":
+		r.mustForce()
+		if n := r.host.stacked("/vol/v"); n != 0 {
+			r.t.Errorf("%d mounts after the unmount", n)
+		}
+	}
+	if res := r.mustMount("v"); res.Path != "/vol/v" {
+		r.t.Errorf("path %q", res.Path)
+	}
+	if n := r.host.stacked("/vol/v"); n != 1 {
+		r.t.Errorf("%d mounts, want 1", n)
+	}
+	r.mustForce()
+	r.leavesNothing()
+}
+
+func (r *rig) mustForce() {
+	r.t.Helper()
+	_, err := r.engine().Unmount(context.Background(), UnmountRequest{Driver: "fake", Volume: "v", Holder: agent, Force: true})
+	if err != nil {
+		r.t.Fatalf("unmount: %v", err)
+	}
+}
+
+// leavesNothing checks ledger, mount table and driver; look-outs may remain
+// until their time is over.
+func (r *rig) leavesNothing() {
+	r.t.Helper()
+	r.clock.advance(longAfter)
+	if _, err := r.engine().Reconcile(context.Background(), ReconcileRequest{}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.clean("v")
+	if n := r.plugin.count["v"]; n != 0 {
+		r.t.Errorf("the driver counts %d", n)
+	}
+	if ids := r.plugin.ids["v"]; len(ids) != 0 {
+		r.t.Errorf("the driver holds %v", ids)
+	}
+}
+
+// A call without an answer may have had its effect, may have none, or may have
+// it later.
+func TestLostAnswers(t *testing.T) {
+	for _, m := range []manner{counting, idempotent, refusing} {
+		for _, call := range []string{"mount", "unmount"} {
+			for _, when := range []string{"before", "after", "late", "much later"} {
+				for _, then := range []string{"mount", "unmount", "reconcile"} {
+					t.Run(fmt.Sprint(m, " ", call, " ", when, " then ", then), func(t *testing.T) {
+						r := newRig(t, m)
+						r.mustMount("w")
+						r.mustUnmount("w")
+						if call == "unmount" {
+							r.mustMount("v")
+						} else {
+							r.plugin.vols["v"] = true
+						}
+						late := r.lost(call, when)
+						var err error
+						if call == "mount" {
+							_, err = r.mount("v")
+						} else {
+							_, err = r.unmount("v")
+						}
+						if !errors.Is(err, volume.Unsettled) {
+							t.Fatalf("error %v, want unsettled", err)
+						}
+						if when == "late" {
+							late()
+						}
+						r.clock.advance(longAfter)
+						if when == "much later" && call == "mount" {
+							// The agent unmounts after every failed mount; then it appears.
+							r.mustForce()
+							late()
+						}
+						r.settles(then)
+					})
+				}
+			}
+		}
+	}
+}
+
+// While the time of a call without an answer is not over, a later operation
+// waits, within its own deadline, and does not ask the driver.
+func TestWaitsForUnansweredCall(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("w")
+	r.plugin.vols["v"] = true
+	r.lost("mount", "before")
+	if _, err := r.mount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	defer cancel()
+	_, err := r.engine().Mount(ctx, MountRequest{Driver: "fake", Volume: "v", Holder: agent})
+	if !errors.Is(err, volume.Unsettled) || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("error %v", err)
+	}
+	r.expect("v", 1, 0)
+	// Another volume of the same driver does not wait.
+	r.mustMount("other")
+}
+
+// A mount whose caller was killed after the driver had done it is used at once,
+// without waiting for any time.
+func TestFinishedMountIsUsedAtOnce(t *testing.T) {
+	for _, m := range []manner{counting, idempotent, refusing} {
+		r := newRig(t, m)
+		if !r.crash(FaultAnswered, 2, func() { _, _ = r.mount("v") }) { // 1 is Create
+			t.Fatal("no crash")
+		}
+		if res := r.mustMount("v"); res.Path != "/vol/v" {
+			t.Errorf("path %q", res.Path)
+		}
+		r.expect("v", 1, 0)
+		r.mustUnmount("v")
+		r.leavesNothing()
+	}
+}
+
+// reboot starts a new boot: mounts and the run directory are gone.
+func (r *rig) reboot(keepRun bool) {
+	r.clock.mu.Lock()
+	r.clock.boot++
+	r.clock.at = time.Minute
+	r.clock.mu.Unlock()
+	r.host.mu.Lock()
+	r.host.mounts, r.host.devices = nil, map[string]uint64{}
+	r.host.mu.Unlock()
+	if !keepRun {
+		if err := os.RemoveAll(r.run); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// After a reboot the records are hints: the driver may have forgotten, may
+// remember the mount ID without having mounted, or may have mounted again.
+func TestReboot(t *testing.T) {
+	for _, m := range []manner{counting, idempotent, refusing} {
+		for _, driver := range []string{"forgot", "remembers", "mounted again"} {
+			for _, keepRun := range []bool{false, true} {
+				for _, then := range []string{"mount", "unmount", "reconcile"} {
+					if driver == "remembers" && m != refusing {
+						continue // what only counts is in memory
+					}
+					t.Run(fmt.Sprint(m, " ", driver, " run kept ", keepRun, " then ", then), func(t *testing.T) {
+						r := newRig(t, m)
+						r.mustMount("v")
+						id := r.records()[0].Record.MountID
+						r.reboot(keepRun)
+						switch driver {
+						case "forgot":
+							r.plugin.restart(false)
+						case "mounted again":
+							r.plugin.restart(false)
+							if _, err := r.plugin.Mount(context.Background(), volume.MountRequest{Volume: volume.Ref{Name: "v"}, ID: id}); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if driver == "remembers" {
+							r.plugin.hides = true // it does not claim to have mounted it
+						}
+						r.settles(then)
+					})
+				}
+			}
+		}
+	}
+}
+
+// A damaged record is set aside and stops nothing; what was mounted is found by
+// the copy in the state directory.
+func TestDamagedRecord(t *testing.T) {
+	for _, content := range []string{"", "{", "null", `{"version":1}`, `{"version":1,"driver":"x","volume":"y","phase":"mounted"}`} {
+		for _, m := range []manner{counting, idempotent, refusing} {
+			t.Run(fmt.Sprintf("%s %q", m, content), func(t *testing.T) {
+				r := newRig(t, m)
+				r.mustMount("v")
+				overwrite(t, r.records()[0].File, content)
+				if res := r.mustMount("v"); !slices.ContainsFunc(res.Notes, func(n string) bool { return strings.Contains(n, "set aside") }) {
+					t.Errorf("notes %q", res.Notes)
+				}
+				r.expect("v", 1, 0)
+				kept, err := r.engine().Ledger().Kept()
+				if err != nil || len(kept) != 1 {
+					t.Errorf("set aside: %v, %v", kept, err)
+				}
+				r.mustUnmount("v")
+				r.leavesNothing()
+			})
+		}
+	}
+}
+
+// A newer program's record is refused and not touched.
+func TestNewerRecordIsRefused(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("v")
+	file := r.records()[0].File
+	const newer = `{"version":2,"driver":"fake","volume":"v","holdersAndMore":[]}`
+	overwrite(t, file, newer)
+	if _, err := r.mount("v"); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("mount: %v", err)
+	}
+	if _, err := r.unmount("v"); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("unmount: %v", err)
+	}
+	if _, err := r.engine().Reconcile(context.Background(), ReconcileRequest{Now: true}); err != nil {
+		t.Error(err)
+	}
+	if got := read(t, file); got != newer {
+		t.Errorf("rewritten: %s", got)
+	}
+	r.mustMount("w")
+}
+
+// A bad policy stops mounting and never unmounting.
+func TestBadPolicy(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("v")
+	r.bad = &volume.Error{Kind: volume.BadPolicy, Message: "line 3"}
+	if _, err := r.mount("w"); !errors.Is(err, volume.BadPolicy) {
+		t.Errorf("mount: %v", err)
+	}
+	r.mustUnmount("v")
+	r.clean("v")
+}
