@@ -21,20 +21,9 @@ var errCallTimeout = errors.New("no answer in time")
 // *core.CallError when the master refuses; with any other error it is not known
 // whether the call took effect.
 func (c *Conn) call(ctx context.Context, call *scheduler.Call) error {
-	if err := c.send(ctx, call); err != nil {
-		var refusal *core.CallError
-		if errors.As(err, &refusal) {
-			return err
-		}
-		return fmt.Errorf("Mesos %s: %w", call.Type, err)
-	}
-	return nil
-}
-
-func (c *Conn) send(ctx context.Context, call *scheduler.Call) error {
 	sub, frameworkID, err := c.current()
 	if err != nil {
-		return err
+		return describe(call, err)
 	}
 	call.FrameworkID = &mesosgo.FrameworkID{Value: frameworkID}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -42,11 +31,22 @@ func (c *Conn) send(ctx context.Context, call *scheduler.Call) error {
 	defer context.AfterFunc(sub.ctx, func() {
 		cancel(fmt.Errorf("the subscription ended before the answer: %w", context.Cause(sub.ctx)))
 	})()
-	timer := time.AfterFunc(c.config.CallTimeout, func() {
-		cancel(fmt.Errorf("%w (%s)", errCallTimeout, c.config.CallTimeout))
-	})
-	defer timer.Stop()
+	return describe(call, c.exchange(ctx, sub, call))
+}
 
+// describe says which call failed, where the error does not.
+func describe(call *scheduler.Call, err error) error {
+	var refusal *core.CallError
+	if err == nil || errors.As(err, &refusal) {
+		return err
+	}
+	return fmt.Errorf("Mesos %s: %w", call.Type, err)
+}
+
+// exchange sends a call to the master of a subscription and takes the answer.
+func (c *Conn) exchange(ctx context.Context, sub *subscription, call *scheduler.Call) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.config.CallTimeout, fmt.Errorf("%w (%s)", errCallTimeout, c.config.CallTimeout))
+	defer cancel()
 	resp, err := c.transport.postTo(ctx, sub.base, schedulerPath, call, sub.streamID)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
@@ -177,16 +177,20 @@ func (c *Conn) noteSuppressed(roles []string, suppressed bool) {
 	}
 }
 
-// Teardown removes the framework. The master then ends the subscription, and
-// Run returns core.ErrFrameworkRemoved.
+// Teardown removes the framework; Run then returns core.ErrFrameworkRemoved.
+// The master ends the subscription before it answers, so this call does not end
+// with it.
 func (c *Conn) Teardown(ctx context.Context) error {
-	sub, _, err := c.current()
+	call := &scheduler.Call{Type: scheduler.Call_TEARDOWN}
+	sub, frameworkID, err := c.current()
 	if err != nil {
-		return fmt.Errorf("Mesos TEARDOWN: %w", err)
+		return describe(call, err)
 	}
-	if err := c.call(ctx, &scheduler.Call{Type: scheduler.Call_TEARDOWN}); err != nil {
-		return err
+	call.FrameworkID = &mesosgo.FrameworkID{Value: frameworkID}
+	if err := c.exchange(ctx, sub, call); err != nil {
+		return describe(call, err)
 	}
+	c.tornDown.Store(true)
 	sub.end(errTornDown)
 	return nil
 }

@@ -304,3 +304,31 @@ func TestTeardownEndsTheConnection(t *testing.T) {
 		t.Errorf("%d subscriptions, want no attempt after the teardown", n)
 	}
 }
+
+// TestTeardownSurvivesTheEndOfItsSubscription has the master end the stream
+// before it answers, as the real one may.
+func TestTeardownSurvivesTheEndOfItsSubscription(t *testing.T) {
+	asked := make(chan struct{})
+	m := newScriptedMaster(t, func(_ int, s *stream) { s.accept(); <-asked })
+	disconnected := make(chan struct{})
+	m.answer = func(w http.ResponseWriter, _ *http.Request, _ *scheduler.Call) {
+		close(asked)
+		<-disconnected
+		w.WriteHeader(http.StatusAccepted)
+	}
+	config := testConfig(t, m.URL)
+	config.MinBackoff, config.MaxBackoff = time.Hour, time.Hour
+	c := run(t, config, "")
+	expect[core.Subscribed](c)
+	go func() {
+		for e := range c.Events() {
+			if _, ended := e.(core.Disconnected); ended {
+				close(disconnected)
+				return
+			}
+		}
+	}()
+	if err := c.Teardown(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	mesosgo "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
@@ -21,6 +22,7 @@ type Conn struct {
 	log       *zap.Logger
 	transport *transport
 	events    chan core.Event
+	tornDown  atomic.Bool // the framework is no more
 
 	mu sync.Mutex // guards what follows
 	// sub is the current subscription, nil while there is none. It is set

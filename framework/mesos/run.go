@@ -63,6 +63,9 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
 	ever := false
 	for {
+		if c.tornDown.Load() {
+			return errTornDown
+		}
 		began := time.Now()
 		subscribed, err := c.subscribeOnce(ctx)
 		ever = ever || subscribed
