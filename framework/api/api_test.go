@@ -178,6 +178,9 @@ func TestPutCreatesAndPatchDoesNot(t *testing.T) {
 	a.wants(64.0, "app", "mem")
 	w.ok(200, "PUT", "/v2/apps/b?partialUpdate=false", `{"cmd":"z"}`)
 	w.ok(200, "GET", "/v2/apps/b", "").wants(128.0, "app", "mem")
+	if a := w.ok(422, "PUT", "/v2/apps", `[{"id":"b","cpus":2},{"id":"/b","cpus":3}]`); a.detail("(1)/id") != "is defined twice" {
+		t.Errorf("got %s", a.body)
+	}
 	w.ok(422, "PUT", "/v2/apps", `[{"cpus":2}]`).wants("requirement failed: App Update must have app id set", "message")
 }
 

@@ -36,6 +36,9 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, _ params) error 
 	ch := s.svc.Subscribe(r.Context(), s.cfg.EventBuffer)
 	st := stream{w: w, rc: http.NewResponseController(w), timeout: s.cfg.WriteTimeout, types: r.URL.Query()["event_type"]}
 	w.Header().Set("Content-Type", eventStream)
+	// The deadline of the last write stays on the connection: no other request
+	// may use it.
+	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusOK)
 	if err := st.rc.Flush(); err != nil {
 		return nil // the status is out; the client is gone

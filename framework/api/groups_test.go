@@ -73,6 +73,7 @@ func TestGroupRules(t *testing.T) {
 		{`{"enforceRole":true}`, "/enforceRole", "--new_group_enforce_role=top"},
 		{`{"pods":[{"id":"p"}]}`, "/pods", "pods are not supported"},
 		{`{"groups":[{"apps":[]}]}`, "/groups(0)/id", "not defined"},
+		{`{"apps":[{"id":"a","cmd":"x"},{"id":"/shop/a","cmd":"y"}]}`, "/apps(1)/id", "is defined twice"},
 		{`{"id":7}`, "/id", "error.expected.jsstring"},
 	} {
 		a := w.ok(422, "PUT", "/v2/groups/shop", c.body)

@@ -11,7 +11,16 @@ var (
 	executorFull    = regexp.MustCompile(`^(?:(//cmd)|(/?[^/]+(/[^/]+)*)|)$`)
 )
 
-const maxPort = 65535
+// Bounds that Marathon does not have: beyond them sums of resources in
+// thousandths, and times in nanoseconds, would not fit in 64 bits.
+const (
+	maxPort   = 65535
+	maxAmount = 1e12     // cpus, MiB
+	maxDelay  = 31536000 // seconds, a year
+	maxFactor = 100
+	// maxInstances keeps one mistyped number from filling the memory.
+	maxInstances = 100000
+)
 
 // definition is an App as read from JSON, before anything is filled in that
 // depends on more than one field.
@@ -32,9 +41,9 @@ func readDefinition(o object) definition {
 		User:         o.str("user"),
 		Env:          readEnv(o),
 		Instances:    o.int32("instances", 1, 0),
-		CPUs:         o.num("cpus", 1, 0),
-		Mem:          o.num("mem", 128, 0),
-		Disk:         o.num("disk", 0, 0),
+		CPUs:         o.num("cpus", 1, 0, maxAmount),
+		Mem:          o.num("mem", 128, 0, maxAmount),
+		Disk:         o.num("disk", 0, 0, maxAmount),
 		GPUs:         o.int32("gpus", 0, 0),
 		Limits:       readLimits(o),
 		Executor:     o.str("executor"),
@@ -49,9 +58,9 @@ func readDefinition(o object) definition {
 		Check:        readCheck(o),
 		Readiness:    objects(o, "readinessChecks", readReadiness),
 
-		BackoffSeconds:        o.num("backoffSeconds", 1, 0),
-		BackoffFactor:         o.num("backoffFactor", 1.15, 1),
-		MaxLaunchDelaySeconds: o.num("maxLaunchDelaySeconds", 300, 0),
+		BackoffSeconds:        o.num("backoffSeconds", 1, 0, maxDelay),
+		BackoffFactor:         o.num("backoffFactor", 1.15, 1, maxFactor),
+		MaxLaunchDelaySeconds: o.num("maxLaunchDelaySeconds", 300, 0, maxDelay),
 
 		Upgrade:       readUpgrade(o),
 		Labels:        o.stringMap("labels"),
@@ -151,7 +160,7 @@ func readLimit(o object, key string) *float64 {
 		inf := math.Inf(1)
 		return &inf
 	default:
-		f := o.num(key, 0, 0)
+		f := o.num(key, 0, 0, maxAmount)
 		return &f
 	}
 }
@@ -161,7 +170,7 @@ func readExecutorResources(o object) *ExecutorRes {
 	if !ok {
 		return nil
 	}
-	return &ExecutorRes{CPUs: m.num("cpus", 0.1, 0.1), Mem: m.num("mem", 32, 32), Disk: m.num("disk", 10, 10)}
+	return &ExecutorRes{CPUs: m.num("cpus", 0.1, 0.1, maxAmount), Mem: m.num("mem", 32, 32, maxAmount), Disk: m.num("disk", 10, 10, maxAmount)}
 }
 
 func readFetch(o object) Fetch {
@@ -277,8 +286,8 @@ func readUpgrade(o object) UpgradeStrategy {
 	u.require("minimumHealthCapacity")
 	u.require("maximumOverCapacity")
 	return UpgradeStrategy{
-		MinimumHealthCapacity: u.num("minimumHealthCapacity", 0, math.Inf(-1)),
-		MaximumOverCapacity:   u.num("maximumOverCapacity", 0, math.Inf(-1)),
+		MinimumHealthCapacity: u.num("minimumHealthCapacity", 0, math.Inf(-1), math.Inf(1)),
+		MaximumOverCapacity:   u.num("maximumOverCapacity", 0, math.Inf(-1), math.Inf(1)),
 	}
 }
 

@@ -45,7 +45,7 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 	depends := o.paths("dependencies")
 	apps, groups, pods := o.list("apps"), o.list("groups"), o.list("pods")
 	if o.has("scaleBy") {
-		f := o.num("scaleBy", 1, 0)
+		f := o.num("scaleBy", 1, 0, math.MaxInt32)
 		g.scaleBy = &f
 	}
 	version := o.str("version")
@@ -119,6 +119,9 @@ func (g *GroupUpdate) readMembers(apps, groups []any, opts Options) error {
 		u, err := readUpdate(v, opts, true)
 		if err != nil {
 			return within(path, err)
+		}
+		if slices.ContainsFunc(g.apps, func(other *Update) bool { return other.id == u.id }) {
+			return within(path, invalidID("is defined twice"))
 		}
 		if !u.id.Within(g.id) || u.id == g.id {
 			return within(path, invalidID("Identifier is not child of '"+string(g.id)+"'"))
@@ -222,7 +225,7 @@ func (g *GroupUpdate) scaled(apps map[ID]*App) ([]*App, error) {
 			continue
 		}
 		n := math.Ceil(float64(apps[id].Instances) * *g.scaleBy)
-		if n > math.MaxInt32 {
+		if n > maxInstances {
 			return nil, &ValidationError{Message: msgInvalid, Details: []Detail{{
 				Path: "/scaleBy", Errors: []string{"makes too many instances of " + string(id)},
 			}}}

@@ -41,6 +41,9 @@ func normalise(p *problems, d definition, opts Options, stored *App) {
 	dropEmpty(a)
 }
 
+// normaliseRole keeps the role of a stored app that an update does not name, also
+// where the update is a whole definition: a new default of the operator must not
+// move apps to another role as a side effect.
 func normaliseRole(a *App, opts Options, stored *App) {
 	switch {
 	case a.Role != "":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -91,6 +92,9 @@ func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
 		}
 		if u.id == "" {
 			return nil, &ValidationError{Message: "requirement failed: App Update must have app id set"}
+		}
+		if slices.ContainsFunc(out, func(other *Update) bool { return other.id == u.id }) {
+			return nil, within(indexed("", i), invalidID("is defined twice"))
 		}
 		out = append(out, u)
 	}

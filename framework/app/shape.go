@@ -156,8 +156,8 @@ func (o object) optBool(key string) *bool {
 	return &b
 }
 
-// num reads a number of at least min; absent gives def.
-func (o object) num(key string, def, min float64) float64 {
+// num reads a number within [min, max]; absent gives def.
+func (o object) num(key string, def, min, max float64) float64 {
 	v, ok := o.fields[key]
 	if !ok {
 		return def
@@ -174,6 +174,8 @@ func (o object) num(key string, def, min float64) float64 {
 		return def
 	case f < min:
 		o.s.add(o.at(key), errMin)
+	case f > max:
+		o.s.add(o.at(key), errMax)
 	}
 	return f
 }
@@ -229,11 +231,11 @@ func (o object) optInt(key string, min, max int64) *int {
 	return &n
 }
 
-func (o object) optInt64(key string, min int64) *int64 {
+func (o object) optInt64(key string, min, max int64) *int64 {
 	if !o.has(key) {
 		return nil
 	}
-	n := o.integer(key, 0, min, math.MaxInt64)
+	n := o.integer(key, 0, min, max)
 	return &n
 }
 

@@ -173,6 +173,9 @@ func validateContainer(p *problems, a *App) {
 func hasSecret(a *App, name string) bool { _, ok := a.Secrets[name]; return ok }
 
 func validateInstances(p *problems, a *App) {
+	if a.Instances > maxInstances {
+		p.addf("/instances", "got %d, expected %d or less", a.Instances, maxInstances)
+	}
 	if a.Instances > 1 {
 		if slices.ContainsFunc(a.ExternalVolumes(), func(i int) bool { return a.Container.Volumes[i].External.Provider == DVDI }) {
 			p.addf("/", "Number of instances is limited to 1 when declaring DVDI volumes in app [%s]", a.ID)

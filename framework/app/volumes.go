@@ -136,7 +136,7 @@ func readExternal(o object) *External {
 	e := &External{
 		Provider: o.str("provider"),
 		Name:     o.str("name"),
-		Size:     o.optInt64("size", 0),
+		Size:     o.optInt64("size", 0, math.MaxInt64),
 		Shared:   o.boolean("shared", false),
 	}
 	if e.Provider == CSI {
@@ -164,8 +164,8 @@ func readPersistent(o object) *Persistent {
 	}
 	return &Persistent{
 		Type:        o.enum("type", def, "root", "path", "mount"),
-		Size:        o.integer("size", 0, math.MinInt64, math.MaxInt64),
-		MaxSize:     o.optInt64("maxSize", math.MinInt64),
+		Size:        o.integer("size", 0, math.MinInt64, maxAmount),
+		MaxSize:     o.optInt64("maxSize", math.MinInt64, maxAmount),
 		ProfileName: o.strLen("profileName", 1, 0),
 		Constraints: o.matrix("constraints"),
 	}
