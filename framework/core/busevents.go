@@ -66,6 +66,15 @@ func instanceChanged(now time.Time, i *instance, condition string) BusEvent {
 	return newEvent("instance_changed_event", now, f)
 }
 
+// instancePlaced says which agent was chosen for an instance, and why. Marathon
+// has no such event; clients ignore types that they do not know.
+func instancePlaced(now time.Time, i *instance, why string) BusEvent {
+	return newEvent("instance_placed_event", now, fields{
+		"instanceId": i.ID, "runSpecId": i.App, "taskId": i.Task.ID,
+		"agentId": i.Task.AgentID, "host": i.Task.Hostname, "why": why,
+	})
+}
+
 func unknownTerminated(now time.Time, s Status) BusEvent {
 	id, _ := instanceOfTask(s.TaskID)
 	return newEvent("unknown_instance_terminated_event", now, fields{

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // handleEvent takes an event of the master.
@@ -21,6 +23,7 @@ func (c *Core) handleEvent(tx *txn, ev Event) {
 			c.flow.held[o.ID] = o
 		}
 		c.flow.round = true
+		c.agentsBack(tx, ev.Offers)
 	case Rescind:
 		delete(c.flow.held, ev.OfferID)
 	case Failure:
@@ -75,6 +78,25 @@ func (c *Core) repeatKills(tx *txn) {
 		if i.Task != nil && i.Task.KillWhy != "" && !i.lost() {
 			c.sendKill(tx, i)
 		}
+	}
+}
+
+// agentsBack asks for the tasks on agents that were unreachable and now make
+// offers. The master tells of tasks that returned with their agent, but not of
+// those that did not.
+func (c *Core) agentsBack(tx *txn, offers []scheduler.Offer) {
+	back := map[string]bool{}
+	for _, o := range offers {
+		back[o.AgentID] = true
+	}
+	var refs []TaskRef
+	for _, i := range c.state.allInstances() {
+		if i.lost() && back[i.Task.AgentID] {
+			refs = append(refs, TaskRef{TaskID: i.Task.ID, AgentID: i.Task.AgentID})
+		}
+	}
+	if len(refs) > 0 {
+		tx.call(c.reconcileCall(refs))
 	}
 }
 

@@ -175,6 +175,8 @@ func (c *Core) applyAccept(tx *txn, a scheduler.Accept, used map[string]bool) {
 		}
 		i, t := c.launch(tx, offer, op.Launch)
 		if i == nil {
+			// The plan counts on the launch and may suppress offers.
+			c.flow.wantRevive()
 			continue
 		}
 		launched = append(launched, i)
@@ -225,6 +227,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 	c.flow.forget(i.ID)
 	c.countsOf(i.App).lastUsed = tx.now
 	tx.publish(instanceChanged(tx.now, i, "Provisioned"))
+	tx.publish(instancePlaced(tx.now, i, l.Why))
 	c.log.Info("launching task", zap.String("task", i.Task.ID), zap.String("agent", offer.AgentID),
 		zap.String("host", offer.Hostname), zap.String("why", l.Why))
 	return i, &Task{
@@ -402,7 +405,7 @@ func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
 	}
 	var suppress []string
 	for _, role := range plan.Suppress {
-		if !c.flow.suppressed[role] && !slices.Contains(revive, role) {
+		if !c.flow.suppressed[role] && !slices.Contains(c.waitingRoles(tx.now), role) {
 			c.flow.suppressed[role] = true
 			suppress = append(suppress, role)
 		}
