@@ -16,6 +16,7 @@ import (
 
 	"github.com/gogo/protobuf/proto"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
 	operator "github.com/mesos/mesos-go/api/v1/lib/master"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 	"go.uber.org/zap/zaptest"
@@ -425,4 +426,21 @@ func text(t *testing.T, m proto.Message) string {
 		t.Fatal(err)
 	}
 	return indented.String()
+}
+
+// poll waits until a condition that nothing announces holds.
+func poll(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func mesosWindow(machines []mesos.MachineID) maintenance.Window {
+	return maintenance.Window{
+		MachineIDs:     machines,
+		Unavailability: mesos.Unavailability{Start: mesos.TimeInfo{Nanoseconds: 1}, Duration: &mesos.DurationInfo{Nanoseconds: 2}},
+	}
 }
