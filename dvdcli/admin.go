@@ -386,11 +386,11 @@ func (s *session) confirm(question string) error {
 func examine(c *cli.Context, s *session) error {
 	ctx, cancel := s.context()
 	defer cancel()
-	run, state, _ := s.dirs()
+	dirs := s.dirs()
 	found := s.drivers(s.log())
 	defer found.Close()
 	in := doctor.Input{
-		RunDir: run, StateDir: state, Mounts: hostmount.New(), Drivers: found, Root: "/", UID: os.Geteuid(),
+		RunDir: dirs.Run, StateDir: dirs.State, Mounts: hostmount.New(), Drivers: found, Root: "/", UID: os.Geteuid(),
 		Policy: func() error {
 			_, err := engine.LoadPolicy(c.String(flagPolicy))
 			return err

@@ -116,23 +116,14 @@ func splitDirs(list string) []string {
 }
 
 // dirs are the ledger's directories: flags, environment, defaults.
-func (s *session) dirs() (run, state, host string) {
-	run, state = defaultDirs(os.Geteuid(), os.Getenv)
-	host = filepath.Join(run, "ledgers")
-	for _, d := range []struct {
-		to   *string
-		flag string
-	}{{&run, flagRunDir}, {&state, flagStateDir}, {&host, flagHostDir}} {
-		if v := s.c.String(d.flag); v != "" {
-			*d.to = v
-		}
-	}
-	return run, state, host
+func (s *session) dirs() ledger.Dirs {
+	return ledger.DefaultDirs(os.Geteuid(), os.Getenv).Or(ledger.Dirs{
+		Run: s.c.String(flagRunDir), State: s.c.String(flagStateDir), Host: s.c.String(flagHostDir)})
 }
 
 func (s *session) openLedger() (*ledger.Ledger, error) {
-	run, state, _ := s.dirs()
-	return ledger.Open(ledger.Config{RunDir: run, StateDir: state})
+	d := s.dirs()
+	return ledger.Open(ledger.Config{RunDir: d.Run, StateDir: d.State})
 }
 
 // engine puts the engine together.
@@ -143,7 +134,6 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	}
 	log := s.log()
 	drivers := s.drivers(log)
-	_, _, host := s.dirs()
 	policy, policyErr := engine.LoadPolicy(s.c.String(flagPolicy))
 	call, margin := s.c.Duration(flagTimeout), s.c.Duration(flagMargin)
 	if policyErr != nil {
@@ -151,7 +141,7 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	}
 	e := engine.New(engine.Config{
 		Ledger: led, Drivers: drivers, Mounts: hostmount.New(),
-		Neighbours: ledger.Neighbours{Dir: host},
+		Neighbours: ledger.Neighbours{Dir: s.dirs().Host},
 		Policy:     policy, PolicyErr: policyErr,
 		Timeouts: engine.Timeouts{Create: call, Remove: call, Mount: call, Unmount: call, Query: call, Margin: margin},
 		Log:      log, Fault: faults(),

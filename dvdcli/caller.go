@@ -58,22 +58,3 @@ func flagValue(args []string, name string) string {
 	}
 	return ""
 }
-
-// directories of the ledger by default: those of the system for root, those of
-// the user otherwise.
-func defaultDirs(uid int, getenv func(string) string) (run, state string) {
-	if uid == 0 {
-		return "/run/dvdi", "/var/lib/dvdi"
-	}
-	run = filepath.Join(os.TempDir(), fmt.Sprintf("dvdi-%d", uid))
-	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		run = filepath.Join(dir, "dvdi")
-	}
-	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return run, filepath.Join(dir, "dvdi")
-	}
-	if home := getenv("HOME"); filepath.IsAbs(home) {
-		return run, filepath.Join(home, ".local", "state", "dvdi")
-	}
-	return run, filepath.Join(run, "state")
-}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
 
 // The flags. Each has an environment variable: DVDCLI_ and its name in capitals,
@@ -31,8 +33,6 @@ const (
 	flagNow      = "now"
 )
 
-const defaultPolicy = "/etc/dvdi/dvdcli.yaml"
-
 func env(name string) []string {
 	return []string{"DVDCLI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
 }
@@ -55,7 +55,7 @@ func flagsEverywhere() []cli.Flag {
 		stringFlag(flagHostDir, "", "`directory` in which the ledgers of this host know of each other"),
 		stringFlag(flagPlugins, "", "`directories` with plugin sockets and specs, separated by colons (default: Docker's)"),
 		stringFlag(flagHolder, "", "`name` of who holds the volume (default: the calling agent, else the user)"),
-		stringFlag(flagPolicy, defaultPolicy, "policy `file` of this agent"),
+		stringFlag(flagPolicy, engine.DefaultPolicyFile, "policy `file` of this agent"),
 	}
 }
 

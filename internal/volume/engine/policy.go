@@ -78,6 +78,9 @@ const (
 	mountPointDirectory = "directory"
 )
 
+// DefaultPolicyFile is where programs look for the policy unless told otherwise.
+const DefaultPolicyFile = "/etc/dvdi/dvdcli.yaml"
+
 // LoadPolicy reads a policy file. A missing file is no policy: nil without
 // error. Anything wrong with it, unknown keys included, is volume.BadPolicy.
 func LoadPolicy(path string) (*Policy, error) {

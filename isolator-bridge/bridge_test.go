@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
+)
+
+var bridgeBinary, dvdcliBinary string
+
+func TestMain(m *testing.M) {
+	volumetest.Main()
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "bridge-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	bridgeBinary, dvdcliBinary = filepath.Join(dir, "isolator-bridge"), filepath.Join(dir, "dvdcli")
+	for _, b := range [][]string{{bridgeBinary, "."}, {dvdcliBinary, "../dvdcli"}} {
+		if out, err := exec.Command("go", "build", "-o", b[0], b[1]).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", b[1], err, out)
+			return 1
+		}
+	}
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// agent is the environment that dvdcli and bridge of one agent share.
+type agent struct {
+	t   *testing.T
+	env []string
+}
+
+func newAgent(t *testing.T, p *volumetest.Plugin) *agent {
+	dir := t.TempDir()
+	return &agent{t: t, env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "DVDCLI_HOLDER=agent",
+		"DVDCLI_RUN_DIR=" + filepath.Join(dir, "run"), "DVDCLI_STATE_DIR=" + filepath.Join(dir, "state"),
+		"DVDCLI_HOST_DIR=" + filepath.Join(dir, "host"), "DVDCLI_PLUGIN_DIRS=" + p.PluginDir(),
+		"DVDCLI_POLICY=" + filepath.Join(dir, "none"), "DVDCLI_CALL_TIMEOUT=1s", "DVDCLI_CALL_MARGIN=100ms"}}
+}
+
+func (a *agent) dvdcli(args ...string) (string, error) {
+	cmd := exec.Command(dvdcliBinary, args...)
+	cmd.Env = a.env
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// bridge is a running isolator-bridge.
+type bridge struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	done chan error
+	mu   sync.Mutex // guards log
+	log  bytes.Buffer
+}
+
+func (a *agent) start() *bridge {
+	a.t.Helper()
+	b := &bridge{t: a.t, cmd: exec.Command(bridgeBinary, "serve", "--interval=200ms"), done: make(chan error, 1)}
+	b.cmd.Env = a.env
+	pipe, err := b.cmd.StderrPipe()
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := b.cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	go func() {
+		b.read(pipe)
+		b.done <- b.cmd.Wait()
+	}()
+	a.t.Cleanup(b.kill)
+	b.awaitLog("starting")
+	return b
+}
+
+func (b *bridge) read(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		b.mu.Lock()
+		b.log.WriteString(lines.Text() + "\n")
+		b.mu.Unlock()
+	}
+}
+
+func (b *bridge) logged() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
+}
+
+func (b *bridge) awaitLog(text string) {
+	b.t.Helper()
+	await(b.t, "log has "+text, func() bool { return strings.Contains(b.logged(), text) })
+}
+
+// kill ends the bridge as SIGKILL does.
+func (b *bridge) kill() {
+	if b.cmd == nil {
+		return
+	}
+	if err := b.cmd.Process.Kill(); err != nil {
+		b.t.Error(err)
+	}
+	<-b.done
+	b.cmd = nil
+}
+
+// stop ends it as systemd does and returns how it ended.
+func (b *bridge) stop() error {
+	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		b.t.Fatal(err)
+	}
+	err := <-b.done
+	b.cmd = nil
+	return err
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited in vain: %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func TestOneBridgePerRunDirectory(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	first := a.start()
+	cmd := exec.Command(bridgeBinary, "serve")
+	cmd.Env = a.env
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another isolator-bridge serves") {
+		t.Errorf("second bridge: %v, %s", err, out)
+	}
+	if err := first.stop(); err != nil {
+		t.Errorf("SIGTERM: %v", err)
+	}
+	second := a.start()
+	second.kill()
+	if err := a.start().stop(); err != nil { // the kernel released the lock
+		t.Error(err)
+	}
+}
+
+// An unmount that fails is tried again until it succeeds, whether the bridge
+// ran when it failed or not.
+func TestRetriesOwedUnmount(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v"); err != nil {
+		t.Fatal(err)
+	}
+	p.Add(volumetest.Rule{Method: "Unmount", Times: 2, Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	if _, err := a.dvdcli("unmount", "--volumedriver=test", "--volumename=v"); err == nil {
+		t.Fatal("unmount succeeded")
+	}
+	b := a.start()
+	await(t, "unmounted", func() bool { return !p.States()["v"].Mounted })
+	await(t, "record gone", func() bool {
+		out, err := a.dvdcli("status", "--output=json")
+		return err == nil && out == "[]"
+	})
+	if n := len(p.Calls("Unmount")); n != 3 {
+		t.Errorf("%d unmounts, want 3", n)
+	}
+	b.awaitLog("busy")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A mount that the plugin finishes after its caller was killed is undone.
+func TestUndoesMountWhoseCallerDied(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	p.Add(volumetest.Rule{Method: "Mount", Do: volumetest.DoHold})
+	cmd := exec.Command(dvdcliBinary, "mount", "--volumedriver=test", "--volumename=v")
+	cmd.Env = a.env
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.AwaitHeld(1)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("not killed")
+	}
+	b := a.start()
+	p.Release()
+	await(t, "mounted and unmounted", func() bool {
+		s := p.States()["v"]
+		return s.Mounts == 1 && !s.Mounted
+	})
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMistakesAreFailures(t *testing.T) {
+	for _, args := range [][]string{{}, {"frobnicate"}, {"serve", "--frobnicate"}, {"serve", "extra"}} {
+		cmd := exec.Command(bridgeBinary, args...)
+		cmd.Env = []string{"HOME=" + t.TempDir()}
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Errorf("%v succeeded: %s", args, out)
+		}
+	}
+	out, err := exec.Command(bridgeBinary, "version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "isolator-bridge ") {
+		t.Errorf("version: %q, %v", out, err)
+	}
+}
