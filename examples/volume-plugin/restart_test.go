@@ -198,6 +198,7 @@ func TestStartRefuses(t *testing.T) {
 		"images when linked": {[]string{"--kind", "image"}, []string{"--kind image", "linked"}},
 		"unknown command":    {[]string{"serv"}, []string{`"serv"`}},
 		"root is a file":     {[]string{"--root", file}, []string{"store", file}},
+		"long socket":        {[]string{"--socket", filepath.Join(other, strings.Repeat("x", 108))}, []string{"107", "shorter --socket"}},
 		"socket is a file":   {[]string{"--socket", file}, []string{file, "no socket"}},
 	} {
 		t.Run(name, func(t *testing.T) {

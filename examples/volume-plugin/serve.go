@@ -34,9 +34,15 @@ func serve(ctx context.Context, socket string, d volume.Driver) error {
 	return err
 }
 
+// longestSocket is what fits into sockaddr_un (unix(7)).
+const longestSocket = 107
+
 // listen opens the socket. One that a dead process left behind is replaced;
 // one that is answered is somebody else's.
 func listen(socket string) (*drainingListener, error) {
+	if len(socket) > longestSocket {
+		return nil, fmt.Errorf("socket %s: the path has %d bytes, the system allows %d; choose a shorter --socket", socket, len(socket), longestSocket)
+	}
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}

@@ -184,8 +184,28 @@ func answers(socket string) bool {
 }
 
 // Freeze stops the plugin's process as SIGSTOP does: connections are accepted
-// by the kernel and never answered. Only for StartProcess.
-func (p *Plugin) Freeze() { p.signal(unix.SIGSTOP) }
+// by the kernel and never answered. It returns when all threads have stopped.
+// Only for StartProcess.
+func (p *Plugin) Freeze() {
+	p.t.Helper()
+	p.signal(unix.SIGSTOP)
+	p.eventually(func() bool { return p.allThreadsStopped() })
+}
+
+func (p *Plugin) allThreadsStopped() bool {
+	p.t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err == nil && !strings.Contains(string(stat), ") T ") {
+			return false
+		}
+	}
+	return true
+}
 
 // Thaw ends Freeze.
 func (p *Plugin) Thaw() { p.signal(unix.SIGCONT) }
