@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -12,5 +13,9 @@ import (
 func TestMain(m *testing.M) {
 	agenttest.Main() // this binary is the scripted dvdcli, too
 	executor.Main()
+	// The race detector has every process sleep for a second at its end.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -45,7 +45,8 @@ type process struct {
 	completed  []*run          // the last ones, oldest first
 	stuck      map[string]*run // terminated, but their volumes could not be unmounted
 	resources  resourceState
-	ending     bool // told to shut down
+	orphans    []string // containers of which only the isolator knows
+	ending     bool     // told to shut down
 }
 
 // newProcess recovers what is on disk. Nothing runs before start.

@@ -67,14 +67,20 @@ func (p *process) forgetInfo() error {
 	return err
 }
 
-// recoverState reads resources and runs.
+// recoverState reads resources, runs and volumes.
 func (p *process) recoverState() error {
 	if err := p.recoverResources(); err != nil {
 		return err
 	}
-	if p.info.ID == nil {
-		return nil
+	if p.info.ID != nil {
+		if err := p.recoverRuns(); err != nil {
+			return err
+		}
 	}
+	return p.recoverVolumes()
+}
+
+func (p *process) recoverRuns() error {
 	dirs, err := filepath.Glob(p.layout.meta(runPath{
 		slave: p.info.ID.Value, framework: "*", executor: "*", container: "*",
 	}))
@@ -149,22 +155,28 @@ func (p *process) recoverFramework(id string) (*mesos.FrameworkInfo, error) {
 	return f, nil
 }
 
-// superviseRecovered takes up every run again, and unmounts the volumes of
-// containers that nobody knows.
-func (p *process) superviseRecovered() {
+// recoverVolumes reads the isolator's checkpoints. One that cannot be read
+// keeps the agent from starting, as on Mesos: a mount would be forgotten.
+func (p *process) recoverVolumes() error {
 	var known []string
 	for id := range p.runs {
 		known = append(known, id)
 	}
-	orphans, err := p.isolator.Recover(known)
+	var err error
+	p.orphans, err = p.isolator.Recover(known)
 	if err != nil {
-		p.fail("recover docker volumes", err)
-		return
+		return fmt.Errorf("recover docker volumes: %w", err)
 	}
+	return nil
+}
+
+// superviseRecovered takes up every run again, and unmounts the volumes of
+// containers that nobody knows.
+func (p *process) superviseRecovered() {
 	for _, r := range p.runs {
 		p.goroutines.Go(func() { p.supervise(r, p.reconnect) })
 	}
-	for _, id := range orphans {
+	for _, id := range p.orphans {
 		p.log.Info("Cleaning up volumes of an unknown orphaned container", zap.String("container", id))
 		p.goroutines.Go(func() { p.cleanOrphan(id) })
 	}

@@ -33,6 +33,9 @@ type mastership struct {
 // connect keeps a connection to whichever master leads.
 func (p *process) connect() {
 	for p.cfg.Cable.AwaitMaster(p.ctx) == nil {
+		if p.ctx.Err() != nil {
+			return
+		}
 		inbox := make(chan link.ToAgent)
 		sender := p.cfg.Cable.Connect(inbox)
 		p.post(func() { p.connected(sender) })

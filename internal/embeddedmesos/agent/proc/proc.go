@@ -19,6 +19,9 @@ import (
 // architecture that Go supports.
 const clockTicks = 100
 
+// kernelThread is PF_KTHREAD of include/linux/sched.h.
+const kernelThread = 0x00200000
+
 // Process identifies a process for good: a pid alone is given to another
 // process after the first one's end.
 type Process struct {
@@ -31,6 +34,7 @@ type Stat struct {
 	Process
 	Parent, Group, Session int
 	Zombie                 bool
+	Kernel                 bool // a thread of the kernel
 	User, System           time.Duration
 	RSS                    uint64 // bytes
 	Threads                uint32
@@ -70,7 +74,10 @@ func parse(pid int, raw []byte) (Stat, error) {
 		Parent:  int(number(4)),
 		Group:   int(number(5)),
 		Session: int(number(6)),
-		Zombie:  fields[0] == "Z" || fields[0] == "X",
+		// Of a process with several threads the first can be a zombie while
+		// others still run.
+		Zombie:  (fields[0] == "Z" || fields[0] == "X") && number(20) <= 1,
+		Kernel:  number(9)&kernelThread != 0,
 		User:    ticks(number(14)),
 		System:  ticks(number(15)),
 		Threads: uint32(number(20)),
@@ -84,7 +91,7 @@ func (p Process) Alive() bool {
 	return err == nil && s.Start == p.Start && !s.Zombie
 }
 
-// All returns every process that is not a zombie.
+// All returns every process that is neither a zombie nor of the kernel.
 func All() ([]Stat, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -96,7 +103,7 @@ func All() ([]Stat, error) {
 		if err != nil {
 			continue
 		}
-		if s, err := Read(pid); err == nil && !s.Zombie {
+		if s, err := Read(pid); err == nil && !s.Zombie && !s.Kernel {
 			all = append(all, s)
 		}
 	}
@@ -130,10 +137,34 @@ func WithEnvironment(entry string) ([]Stat, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(s Stat) bool {
-		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.PID), "environ"))
-		return err != nil || !slices.Contains(strings.Split(string(env), "\x00"), entry)
-	}), nil
+	var found, unclear []Stat
+	for _, s := range all {
+		switch has, known := hasEnvironment(s, entry); {
+		case has:
+			found = append(found, s)
+		case !known:
+			unclear = append(unclear, s)
+		}
+	}
+	if len(unclear) == 0 {
+		return found, nil
+	}
+	// The environment looks empty for a moment while a program is executed.
+	time.Sleep(time.Millisecond)
+	for _, s := range unclear {
+		if has, _ := hasEnvironment(s, entry); has {
+			found = append(found, s)
+		}
+	}
+	return found, nil
+}
+
+func hasEnvironment(s Stat, entry string) (has, known bool) {
+	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.PID), "environ"))
+	if err != nil {
+		return false, true
+	}
+	return slices.Contains(strings.Split(string(env), "\x00"), entry), len(env) > 0
 }
 
 // Signal sends sig to each process of the list that still is the same one.
@@ -148,25 +179,33 @@ func Signal(list []Stat, sig unix.Signal) {
 	}
 }
 
-// Kill sends SIGKILL to what find returns until it returns nothing, so that
-// processes that fork meanwhile are found, too. It fails when some are left
-// after the limit.
+// Kill sends SIGKILL to what find returns until that is nothing and everything
+// that was found has ended for good, so that processes that fork meanwhile are
+// found, too. It fails when some are left after the limit.
 func Kill(find func() ([]Stat, error), limit time.Duration) error {
 	deadline := time.Now().Add(limit)
+	var dying []Stat
 	for {
 		list, err := find()
 		if err != nil {
 			return err
 		}
-		list = slices.DeleteFunc(list, func(s Stat) bool { return s.PID == os.Getpid() })
-		if len(list) == 0 {
+		for _, s := range list {
+			if s.PID != os.Getpid() && !slices.ContainsFunc(dying, func(d Stat) bool { return d.Process == s.Process }) {
+				dying = append(dying, s)
+			}
+		}
+		// A process on its way out is still there, with open files perhaps,
+		// when nothing of it can be found by what it was.
+		dying = slices.DeleteFunc(dying, func(s Stat) bool { return !s.Alive() })
+		if len(dying) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%d processes did not end within %v of SIGKILL, the first is %d",
-				len(list), limit, list[0].PID)
+				len(dying), limit, dying[0].PID)
 		}
-		Signal(list, unix.SIGKILL)
+		Signal(dying, unix.SIGKILL)
 		time.Sleep(2 * time.Millisecond)
 	}
 }
