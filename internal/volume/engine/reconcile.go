@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -56,10 +57,15 @@ func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding
 	findings := make([]Finding, len(items))
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, reconcileWorkers)
+	damaged := map[string]bool{}
 	for i, item := range items {
 		if item.Record == nil {
-			findings[i] = unreadable(item)
+			damaged[filepath.Base(item.File)] = true
+			findings[i] = e.unreadable(item, req)
 			continue
+		}
+		if req.DryRun && damaged[filepath.Base(item.File)] {
+			continue // looking at its copy would set the damaged one aside
 		}
 		if req.Only != nil && item.Record.Key() != *req.Only {
 			continue
@@ -80,11 +86,24 @@ func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding
 	return out, nil
 }
 
-func unreadable(item ledger.Listed) Finding {
-	f := Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error(),
-		Action: "set aside by the next operation on the volume"}
-	if ledger.IsNewer(item.Err) {
-		f.Action = ""
+// unreadable deals with a file that is no record that could be used.
+func (e *Engine) unreadable(item ledger.Listed, req ReconcileRequest) Finding {
+	f := Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error()}
+	if ledger.IsNewer(item.Err) || req.Only != nil {
+		return f
+	}
+	f.Action = "set it aside"
+	if req.DryRun {
+		return f
+	}
+	aside, err := e.ledger.PutAside(item.File)
+	switch {
+	case ledger.IsLocked(err):
+		f.Action, f.After = "", time.Second
+	case err != nil:
+		f.Action, f.Problem = "", err.Error()
+	case aside.File != "":
+		f.Action = "set aside as " + aside.File
 	}
 	return f
 }

@@ -129,3 +129,26 @@ func (l *Ledger) Peek(key Key) (*Record, error) {
 	}
 	return rec, nil
 }
+
+// PutAside moves a record file that List could not read out of the way, under
+// its lock. It does nothing to a file that can be read by now, that a newer
+// program wrote, or that is gone. IsLocked tells that somebody is working on it.
+func (l *Ledger) PutAside(file string) (SetAside, error) {
+	name := filepath.Base(file)
+	lock, err := TryLockFile(filepath.Join(l.cfg.RunDir, dirLocks, strings.TrimSuffix(name, recordSuffix)+".lock"))
+	if err != nil {
+		return SetAside{}, err
+	}
+	var aside SetAside
+	data, err := readFile(file)
+	if err == nil {
+		_, err = decode(data, name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !IsNewer(err) {
+		// Files lie two levels below the directory that keeps what is set aside.
+		aside, err = setAside(filepath.Dir(filepath.Dir(file)), file, err)
+	} else {
+		err = nil
+	}
+	return aside, errors.Join(err, lock.Unlock())
+}
