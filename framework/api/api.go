@@ -134,6 +134,8 @@ func (s *server) table() []route {
 		{"/v2/info", methods{get: s.info}},
 		{"/v2/leader", methods{get: s.leader, del: s.abdicate}},
 
+		{"/v2/openapi.yaml", methods{get: s.openAPI}},
+
 		{"/v2/volumes", methods{get: s.claims}},
 		{"/v2/volumes/{driver}/{name...}/claim", methods{del: s.releaseClaim}},
 	}

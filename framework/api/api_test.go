@@ -69,6 +69,9 @@ func (w *wire) do(method, path, body string, header ...string) answer {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	if w.core != nil {
+		documented(w.t, req, resp, b)
+	}
 	return answer{w.t, resp.StatusCode, resp.Header, b}
 }
 

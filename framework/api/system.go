@@ -1,6 +1,7 @@
 package api
 
 import (
+	_ "embed" // for the OpenAPI document
 	"net/http"
 	"strings"
 
@@ -65,6 +66,18 @@ func (s *server) leader(w http.ResponseWriter, _ *http.Request, _ params) error 
 		return &core.NotFoundError{Message: "There is no leader"}
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"leader": leader})
+}
+
+// openAPIDocument describes the API. A test holds it against the handlers.
+//
+//go:embed openapi.yaml
+var openAPIDocument []byte
+
+func (s *server) openAPI(w http.ResponseWriter, _ *http.Request, _ params) error {
+	w.Header().Set("Content-Type", "application/yaml")
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(openAPIDocument) // the status is out
+	return nil
 }
 
 func (s *server) abdicate(w http.ResponseWriter, r *http.Request, _ params) error {
