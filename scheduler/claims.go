@@ -51,7 +51,7 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 		if c.AgentID == a.id {
 			// The snapshot stays as it was given: the table gets a copy.
 			n := *c
-			n.State, n.Access = Held, min(c.Access, v.strictest())
+			n.State, n.Access = Held, v.strictest()
 			if !slices.Contains(n.Instances, inst.ID) {
 				n.Instances = append(slices.Clone(n.Instances), inst.ID)
 			}

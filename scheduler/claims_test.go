@@ -155,6 +155,17 @@ func TestSharedVolumeKeepsItsTasksOnOneAgent(t *testing.T) {
 	}
 }
 
+func TestSharersFollowAnExclusiveTask(t *testing.T) {
+	w := schedtest.New()
+	w.Agents("a1")
+	w.Claim("v", "a1", scheduler.Releasing)
+	w.Pending("x").Mounts("v", scheduler.OneAgent)
+	w.Pending("y").Mounts("v", scheduler.OneAgent)
+	if on := schedtest.On(w.Decide()); len(on) != 2 {
+		t.Errorf("launched %v, want both: the exclusive task has ended", on)
+	}
+}
+
 func TestSeveralVolumesHaveToAgree(t *testing.T) {
 	w := schedtest.New()
 	w.Agents("a1", "a2")

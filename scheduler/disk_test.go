@@ -211,6 +211,10 @@ func TestDisks(t *testing.T) {
 		{"block disks are not used", func(o *schedtest.Offer) { o.Source(resource.SourceBlock, "", 900) }, func(i *inst) {
 			i.Persists(resource.SourceMount, 100, "d")
 		}, ""},
+		{"a path disk reserved for the role by the operator", func(o *schedtest.Offer) {
+			o.Source(resource.SourcePath, "/p1", 300)
+			o.Resources[len(o.Resources)-1] = schedtest.Static(o.Resources[len(o.Resources)-1], schedtest.Role)
+		}, func(i *inst) { i.Persists(resource.SourcePath, 100, "d") }, ""},
 		{"reserved for the role by the operator", func(o *schedtest.Offer) {
 			o.Resources = o.Resources[:2]
 			o.Add(schedtest.Static(schedtest.Scalar("disk", 900), schedtest.Role))
@@ -296,6 +300,29 @@ func TestRelaunchOnTheReservation(t *testing.T) {
 	used := schedtest.Launched(plan, "db").Resources
 	if got := resource.Resources(used).Scalar("disk"); got != 1024_000 {
 		t.Errorf("uses %s of disk, want the volume", got)
+	}
+}
+
+func TestRelaunchIsNotKeptOffAGPUAgent(t *testing.T) {
+	w, o, _ := relaunched()
+	w.Policy.RestrictGPUAgents = true
+	o.GPUs(1)
+	if on := schedtest.On(w.Decide()); on["db"] != "a1" {
+		t.Errorf("launched %v, want db where it is already", on)
+	}
+}
+
+func TestRelaunchThatNeedsMoreThanItReserved(t *testing.T) {
+	w, _, i := relaunched()
+	w.Agents("a2")
+	i.Needs(1, 500)
+	plan := w.Decide()
+	waits := schedtest.Waits(plan, "db")
+	if waits == nil || waits.Best != "a1.test" || schedtest.Reasons(plan, "db")[scheduler.InsufficientMemory] != 1 {
+		t.Fatalf("waits %+v, want memory on a1", waits)
+	}
+	if !strings.Contains(waits.Text, "a1.test lacks 340 MiB of memory (has 160, needs 500)") {
+		t.Errorf("text %q", waits.Text)
 	}
 }
 

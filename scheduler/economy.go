@@ -96,7 +96,7 @@ func (d *decision) refuseShare(s *share, waiting map[string]bool) time.Duration 
 	if s.role == "" && len(waiting) == 0 || s.role != "" && !waiting[s.role] {
 		return p.refuse()
 	}
-	if len(s.ops) == 0 && p.refuseUnfit() > p.refuseWaiting() && d.unfit(s) {
+	if p.refuseUnfit() > p.refuseWaiting() && d.unfit(s) {
 		return p.refuseUnfit()
 	}
 	return p.refuseWaiting()

@@ -183,7 +183,7 @@ func TestFilters(t *testing.T) {
 
 func TestLaunchUsesWhatItAskedFor(t *testing.T) {
 	w := schedtest.New()
-	o := w.Offer("a1").CPUs(1).Mem(512).Disk(100).Ports(31000, 31009)
+	o := w.Offer("a1").CPUs(1).Mem(512).Disk(100).Ports(31003, 31005)
 	o.Add(schedtest.Static(schedtest.Scalar("cpus", 0.3), schedtest.Role))
 	i := w.Pending("x").Needs(0.7, 64).Port(31004, 0, 0)
 	i.Disk = 10_000
@@ -205,6 +205,31 @@ func TestLaunchUsesWhatItAskedFor(t *testing.T) {
 	}
 	if !resource.Resources(o.Resources).Contains(l.Resources) {
 		t.Errorf("uses %+v, which the offer does not hold", l.Resources)
+	}
+}
+
+// TestWhatOneTakesIsGoneForTheNext needs the books of each portion: the totals
+// alone would let the second instance take what is reserved once more.
+func TestWhatOneTakesIsGoneForTheNext(t *testing.T) {
+	w := schedtest.New()
+	o := w.Offer("a1").CPUs(4).Mem(4096).Add(schedtest.Static(schedtest.Scalar("cpus", 3), schedtest.Role))
+	w.Pending("x").Needs(4, 1)
+	w.Pending("y").Needs(3, 1)
+	plan := w.Decide()
+	if on := schedtest.On(plan); len(on) != 2 {
+		t.Fatalf("launched %v, want both", on)
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+}
+
+func TestGPUAgentsAreOpenToThoseWhoMay(t *testing.T) {
+	w := schedtest.New()
+	w.Policy.RestrictGPUAgents = true
+	w.Offer("a1").Usual().GPUs(1)
+	w.Pending("no")
+	w.Pending("yes").GPUUnrestricted = true
+	if on := schedtest.On(w.Decide()); len(on) != 1 || on["yes"] != "a1" {
+		t.Errorf("launched %v, want the unrestricted instance alone", on)
 	}
 }
 

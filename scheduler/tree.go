@@ -147,9 +147,6 @@ func (d *decision) find(c *class, r *request) (int32, bool) {
 		c.tree = d.buildTree(c)
 	}
 	s := search{d: d, t: c.tree, c: c, r: r, need: r.shape.needs, best: -1, bestKey: closed, spare: spare}
-	if len(r.inst.Persistent) > 0 {
-		s.need.disk = 0 // covered by disks of several kinds: left to the check
-	}
 	s.visit(1)
 	return s.best, s.best >= 0
 }
