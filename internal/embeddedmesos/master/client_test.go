@@ -134,6 +134,7 @@ func (c *cluster) post(path, body string, header map[string]string) answer {
 func (c *cluster) do(request *http.Request) answer {
 	c.t.Helper()
 	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	request.Close = true // the next master may be another one
 	response, err := client.Do(request)
 	if err != nil {
 		c.t.Fatal(err)

@@ -116,15 +116,14 @@ func (m *Master) end(abruptly bool) error {
 		m.faults.abort.Store(abruptly)
 		m.stop()
 		m.listener.Close()
-		if abruptly {
-			// The error is that of the listener, which is closed either way.
-			_ = m.server.Close()
+		if !abruptly {
+			m.finishRequests()
+		}
+		if err := m.server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			m.log.Warn("close HTTP server", zap.Error(err))
 		}
 	})
-	m.awaitStreams()
-	if err := m.server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		m.log.Warn("close HTTP server", zap.Error(err))
-	}
+	m.streams.Wait()
 	m.serving.Wait()
 	return m.failure
 }
@@ -132,15 +131,14 @@ func (m *Master) end(abruptly bool) error {
 // streamGrace is how long streams may take to write their last events.
 const streamGrace = 2 * time.Second
 
-// awaitStreams waits for the event streams to end; a client that does not read
-// loses its connection instead.
-func (m *Master) awaitStreams() {
-	cut := time.AfterFunc(streamGrace, func() {
-		m.log.Warn("a client does not read its event stream; connections are closed")
-		_ = m.server.Close() // what it reports comes again from the Close that follows
-	})
-	defer cut.Stop()
-	m.streams.Wait()
+// finishRequests lets requests and event streams end; a client that does not
+// read loses its connection afterwards.
+func (m *Master) finishRequests() {
+	ctx, cancel := context.WithTimeout(context.Background(), streamGrace)
+	defer cancel()
+	if err := m.server.Shutdown(ctx); err != nil {
+		m.log.Warn("a client does not read its event stream; connections are closed", zap.Error(err))
+	}
 }
 
 func (m *Master) serve() {
