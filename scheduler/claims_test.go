@@ -166,6 +166,33 @@ func TestSharersFollowAnExclusiveTask(t *testing.T) {
 	}
 }
 
+// TestOneInstanceDoesNotSpeakForOthersLikeIt has two instances that differ in
+// nothing but their volumes; a claim that binds to no agent still makes one
+// fail, or pass, where the other would not.
+func TestOneInstanceDoesNotSpeakForOthersLikeIt(t *testing.T) {
+	t.Run("the claim is in the way", func(t *testing.T) {
+		w := schedtest.New()
+		w.Agents("a1")
+		w.Claim("v", "a1", scheduler.Fenced, "other").FenceAt = w.Now
+		w.Pending("x").Mounts("v", scheduler.OneTask).Since = w.Now.Add(-1)
+		w.Pending("y").Mounts("u", scheduler.OneTask)
+		if on := schedtest.On(w.Decide()); len(on) != 1 || on["y"] != "a1" {
+			t.Errorf("launched %v, want y", on)
+		}
+	})
+	t.Run("the claim helps", func(t *testing.T) {
+		w := schedtest.New()
+		w.Agents("a1")
+		w.Bridge("a1").Drivers[0] = scheduler.DriverFact{Name: "drv", Healthy: true, AttachLimit: 1, Attached: 1}
+		w.Claim("v", "a1", scheduler.Fenced).FenceAt = w.Now
+		w.Pending("x").Mounts("v", scheduler.OneTask)
+		w.Pending("y").Mounts("u", scheduler.OneTask).Since = w.Now.Add(-1)
+		if on := schedtest.On(w.Decide()); len(on) != 1 || on["x"] != "a1" {
+			t.Errorf("launched %v, want x", on)
+		}
+	})
+}
+
 func TestSeveralVolumesHaveToAgree(t *testing.T) {
 	w := schedtest.New()
 	w.Agents("a1", "a2")

@@ -214,8 +214,8 @@ func TestRemoteRegionIsOpenToThoseWhoAsk(t *testing.T) {
 	// Alike but for that constraint, both with a volume that was on b1.
 	w.Volume("u").Last("b1")
 	w.Volume("v").Last("b1")
-	w.Pending("stays").Mounts("u", scheduler.OneTask).Where("hostname", scheduler.Unlike, "c1.*")
 	w.Pending("goes").Mounts("v", scheduler.OneTask).Where("hostname", scheduler.Unlike, "c1.*").Where("@zone", scheduler.GroupBy, "")
+	w.Pending("stays").Mounts("u", scheduler.OneTask).Where("hostname", scheduler.Unlike, "c1.*")
 	if on := schedtest.On(w.Decide()); len(on) != 1 || on["goes"] == "" {
 		t.Errorf("launched %v, want the one with a constraint on @zone alone", on)
 	}

@@ -233,6 +233,19 @@ func TestGPUAgentsAreOpenToThoseWhoMay(t *testing.T) {
 	}
 }
 
+func TestPortsOfOneInstanceAreDifferent(t *testing.T) {
+	w := schedtest.New()
+	w.Offer("a1").CPUs(1).Mem(512).Ports(31003, 31005)
+	w.Pending("x").Port(31004, 0, 0)
+	for seed := range uint64(9) {
+		w.Seed = seed
+		l := schedtest.Launched(w.Decide(), "x")
+		if l == nil || l.Ports[0] != 31004 || l.Ports[1]+l.Ports[2] != 31003+31005 {
+			t.Fatalf("launch %+v, want the fixed port and the two others", l)
+		}
+	}
+}
+
 func TestOffersOfOneAgentAreMerged(t *testing.T) {
 	w := schedtest.New()
 	w.Offer("a1").CPUs(1).Mem(100)
