@@ -31,12 +31,28 @@ func TestLaunchWithoutAnswerIsRepeatedIfItDidNotArrive(t *testing.T) {
 		r.cluster.set(func(c *cluster) { c.refuse = errors.New("connection reset") })
 		r.post(db)
 		r.pass(time.Second)
-		r.cluster.set(func(c *cluster) { c.refuse = nil })
-		if view := r.app("/db"); view.Staged != 1 {
-			t.Fatalf("given up before anybody said that the task is unknown: %+v", view)
+		task := r.staged("/db")
+		r.cluster.set(func(c *cluster) {
+			c.refuse = nil
+			// Too early to be believed: the launch may still be on its way.
+			c.send(Status{TaskID: task, AgentID: "S0", State: taskGone, Source: sourceMaster, Reason: reasonReconciliation})
+		})
+		r.pass(time.Second)
+		if still := r.staged("/db"); still != task {
+			t.Fatalf("%s was given up for %s", task, still)
 		}
 		r.running("/db")
 	})
+}
+
+// staged returns the app's only task, which has no status yet.
+func (r *rig) staged(id app.ID) string {
+	r.t.Helper()
+	v := r.app(id)
+	if len(v.Tasks) != 1 || v.Staged != 1 {
+		r.t.Fatalf("%s: %+v", id, v)
+	}
+	return v.Tasks[0].ID
 }
 
 func TestStagingTaskIsKilledInTime(t *testing.T) {

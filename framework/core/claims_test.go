@@ -302,6 +302,60 @@ func TestUpdateWaitsForTheEndNotTheKill(t *testing.T) {
 	})
 }
 
+func TestUpdateOfASharedVolumesAppStopsFirst(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(strings.Replace(shared, "ID", "db", 1))
+		first := r.running("/db")
+		r.idle()
+		r.cluster.set(func(c *cluster) { c.stubborn = true })
+		r.update("/db", func(a *app.App) { a.Cmd = "run better" })
+		r.pass(time.Minute)
+		if got := r.cluster.liveTasks("/db"); !slices.Equal(got, []string{first.ID}) {
+			t.Fatalf("old and new run together: %v", got)
+		}
+		r.cluster.set(func(c *cluster) { c.stubborn = false })
+		r.idle()
+	})
+}
+
+func TestUpdateThatAddsAVolumeStopsFirst(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(`{"id":"/db","cmd":"run","cpus":1,"mem":64}`)
+		first := r.running("/db")
+		r.idle()
+		r.cluster.set(func(c *cluster) { c.stubborn = true })
+		with := r.parse(db)
+		r.update("/db", func(a *app.App) { a.Container = with.Container })
+		r.pass(time.Minute)
+		if got := r.cluster.liveTasks("/db"); !slices.Equal(got, []string{first.ID}) {
+			t.Fatalf("old and new run together: %v", got)
+		}
+		r.cluster.set(func(c *cluster) { c.stubborn = false })
+		r.idle()
+	})
+}
+
+// An unreachable strategy that replaces at once cannot do so before the claim
+// ends, and does not cost the task its life when its agent returns.
+func TestHeldTaskIsNotExpunged(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(strings.Replace(db, `"cpus"`, `"unreachableStrategy":{"inactiveAfterSeconds":0,"expungeAfterSeconds":0},"cpus"`, 1))
+		first := r.running("/db")
+		r.idle()
+		r.cluster.partition(first.AgentID)
+		r.pass(10 * time.Minute)
+		q := r.queue()
+		if len(q) != 1 || !strings.Contains(q[0].Waiting[0].Text, "unreachable") {
+			t.Fatalf("queue: %+v", q)
+		}
+		r.cluster.heal(first.AgentID)
+		r.pass(time.Minute)
+		if again := r.running("/db"); again.ID != first.ID || len(r.queue()) != 0 {
+			t.Fatalf("%s was replaced by %s", first.ID, again.ID)
+		}
+	})
+}
+
 func TestBackendExclusiveVolumeMovesAtOnce(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		if err := r.halt(); err != nil {
@@ -428,5 +482,57 @@ func (r *rig) smuggle(body string) {
 	c.storeDefinition(tx, a)
 	if err := c.commit(tx); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// The same word about a task that is long gone does not end a claim either,
+// while the master still has the agent.
+func TestGoneByOperatorIsCheckedWithTheMaster(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.scale("/db", 0)
+		r.idle()
+		r.cluster.set(func(c *cluster) {
+			c.send(Status{TaskID: first.ID, AgentID: first.AgentID, State: taskGoneByOp,
+				Source: sourceMaster, Reason: reasonReconciliation})
+		})
+		r.pass(time.Minute)
+		if c := r.onlyClaim(); c.AgentID != first.AgentID || c.State != scheduler.Releasing {
+			t.Fatalf("claim: %+v", c)
+		}
+	})
+}
+
+// The scheduler keeps these rules too; checkClaim is asked for every launch all
+// the same, whoever decided it.
+func TestCheckClaim(t *testing.T) {
+	lost := &instance{ID: "lost", Task: &task{LostSince: time.Unix(1, 0)}}
+	live := &instance{ID: "live", Task: &task{}}
+	for name, c := range map[string]struct {
+		claim  *claim
+		access scheduler.AccessMode
+		agent  string
+		ok     bool
+	}{
+		"never claimed":              {nil, scheduler.OneTask, "S0", true},
+		"released, same agent":       {&claim{AgentID: "S0"}, scheduler.OneTask, "S0", true},
+		"released, other agent":      {&claim{AgentID: "S1"}, scheduler.OneTask, "S0", false},
+		"in use":                     {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneTask, "S0", false},
+		"in use by itself":           {&claim{AgentID: "S0", Holders: []string{"me"}}, scheduler.OneTask, "S0", true},
+		"shared, same agent":         {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", true},
+		"shared, other agent":        {&claim{AgentID: "S1", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
+		"shared, wanted alone":       {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneTask, "S0", false},
+		"used alone, wanted shared":  {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneAgent, "S0", false},
+		"unreachable, same agent":    {&claim{AgentID: "S0", Holders: []string{"lost"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
+		"many writers, in use":       {&claim{AgentID: "S1", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", true},
+		"many writers, in use there": {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", true},
+	} {
+		s := &state{instances: map[string]*instance{"lost": lost, "live": live},
+			volumes: map[scheduler.VolumeKey]*volumeRecord{volKey: {Key: volKey, Claim: c.claim}}}
+		err := s.checkClaim(scheduler.VolumeRequest{Key: volKey, Access: c.access}, "me", c.agent)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
