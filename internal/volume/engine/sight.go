@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
@@ -109,8 +110,14 @@ func (op *operation) pathKind() ledger.PathKind {
 	return facts.Kind
 }
 
+// lookPatience is how long a file system may take to answer a look at its root
+// before it is taken for dead.
+const lookPatience = 10 * time.Second
+
 // lookAt looks at one path in the mount table of this process.
 func (op *operation) lookAt(ctx context.Context, path string, kind ledger.PathKind) seen {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
 	s := seen{path: path}
 	if !filepath.IsAbs(path) {
 		s.dead = fmt.Errorf("%q is not an absolute path", path)

@@ -143,14 +143,16 @@ func look(path string) (volume.PathFacts, error) {
 	if err != nil {
 		return volume.PathFacts{}, err
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(resolved, &st); err != nil {
+	// Without FORCE_SYNC the kernel may answer from its cache for a FUSE or
+	// network mount whose server is gone.
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, resolved, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st); err != nil {
 		return volume.PathFacts{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return volume.PathFacts{
 		Resolved: resolved,
-		IsDir:    st.Mode&unix.S_IFMT == unix.S_IFDIR,
-		Device:   st.Dev,
+		IsDir:    uint32(st.Mode)&unix.S_IFMT == unix.S_IFDIR,
+		Device:   unix.Mkdev(st.Dev_major, st.Dev_minor),
 		Inode:    st.Ino,
 	}, nil
 }
