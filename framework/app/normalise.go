@@ -128,17 +128,23 @@ func resolveDependencies(p *problems, d definition, base ID) {
 	}
 }
 
+// defaultStrategies are the strategies of an app that names none; they depend on
+// its volumes. An unreachable instance may still write to its volume: hold.
+func defaultStrategies(a *App) (UpgradeStrategy, UnreachableStrategy) {
+	upgrade := defaultUpgrade
+	if len(a.ExternalVolumes()) > 0 || a.Resident() {
+		upgrade = managedUpgrade
+	}
+	return upgrade, UnreachableStrategy{Disabled: a.Resident() || a.HasExclusiveVolume()}
+}
+
 func fillStrategies(a *App, d definition) {
-	managed := len(a.ExternalVolumes()) > 0 || a.Resident()
+	upgrade, unreachable := defaultStrategies(a)
 	if !d.given.has("upgradeStrategy") {
-		a.Upgrade = defaultUpgrade
-		if managed {
-			a.Upgrade = managedUpgrade
-		}
+		a.Upgrade = upgrade
 	}
 	if !d.given.has("unreachableStrategy") {
-		// An unreachable instance may still write to its volume: hold.
-		a.Unreachable = UnreachableStrategy{Disabled: a.Resident() || a.HasExclusiveVolume()}
+		a.Unreachable = unreachable
 	}
 	switch {
 	case !a.Resident():
@@ -146,35 +152,6 @@ func fillStrategies(a *App, d definition) {
 	case a.Residency == nil:
 		a.Residency = &Residency{RelaunchEscalationTimeoutSeconds: defaultRelaunchEscalation, TaskLostBehavior: "WAIT_FOREVER"}
 	}
-}
-
-// isDefault says whether a field of a stored definition has the value that apps
-// of its kind get by default.
-func isDefault(key string, base map[string]any) bool {
-	o := object{s: &shape{}, fields: base}
-	managed := hasManagedVolumes(base)
-	switch key {
-	case "upgradeStrategy":
-		if managed {
-			return readUpgrade(o) == managedUpgrade
-		}
-		return readUpgrade(o) == defaultUpgrade
-	case "unreachableStrategy":
-		return readUnreachable(o) == UnreachableStrategy{Disabled: managed}
-	}
-	return false
-}
-
-// hasManagedVolumes says of a definition's JSON whether it has external or
-// persistent volumes.
-func hasManagedVolumes(fields map[string]any) bool {
-	c, _ := fields["container"].(map[string]any)
-	for _, v := range asList(c["volumes"]) {
-		if m, ok := v.(map[string]any); ok && (m["external"] != nil || m["persistent"] != nil) {
-			return true
-		}
-	}
-	return false
 }
 
 // dropEmpty makes equal definitions equal in JSON too: collections that are

@@ -188,7 +188,7 @@ func (u *Update) Apply(id ID, stored *App, partial bool) (*App, error) {
 		if err != nil {
 			return nil, err
 		}
-		fields = overlay(base, u.fields)
+		fields = overlay(stored, base, u.fields)
 	}
 	return u.build(fields, id, stored)
 }
@@ -209,10 +209,9 @@ func storedFields(a *App) (map[string]any, error) {
 	return fields, nil
 }
 
-// overlay puts the fields of an update over stored ones. Stored values that
-// only were defaults of a kind of app that the update makes another kind of are
-// not kept, so that the new kind gets its own defaults.
-func overlay(base, update map[string]any) map[string]any {
+// overlay puts the fields of an update over base, the JSON of stored. Stored
+// ports of a kind that the updated network cannot have are not kept.
+func overlay(stored *App, base, update map[string]any) map[string]any {
 	out := maps.Clone(base)
 	maps.Copy(out, update)
 	if networks, given := update["networks"]; given {
@@ -227,13 +226,7 @@ func overlay(base, update map[string]any) map[string]any {
 			}
 		}
 	}
-	if _, given := update["container"]; given && hasManagedVolumes(update) != hasManagedVolumes(base) {
-		for _, key := range []string{"upgradeStrategy", "unreachableStrategy"} {
-			if update[key] == nil && isDefault(key, base) {
-				delete(out, key)
-			}
-		}
-	}
+	dropOldDefaults(out, stored, update)
 	if update["cmd"] != nil && update["args"] == nil {
 		delete(out, "args")
 	}
@@ -241,6 +234,21 @@ func overlay(base, update map[string]any) map[string]any {
 		delete(out, "cmd")
 	}
 	return out
+}
+
+// dropOldDefaults removes strategies from fields that the stored app only has by
+// default, where the update makes another default right: an app that gets its
+// first exclusive volume must be held when it becomes unreachable.
+func dropOldDefaults(fields map[string]any, stored *App, update map[string]any) {
+	updated := &App{Container: readContainer(object{s: &shape{}, fields: fields})}
+	oldUpgrade, oldUnreachable := defaultStrategies(stored)
+	newUpgrade, newUnreachable := defaultStrategies(updated)
+	if update["upgradeStrategy"] == nil && oldUpgrade != newUpgrade && stored.Upgrade == oldUpgrade {
+		delete(fields, "upgradeStrategy")
+	}
+	if update["unreachableStrategy"] == nil && oldUnreachable != newUnreachable && stored.Unreachable == oldUnreachable {
+		delete(fields, "unreachableStrategy")
+	}
 }
 
 // build makes the canonical App of fields in canonical form.

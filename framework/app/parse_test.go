@@ -25,7 +25,7 @@ func mustParse(t *testing.T, body string) *App {
 }
 
 const dvdiApp = `{"id":"db","cmd":"run","container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW",
-	"external":{"provider":"dvdi","name":"vol","size":5,"options":{"dvdi/driver":"local","dvdi/size":"3"," other/x":"y","dvdi/fs":" ext4 "}}}]}}`
+	"external":{"provider":"dvdi","name":"vol","size":5,"options":{"dvdi/driver":"local","dvdi/size":"3","other/x":"y","dvdi/fs":" ext4 "}}}]}}`
 
 func TestParseFillsDefaults(t *testing.T) {
 	a := mustParse(t, `{"id":"sleep","cmd":"sleep 1","ports":null,"dependencies":null,"unknown":{"x":1}}`)
@@ -56,8 +56,7 @@ func sameJSON(t *testing.T, a, b []byte) bool {
 }
 
 func TestDVDIVolume(t *testing.T) {
-	body := strings.Replace(dvdiApp, `" other/x":"y",`, `"other/x":"y",`, 1)
-	a := mustParse(t, body)
+	a := mustParse(t, dvdiApp)
 	vols := a.ExternalVolumes()
 	if len(vols) != 1 {
 		t.Fatalf("external volumes: %v", vols)
@@ -78,7 +77,7 @@ func TestDVDIVolume(t *testing.T) {
 }
 
 func TestSharedVolumeIsNotHeld(t *testing.T) {
-	body := strings.NewReplacer(`" other/x":"y",`, ``, `"name":"vol"`, `"name":"vol","shared":true`).Replace(dvdiApp)
+	body := strings.Replace(dvdiApp, `"name":"vol"`, `"name":"vol","shared":true`, 1)
 	if a := mustParse(t, body); a.Unreachable.Disabled || a.HasExclusiveVolume() {
 		t.Errorf("shared volume is treated as exclusive: %+v", a.Unreachable)
 	}
@@ -234,18 +233,35 @@ func TestScaleOnlyIsSameConfig(t *testing.T) {
 	}
 }
 
-func TestUpdateToVolumesGetsTheirDefaults(t *testing.T) {
-	stored := mustParse(t, `{"id":"/db","cmd":"x"}`)
-	u, err := ParseUpdate([]byte(strings.Replace(dvdiApp, `" other/x":"y",`, ``, 1)), everything)
-	if err != nil {
-		t.Fatal(err)
+func TestDefaultsFollowTheVolumes(t *testing.T) {
+	volume := func(more string) string {
+		return `{"container":{"type":"MESOS","volumes":[{"containerPath":"p","mode":"RW","external":{"provider":"dvdi","name":"v"` + more + `,"options":{"dvdi/driver":"d"}}}]}}`
 	}
-	got, err := u.Apply("/db", stored, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.Upgrade != managedUpgrade || !got.Unreachable.Disabled {
-		t.Errorf("got %+v %+v", got.Upgrade, got.Unreachable)
+	a := mustParse(t, `{"id":"/db","cmd":"x"}`)
+	for _, step := range []struct {
+		update      string
+		upgrade     UpgradeStrategy
+		unreachable UnreachableStrategy
+	}{
+		{volume(`,"shared":true`), managedUpgrade, UnreachableStrategy{}},
+		{volume(""), managedUpgrade, UnreachableStrategy{Disabled: true}},
+		{`{"instances":0}`, managedUpgrade, UnreachableStrategy{Disabled: true}},
+		{`{"container":{"type":"MESOS","volumes":[]}}`, defaultUpgrade, UnreachableStrategy{}},
+		// What a user chose stays.
+		{`{"unreachableStrategy":{"inactiveAfterSeconds":5,"expungeAfterSeconds":6},"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0}}`,
+			UpgradeStrategy{}, UnreachableStrategy{InactiveAfterSeconds: 5, ExpungeAfterSeconds: 6}},
+		{volume(""), UpgradeStrategy{}, UnreachableStrategy{InactiveAfterSeconds: 5, ExpungeAfterSeconds: 6}},
+	} {
+		u, err := ParseUpdate([]byte(step.update), everything)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err = u.Apply("/db", a, true); err != nil {
+			t.Fatalf("%s: %v", step.update, err)
+		}
+		if a.Upgrade != step.upgrade || a.Unreachable != step.unreachable {
+			t.Errorf("%s: got %+v %+v", step.update, a.Upgrade, a.Unreachable)
+		}
 	}
 }
 
