@@ -171,7 +171,7 @@ func (p *Plugin) Restart() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.eventually(func() bool { return answers(p.Socket()) && answers(controlSocket(p.config)) })
+	eventually(p.t, func() bool { return answers(p.Socket()) && answers(controlSocket(p.config)) })
 }
 
 func answers(socket string) bool {
@@ -189,7 +189,7 @@ func answers(socket string) bool {
 func (p *Plugin) Freeze() {
 	p.t.Helper()
 	p.signal(unix.SIGSTOP)
-	p.eventually(func() bool { return p.allThreadsStopped() })
+	eventually(p.t, func() bool { return p.allThreadsStopped() })
 }
 
 func (p *Plugin) allThreadsStopped() bool {
@@ -244,7 +244,7 @@ func (p *Plugin) Clear() {
 // AwaitHeld returns when at least n calls are held by DoHold.
 func (p *Plugin) AwaitHeld(n int) {
 	p.t.Helper()
-	p.eventually(func() bool {
+	eventually(p.t, func() bool {
 		var held int
 		p.ask("GET", "/held", nil, &held)
 		return held >= n
@@ -295,11 +295,11 @@ func (p *Plugin) ask(method, path string, send, receive any) {
 	}
 }
 
-func (p *Plugin) eventually(condition func() bool) {
-	p.t.Helper()
+func eventually(t testing.TB, condition func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.t.Fatalf("test plugin: did not get there within %s", patience)
+			t.Fatalf("test plugin: did not get there within %s", patience)
 		}
 	}
 }

@@ -269,13 +269,25 @@ func (s *store) states() map[string]State {
 
 // unmountAll clears what is mounted below dir, for the end of a test.
 func unmountAll(dir string) error {
-	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	targets, err := mountedBelow(dir)
 	if err != nil {
 		return err
 	}
 	var failures []error
-	for _, info := range infos {
-		failures = append(failures, unix.Unmount(info.Mountpoint, unix.MNT_DETACH))
+	for _, target := range targets {
+		failures = append(failures, unix.Unmount(target, unix.MNT_DETACH))
 	}
 	return errors.Join(failures...)
+}
+
+func mountedBelow(dir string) ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return nil, err
+	}
+	var targets []string
+	for _, info := range infos {
+		targets = append(targets, info.Mountpoint)
+	}
+	return targets, nil
 }
