@@ -243,7 +243,6 @@ func (p *process) terminated(r *run, launch, destroy error) {
 	r.cancel(errShutdown)
 	if destroy != nil {
 		r.log(p).Error("Termination of the container failed", zap.Error(destroy))
-		p.stuck[r.path.container] = r
 	}
 	if !r.orphan && !terminal(r.state) {
 		reason := mesos.REASON_EXECUTOR_TERMINATED

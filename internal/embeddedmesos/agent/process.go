@@ -43,7 +43,6 @@ type process struct {
 	frameworks map[string]*mesos.FrameworkInfo
 	runs       map[string]*run // by container id, until all is over
 	completed  []*run          // the last ones, oldest first
-	stuck      map[string]*run // terminated, but their volumes could not be unmounted
 	resources  resourceState
 	orphans    []string // containers of which only the isolator knows
 	ending     bool     // told to shut down
@@ -64,7 +63,6 @@ func newProcess(a *Agent) (*process, error) {
 		registered: make(chan struct{}),
 		frameworks: make(map[string]*mesos.FrameworkInfo),
 		runs:       make(map[string]*run),
-		stuck:      make(map[string]*run),
 	}
 	p.isolator = dockervolume.New(p.layout.dockerVolumes(), a.cfg.client(a.gate), p.log)
 	if err := p.prepare(); err != nil {

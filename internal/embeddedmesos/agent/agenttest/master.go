@@ -197,6 +197,7 @@ func Framework() mesos.FrameworkInfo {
 		Roles:      []string{"dvdi"},
 	}
 	for _, c := range []mesos.FrameworkInfo_Capability_Type{
+		mesos.FrameworkInfo_Capability_MULTI_ROLE,
 		mesos.FrameworkInfo_Capability_PARTITION_AWARE,
 		mesos.FrameworkInfo_Capability_TASK_KILLING_STATE,
 	} {
