@@ -50,8 +50,11 @@ type AgentConfig struct {
 	// Ports is the offered range, both ends included; zero means a range of
 	// 1000 ports that no other agent of the cluster has by default.
 	Ports [2]uint64
-	// Attributes become TEXT attributes of the agent.
+	// Attributes become TEXT attributes of the agent, in the order of their
+	// names.
 	Attributes map[string]string
+	// AttributeList, when given, is used instead of Attributes, in its order.
+	AttributeList []mesos.Attribute
 	// Region and Zone form the agent's fault domain; both empty means none.
 	Region, Zone string
 	// Env is added to the environment of dvdcli, as KEY=value.
@@ -192,6 +195,9 @@ func (a AgentConfig) domain() *mesos.DomainInfo {
 }
 
 func (a AgentConfig) attributes() []mesos.Attribute {
+	if a.AttributeList != nil {
+		return a.AttributeList
+	}
 	var list []mesos.Attribute
 	for _, name := range slices.Sorted(maps.Keys(a.Attributes)) {
 		list = append(list, mesos.Attribute{

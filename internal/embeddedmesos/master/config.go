@@ -29,7 +29,7 @@ type Config struct {
 	// has another id than its predecessor.
 	ID string
 	// Hostname is what MasterInfo and redirects say; the listener's address
-	// when empty.
+	// when empty, "localhost" when that is a loopback address.
 	Hostname string
 	// Version is DefaultVersion when empty.
 	Version string
@@ -122,6 +122,9 @@ func (c Config) masterInfo() (*mesos.MasterInfo, error) {
 	hostname := c.Hostname
 	if hostname == "" {
 		hostname = host
+		if net.ParseIP(host).IsLoopback() {
+			hostname = "localhost"
+		}
 	}
 	var address uint32
 	if ip := net.ParseIP(host).To4(); ip != nil {

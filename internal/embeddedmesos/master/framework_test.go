@@ -29,10 +29,10 @@ func TestSubscribedTellsMasterAndHeartbeatsFollow(t *testing.T) {
    "ip": 16777343,
    "port": PORT,
    "pid": "master@127.0.0.1:PORT",
-   "hostname": "127.0.0.1",
+   "hostname": "localhost",
    "version": "1.12.0",
    "address": {
-    "hostname": "127.0.0.1",
+    "hostname": "localhost",
     "ip": "127.0.0.1",
     "port": PORT
    },

@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -176,7 +177,9 @@ func (m *Master) dropAgent(a *agent, end agentEnd) {
 	for _, f := range m.frameworks.sorted() {
 		m.loseTasks(a, f, end)
 	}
-	for _, o := range sortedOffers(a.offers) {
+	offers := sortedOffers(a.offers)
+	slices.Reverse(offers)
+	for _, o := range offers {
 		m.rescind(o)
 	}
 	for _, op := range a.operations {

@@ -92,7 +92,7 @@ func TestOtherMethodsAndPaths(t *testing.T) {
 	if got := get("/health"); got.status != 200 {
 		t.Errorf("/health: %d", got.status)
 	}
-	if got := get("/master/redirect"); got.status != 307 || got.header.Get("Location") != "//"+c.address {
+	if got := get("/master/redirect"); got.status != 307 || got.header.Get("Location") != "//"+strings.Replace(c.address, "127.0.0.1", "localhost", 1) {
 		t.Errorf("/redirect: %d %q", got.status, got.header.Get("Location"))
 	}
 	if got := get("/master/state"); got.status != 200 || !strings.Contains(got.body, `"leader":"master@`+c.address+`"`) {
