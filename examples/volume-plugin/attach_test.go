@@ -48,6 +48,7 @@ func (b *bench) checkOneWriter(volume string) {
 }
 
 func TestSingleAttach(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) {
 		b := newBench(t)
 		flags = append(flags, "--single-attach")
@@ -70,6 +71,7 @@ func TestSingleAttach(t *testing.T) {
 }
 
 func TestSharedStoreWithoutSingleAttach(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	a, c := b.start("a", "--link"), b.start("c", "--link")
 	a.mustCreate("v", nil)
@@ -84,6 +86,7 @@ func TestSharedStoreWithoutSingleAttach(t *testing.T) {
 }
 
 func TestImageIsNeverOnTwoNodes(t *testing.T) {
+	t.Parallel()
 	needImages(t)
 	b := newBench(t)
 	a, c := b.start("a"), b.start("c") // no --single-attach
@@ -95,6 +98,7 @@ func TestImageIsNeverOnTwoNodes(t *testing.T) {
 }
 
 func TestManyNodesAtOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	const nodes, rounds = 4, 15
 	var plugins []*plugin
@@ -136,6 +140,7 @@ func TestManyNodesAtOnce(t *testing.T) {
 }
 
 func TestForcedDetachAfterLostNode(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) { testLostNode(t, nil, flags...) })
 	t.Run("image", func(t *testing.T) {
 		needImages(t)
@@ -196,6 +201,7 @@ func testLostNode(t *testing.T, options opts, flags ...string) {
 
 // The node is not lost but only believed to be, and still has a file open.
 func TestForcedDetachCutsOffWriters(t *testing.T) {
+	t.Parallel()
 	needImages(t)
 	b := newBench(t)
 	a, c := b.start("a"), b.start("c")
@@ -225,6 +231,7 @@ func TestForcedDetachCutsOffWriters(t *testing.T) {
 // A container has the volume in a mount namespace of its own, as the Mesos
 // isolator arranges it, and outlives the unmount.
 func TestImageUsedInAnotherMountNamespaceIsNotGivenUp(t *testing.T) {
+	t.Parallel()
 	needImages(t)
 	b := newBench(t)
 	a, c := b.start("a"), b.start("c")
@@ -264,6 +271,7 @@ func TestImageUsedInAnotherMountNamespaceIsNotGivenUp(t *testing.T) {
 }
 
 func TestAttachLogSurvivesATornLine(t *testing.T) {
+	t.Parallel()
 	log := attachLog{path: filepath.Join(t.TempDir(), "attach.log")}
 	if err := os.WriteFile(log.path, []byte(`{"event":"att`), 0o600); err != nil {
 		t.Fatal(err)

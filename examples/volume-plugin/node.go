@@ -218,7 +218,7 @@ func (n *node) unmount(ctx context.Context, volume, id string) error {
 			a.IDs = rest
 			return n.store.save(r)
 		}
-		return n.detach(ctx, r, "")
+		return n.detach(ctx, r, "last unmount")
 	})
 }
 
@@ -235,10 +235,11 @@ func (n *node) detach(ctx context.Context, r *record, reason string) error {
 			return fmt.Errorf("volume %q: %w", r.Name, err)
 		}
 	}
+	epoch := a.Epoch
 	if err := n.release(ctx, r, reason); err != nil {
 		return err
 	}
-	n.log.Info("volume detached", zap.String("volume", r.Name), zap.String("reason", reason))
+	n.log.Info("volume detached", zap.String("volume", r.Name), zap.Uint64("epoch", epoch), zap.String("reason", reason))
 	return nil
 }
 

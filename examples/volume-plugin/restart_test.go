@@ -16,6 +16,7 @@ import (
 )
 
 func TestRestartAdoptsWhatIsMounted(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) { testAdopt(t, nil, flags...) })
 	t.Run("image", func(t *testing.T) {
 		needImages(t)
@@ -55,6 +56,7 @@ func testAdopt(t *testing.T, options opts, flags ...string) {
 }
 
 func TestRestartGivesUpWhatIsNotMounted(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) {
 		b := newBench(t)
 		flags = append(flags, "--single-attach")
@@ -74,6 +76,7 @@ func TestRestartGivesUpWhatIsNotMounted(t *testing.T) {
 }
 
 func TestRestartUnmountsWhatWasTakenByForce(t *testing.T) {
+	t.Parallel()
 	needMounts(t)
 	b := newBench(t)
 	a := b.start("a", "--single-attach")
@@ -98,6 +101,7 @@ func TestRestartUnmountsWhatWasTakenByForce(t *testing.T) {
 }
 
 func TestMountRepairsWhatWasUnmountedByHand(t *testing.T) {
+	t.Parallel()
 	needMounts(t)
 	b := newBench(t)
 	p := b.start("a")
@@ -117,6 +121,7 @@ func TestMountRepairsWhatWasUnmountedByHand(t *testing.T) {
 }
 
 func TestUnmountOnExit(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.start("a", "--unmount-on-exit")
 	p.mustCreate("v", nil)
@@ -131,6 +136,7 @@ func TestUnmountOnExit(t *testing.T) {
 }
 
 func TestStartSweepsHalfMadeVolumes(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.start("a", "--link").kill()
 	for _, dir := range []string{"making", "removing"} {
@@ -148,6 +154,7 @@ func TestStartSweepsHalfMadeVolumes(t *testing.T) {
 }
 
 func TestDamagedRecordStopsNothingElse(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.start("a", "--link")
 	p.mustCreate("good", nil)
@@ -178,6 +185,7 @@ func TestDamagedRecordStopsNothingElse(t *testing.T) {
 }
 
 func TestStartRefuses(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.start("a", "--link")
 	other := filepath.Join(b.dir, "other")
@@ -228,6 +236,7 @@ func (d *slowDriver) Remove(*volume.RemoveRequest) error {
 }
 
 func TestStopFinishesCallsUnderWay(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "p.sock")
 	d := &slowDriver{entered: make(chan struct{}), release: make(chan struct{})}
 	ctx, stop := context.WithCancel(t.Context())

@@ -22,6 +22,7 @@ func eachMode(t *testing.T, test func(t *testing.T, flags ...string)) {
 }
 
 func TestVolumeLife(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) {
 		b := newBench(t)
 		p := b.start("a", flags...)
@@ -63,6 +64,7 @@ func TestVolumeLife(t *testing.T) {
 }
 
 func TestMountsAreCountedByID(t *testing.T) {
+	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) {
 		b := newBench(t)
 		p := b.start("a", flags...)
@@ -90,6 +92,7 @@ func TestMountsAreCountedByID(t *testing.T) {
 }
 
 func TestCreate(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	p := b.start("a", "--link")
 	p.mustCreate("v", opts{"size": "2"})
@@ -115,6 +118,7 @@ func TestCreate(t *testing.T) {
 }
 
 func TestAnyNameWorks(t *testing.T) {
+	t.Parallel()
 	names := []string{
 		"plain", "a/b", "../../escape", "..", ".", "name=x,size=10", "line\nbreak", "größe", "nul\x00",
 		strings.Repeat("x", 4096), "v-plain", "plain.lock", "-rf", " ", "UPPER", "upper",
@@ -159,6 +163,7 @@ func TestAnyNameWorks(t *testing.T) {
 }
 
 func TestImageHasItsSizeAndLeaksNoLoopDevice(t *testing.T) {
+	t.Parallel()
 	needImages(t)
 	b := newBench(t)
 	p := b.start("a")
@@ -191,6 +196,7 @@ func TestImageHasItsSizeAndLeaksNoLoopDevice(t *testing.T) {
 }
 
 func TestImageKindGivesADefaultSize(t *testing.T) {
+	t.Parallel()
 	needImages(t)
 	b := newBench(t)
 	p := b.start("a", "--kind", "image", "--default-size", "8M")
@@ -202,6 +208,7 @@ func TestImageKindGivesADefaultSize(t *testing.T) {
 }
 
 func TestBusyUnmountFailsAndCanBeRepeated(t *testing.T) {
+	t.Parallel()
 	needMounts(t)
 	b := newBench(t)
 	p := b.start("a")
@@ -222,6 +229,7 @@ func TestBusyUnmountFailsAndCanBeRepeated(t *testing.T) {
 }
 
 func TestParseSize(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]int64{
 		"1": 1 << 30, "10": 10 << 30, "64M": 64 << 20, "64m": 64 << 20, "1G": 1 << 30, "2T": 2 << 40,
 		"512K": 512 << 10, "3 GiB": 3 << 30, " 5 ": 5 << 30,
@@ -243,6 +251,7 @@ func TestParseSize(t *testing.T) {
 }
 
 func TestCapabilities(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		flags []string
 		want  string

@@ -29,6 +29,7 @@ type call struct {
 	request  any
 	secrets  volume.Secrets
 	mutating bool // must not be sent twice
+	optional bool // is not worth a second attempt once it was sent
 	result   any  // decoded into, may be nil
 }
 
@@ -65,7 +66,7 @@ func (d *driver) do(ctx context.Context, c call) (int, error) {
 func (d *driver) exchange(ctx context.Context, c call, method string, body []byte, start time.Time) attempt {
 	for wait := firstRetry; ; wait *= 2 {
 		a := d.once(ctx, c, method, body)
-		harmless := !a.sent || !c.mutating || method == methodActivate
+		harmless := !a.sent || !c.mutating && !c.optional || method == methodActivate
 		if a.err == nil || !harmless || hopeless(a.err) || ctx.Err() != nil || d.tooLate(ctx, start, wait) {
 			return a
 		}
@@ -106,6 +107,9 @@ func (d *driver) once(ctx context.Context, c call, method string, body []byte) a
 func (d *driver) noAnswer(c call, start time.Time, a attempt) error {
 	if !a.sent {
 		return d.unreachable(c, start, a.err)
+	}
+	if !c.mutating && errors.Is(a.err, errTooLarge) {
+		return d.fail(c, start, volume.Refused, a.status, "", a.err)
 	}
 	err := d.fail(c, start, volume.Unsettled, a.status, "", a.err)
 	err.Hint = "the plugin may still be working; look at its log before repeating"

@@ -79,13 +79,13 @@ func (d *driver) activate(ctx context.Context, c call, start time.Time) error {
 	return nil
 }
 
-// Capabilities implements volume.Driver. What the plugin answers instead of a
-// known scope makes it local, as in Docker.
+// Capabilities implements volume.Driver. A plugin that is there and answers
+// anything but a known scope, or nothing, is local, as in Docker.
 func (d *driver) Capabilities(ctx context.Context) (volume.Capabilities, error) {
 	var answer struct{ Capabilities struct{ Scope string } }
-	_, err := d.do(ctx, call{method: methodCapabilities, request: struct{}{}, result: &answer})
-	answered := err == nil || errors.Is(err, volume.Refused) || errors.Is(err, volume.Unsupported)
-	if !answered || errors.Is(err, errNoVolumeDriver) {
+	_, err := d.do(ctx, call{method: methodCapabilities, request: struct{}{}, result: &answer, optional: true})
+	switch {
+	case err != nil && ctx.Err() != nil, errors.Is(err, volume.DriverUnreachable), errors.Is(err, errNoVolumeDriver):
 		return volume.Capabilities{}, err
 	}
 	scope := volume.Scope(strings.ToLower(answer.Capabilities.Scope))

@@ -294,7 +294,7 @@ func TestAnswerSizeIsBounded(t *testing.T) {
 	_, err := d.Mount(t.Context(), mountOf("v", "1"))
 	wantKind(t, err, volume.Unsettled, "too large")
 	_, err = d.List(t.Context())
-	wantKind(t, err, volume.Unsettled, "too large")
+	wantKind(t, err, volume.Refused, "too large")
 	if n := len(p.Calls("List")) + len(p.Calls("Mount")); n != 2 {
 		t.Errorf("%d calls; a too large answer must not be asked for again", n)
 	}
@@ -477,8 +477,26 @@ func TestCapabilitiesAreOptional(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, c, err)
 		}
 	}
-	p := volumetest.Start(t, volumetest.Config{})
-	d := openTest(t, p)
+}
+
+func TestCapabilitiesThatBringNoAnswer(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Rules: []volumetest.Rule{{Method: "Capabilities", Do: volumetest.DoDrop}}})
+	drivers, clock := driversFor(t, p)
+	d := open(t, drivers, p.Name())
+	if c, err := d.Capabilities(t.Context()); err != nil || c.Scope != volume.ScopeLocal || len(clock.slept) > 0 {
+		t.Errorf("dropped: %+v, %v, slept %v", c, err, clock.slept)
+	}
+	p.Clear()
+	p.Add(volumetest.Rule{Method: "Capabilities", Do: volumetest.DoHold})
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := d.Capabilities(ctx)
+		failed <- err
+	}()
+	p.AwaitHeld(1)
+	cancel()
+	wantKind(t, <-failed, volume.Unsettled, context.Canceled.Error())
 	p.Kill()
 	_, err := d.Capabilities(t.Context())
 	wantKind(t, err, volume.DriverUnreachable)
