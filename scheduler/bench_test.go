@@ -118,6 +118,16 @@ func BenchmarkIdle(b *testing.B) {
 					w.Pending(fmt.Sprintf("x%d", i)).NotBefore = w.Now.Add(time.Hour)
 				}
 			}},
+			// One instance to place that cannot be, next to a full cluster.
+			{"full", func(w *schedtest.World) {
+				for i := range 10 * len(w.Build().Offers) {
+					a, v := fmt.Sprintf("agent-%06d", i/10), fmt.Sprintf("v%d", i)
+					w.Placed(fmt.Sprintf("p%d", i), a)
+					w.Claim(v, a, scheduler.Held, fmt.Sprintf("p%d", i))
+					w.Volume(v).Last(a)
+				}
+				w.Pending("x").Needs(64, 64).Mounts("v", scheduler.OneTask)
+			}},
 			{"unplaceable", func(w *schedtest.World) {
 				for i := range 100 {
 					w.Pending(fmt.Sprintf("x%d", i)).Needs(64, 64).Mounts(fmt.Sprintf("v%d", i), scheduler.OneTask)

@@ -8,11 +8,14 @@ import (
 // claimTable holds the claims of the snapshot and those that this plan makes.
 type claimTable map[VolumeKey][]*Claim
 
-func newClaimTable(claims []Claim, room int) claimTable {
-	t := make(claimTable, len(claims)+room)
+// newClaimTable indexes the claims on wanted volumes, all if want is nil, with
+// room for those that the plan will make.
+func newClaimTable(claims []Claim, want map[VolumeKey]bool, room int) claimTable {
+	t := make(claimTable, room)
 	for i := range claims {
-		c := &claims[i]
-		t[c.Key] = append(t[c.Key], c)
+		if c := &claims[i]; want == nil || want[c.Key] {
+			t[c.Key] = append(t[c.Key], c)
+		}
 	}
 	for _, cs := range t {
 		slices.SortFunc(cs, func(a, b *Claim) int {

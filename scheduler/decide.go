@@ -16,7 +16,6 @@ type decision struct {
 	shares  []share
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
-	loads   map[string]int     // instances placed, by agent id
 	facts   map[string]*AgentFact
 	volumes map[VolumeKey]*VolumeFact
 	claims  claimTable
@@ -31,10 +30,10 @@ type decision struct {
 	barred   []wait              // those that this round may not place
 	values   map[string][]string // of a field, over the offered agents
 
-	wiped        map[string]bool
-	moved        map[string]bool // instances stopped to be moved
-	budget       int             // what is left of explainBudget
-	unfitClasses []*class        // memo of waitingClasses
+	wiped     map[string]bool
+	moved     map[string]bool // instances stopped to be moved
+	budget    int             // what is left of explainBudget
+	prospects *prospects      // of what waits, nil until needed
 
 	keyBuf []byte
 	// mountBuf holds the mounts of an instance as of a number of launches.
@@ -62,6 +61,7 @@ type wait struct {
 // Within a plan each launch sees what those before it take: resources, host
 // ports, exclusive volumes, attach limits and counted constraints.
 func Decide(snapshot Snapshot) Plan {
+	snapshot.Policy = snapshot.Policy.WithDefaults()
 	d := &decision{s: &snapshot}
 	if d.idle() {
 		d.economise()
@@ -69,6 +69,7 @@ func Decide(snapshot Snapshot) Plan {
 	}
 	d.prepare()
 	d.indexOffers()
+	d.countPlaced()
 	d.readRequests()
 	d.expire()
 	d.roomForOps = min(1+len(d.requests)/max(1, len(d.shares)), 16)
@@ -108,11 +109,14 @@ func (d *decision) prepare() {
 	for i := range s.Agents {
 		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
 	}
-	d.volumes = make(map[VolumeKey]*VolumeFact, len(s.Volumes))
+	want := d.wanted()
+	d.volumes = make(map[VolumeKey]*VolumeFact)
 	for i := range s.Volumes {
-		d.volumes[s.Volumes[i].Key] = &s.Volumes[i]
+		if v := &s.Volumes[i]; want == nil || want[v.Key] {
+			d.volumes[v.Key] = v
+		}
 	}
-	d.claims = newClaimTable(s.Claims, len(s.Pending))
+	d.claims = newClaimTable(s.Claims, want, len(s.Pending))
 	d.classes = make(map[string]*class)
 	d.shapes = make(map[string]*shape)
 	d.owners = make(map[string][]int32)
@@ -122,7 +126,22 @@ func (d *decision) prepare() {
 	for _, id := range s.Wiped {
 		d.wiped[id] = true
 	}
-	d.countPlaced()
+}
+
+// wanted are the volumes of the pending instances, nil for all where that is
+// no saving: a large framework that has one instance to place should not have
+// to index what all the others use.
+func (d *decision) wanted() map[VolumeKey]bool {
+	if few := len(d.s.Pending); max(len(d.s.Volumes), len(d.s.Claims)) <= 4*few {
+		return nil
+	}
+	want := make(map[VolumeKey]bool, len(d.s.Pending))
+	for i := range d.s.Pending {
+		for j := range d.s.Pending[i].Volumes {
+			want[d.s.Pending[i].Volumes[j].Key] = true
+		}
+	}
+	return want
 }
 
 // countPlaced counts the instances that have an agent, per agent and per app.
@@ -147,15 +166,17 @@ func (d *decision) countPlaced() {
 			pending[s.Pending[i].ID] = true
 		}
 	}
-	d.loads = make(map[string]int)
 	for i := range s.Placed {
 		p := &s.Placed[i]
-		if pending[p.ID] {
-			continue
-		}
-		d.loads[p.AgentID]++
 		if a := d.apps[p.App]; a != nil {
+			if pending[p.ID] {
+				continue
+			}
 			a.placed = append(a.placed, p)
+		}
+		if at, ok := d.byAgent[p.AgentID]; ok {
+			d.agents[at].load++
+			d.agents[at].before++
 		}
 	}
 	for _, a := range d.apps {

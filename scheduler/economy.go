@@ -11,25 +11,20 @@ const (
 	DefaultRefuseWaiting = 5 * time.Second
 )
 
-func (p *Policy) refuse() time.Duration {
-	if p.Refuse > 0 {
-		return p.Refuse
+// WithDefaults returns the policy that Decide follows: durations of refusal
+// that are not set are filled in, since Mesos would make a refused offer again
+// at once.
+func (p Policy) WithDefaults() Policy {
+	if p.Refuse <= 0 {
+		p.Refuse = DefaultRefuse
 	}
-	return DefaultRefuse
-}
-
-func (p *Policy) refuseWaiting() time.Duration {
-	if p.RefuseWaiting > 0 {
-		return p.RefuseWaiting
+	if p.RefuseWaiting <= 0 {
+		p.RefuseWaiting = DefaultRefuseWaiting
 	}
-	return DefaultRefuseWaiting
-}
-
-func (p *Policy) refuseUnfit() time.Duration {
-	if p.RefuseUnfit > 0 {
-		return p.RefuseUnfit
+	if p.RefuseUnfit <= 0 {
+		p.RefuseUnfit = p.RefuseWaiting
 	}
-	return p.refuseWaiting()
+	return p
 }
 
 // economise gives back every offer that the plan does not use, and stops or
@@ -67,7 +62,7 @@ func (d *decision) decline(waiting map[string]bool) {
 		for i := range d.s.Offers {
 			all[i] = d.s.Offers[i].ID
 		}
-		byTime[p.refuse()] = all
+		byTime[p.Refuse] = all
 	}
 	accepts := d.plan.Accepts
 	for i := range d.shares {
@@ -94,46 +89,56 @@ func (d *decision) decline(waiting map[string]bool) {
 func (d *decision) refuseShare(s *share, waiting map[string]bool) time.Duration {
 	p := &d.s.Policy
 	if s.role == "" && len(waiting) == 0 || s.role != "" && !waiting[s.role] {
-		return p.refuse()
+		return p.Refuse
 	}
-	if p.refuseUnfit() > p.refuseWaiting() && d.unfit(s) {
-		return p.refuseUnfit()
+	if p.RefuseUnfit > p.RefuseWaiting && d.unfit(s) {
+		return p.RefuseUnfit
 	}
-	return p.refuseWaiting()
+	return p.RefuseWaiting
 }
 
 // unfit says whether an agent could take nothing that waits, whatever it had
-// left.
+// left: it fails a rule about the agent itself, or what waits is bound to other
+// agents by something of which the end is no matter of time.
 func (d *decision) unfit(s *share) bool {
-	if len(d.s.Wiped) > 0 {
-		return false
+	if d.prospects == nil {
+		d.prospects = d.findProspects()
 	}
-	for _, c := range d.waitingClasses() {
-		if d.classVerdict(c, s) == fits {
-			return false
-		}
-	}
-	return true
+	p := d.prospects
+	fit := func(c *class) bool { return d.classVerdict(c, s) == fits }
+	return !p.many && !slices.ContainsFunc(p.anywhere, fit) && !slices.ContainsFunc(p.bound[s.agent], fit)
 }
 
-// waitingClasses lists the classes of what waits, once each, up to a bound:
-// beyond it offers are refused as if they were of use.
-func (d *decision) waitingClasses() []*class {
-	if d.unfitClasses == nil {
-		d.unfitClasses = []*class{}
-		for _, w := range d.waiting {
-			if c := w.r.shape.class; !slices.Contains(d.unfitClasses, c) {
-				d.unfitClasses = append(d.unfitClasses, c)
-			}
-			if len(d.unfitClasses) == mostUnfitClasses {
-				break
-			}
-		}
-	}
-	return d.unfitClasses
+// prospects are the classes of what waits.
+type prospects struct {
+	many     bool // too many to tell: any agent may be of use
+	anywhere []*class
+	bound    map[int32][]*class // by the agents that they are bound to
 }
 
-const mostUnfitClasses = 64
+const mostProspects = 64
+
+func (d *decision) findProspects() *prospects {
+	p := &prospects{many: len(d.s.Wiped) > 0, bound: make(map[int32][]*class)}
+	for i := range d.waiting {
+		w := &d.waiting[i]
+		c, ms := w.r.shape.class, d.mounts(w.r.inst)
+		if agents, pinned := d.pins(w.r, ms); pinned && d.until(w, ms).IsZero() {
+			for _, a := range agents {
+				if !slices.Contains(p.bound[a], c) {
+					p.bound[a] = append(p.bound[a], c)
+				}
+			}
+		} else if !slices.Contains(p.anywhere, c) {
+			p.anywhere = append(p.anywhere, c)
+		}
+		if len(p.anywhere) > mostProspects {
+			p.many = true
+			return p
+		}
+	}
+	return p
+}
 
 // flow suppresses offers of roles in which nothing waits and revives them when
 // something does: also where offers were refused before it began to wait.

@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -77,6 +78,33 @@ func TestRefusalDependsOnWhatCouldChange(t *testing.T) {
 	w.Policy.RefuseUnfit = 0
 	if got = refused(w.Decide()); got["offer-3"] != moment {
 		t.Errorf("refused for %s without RefuseUnfit, want %s", got["offer-3"], moment)
+	}
+}
+
+func TestAgentsThatCannotHelpABoundInstance(t *testing.T) {
+	w := thrifty()
+	w.Agents("a1", "a2")
+	w.Claim("v", "a1", scheduler.Held, "other")
+	w.Pending("x").Mounts("v", scheduler.OneTask)
+	if got := refused(w.Decide()); got["offer-1"] != moment || got["offer-2"] != unfit {
+		t.Errorf("refused for %v, want the agent of the claim back soon", got)
+	}
+	fence := w.Claim("u", "a3", scheduler.Fenced)
+	fence.FenceAt = w.Now.Add(time.Second)
+	w.Pending("y").Mounts("u", scheduler.OneTask)
+	if got := refused(w.Decide()); got["offer-2"] != moment {
+		t.Errorf("refused for %v, want all agents back when the fence may have expired", got)
+	}
+}
+
+func TestTooManyKindsOfWaitingInstancesRefuseNothingForLong(t *testing.T) {
+	w := thrifty()
+	w.Agents("a1")
+	for i := range 70 {
+		w.Pending(fmt.Sprintf("x%d", i)).Where("rack", scheduler.Like, fmt.Sprintf("r%d.*", i))
+	}
+	if got := refused(w.Decide())["offer-1"]; got != moment {
+		t.Errorf("refused for %s, want %s", got, moment)
 	}
 }
 

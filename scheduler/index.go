@@ -16,6 +16,7 @@ type agent struct {
 	hasGPUs                    bool
 	fact                       *AgentFact // nil if nothing is known
 	load                       int        // instances on it, those of this round included
+	before                     int        // instances on it before this round
 	tie                        uint64     // order among equals
 	version                    uint32     // counts changes in this round
 	attached                   []attachCount
@@ -199,7 +200,6 @@ func (d *decision) addAgent(o *Offer) {
 		id: o.AgentID, hostname: o.Hostname, region: o.Region, zone: o.Zone,
 		attributes:  o.Attributes,
 		fact:        d.facts[o.AgentID],
-		load:        d.loads[o.AgentID],
 		maintenance: d.inMaintenance(o),
 		firstShare:  int32(len(d.shares)),
 	})

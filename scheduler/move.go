@@ -101,14 +101,20 @@ func (d *decision) hostOf(share int32) string { return d.agents[d.shares[share].
 // one that has room is at least the policy's. A move narrows the difference by
 // two, so a policy below two would move for ever and counts as two.
 func (d *decision) balance(movable []*Placed, room int) {
+	loads := make(map[string]int)
+	for i := range d.s.Placed {
+		if p := &d.s.Placed[i]; !d.moved[p.ID] {
+			loads[p.AgentID]++
+		}
+	}
+	emptiest := d.emptiest()
 	least := max(d.s.Policy.Balance, 2)
 	slices.SortStableFunc(movable, func(a, b *Placed) int {
-		return cmp.Or(cmp.Compare(d.loads[b.AgentID], d.loads[a.AgentID]), strings.Compare(a.AgentID, b.AgentID))
+		return cmp.Or(cmp.Compare(loads[b.AgentID], loads[a.AgentID]), strings.Compare(a.AgentID, b.AgentID))
 	})
-	emptiest := d.emptiest()
 	tries := triesPerMove * room
 	for _, p := range movable {
-		if room <= 0 || tries <= 0 || d.loads[p.AgentID]-emptiest < least {
+		if room <= 0 || tries <= 0 || loads[p.AgentID]-emptiest < least {
 			return // those that follow are on agents with no more
 		}
 		if d.moved[p.ID] {
@@ -116,11 +122,12 @@ func (d *decision) balance(movable []*Placed, room int) {
 		}
 		tries--
 		to := d.roomFor(p)
-		if to < 0 || d.loads[p.AgentID]-d.agents[d.shares[to].agent].load < least {
+		if to < 0 || loads[p.AgentID]-d.agents[d.shares[to].agent].load < least {
 			continue
 		}
 		d.stop(p, to, fmt.Sprintf("agent %s has %d instances and %s has %d", p.Hostname,
-			d.loads[p.AgentID], d.hostOf(to), d.agents[d.shares[to].agent].load))
+			loads[p.AgentID], d.hostOf(to), d.agents[d.shares[to].agent].load))
+		loads[p.AgentID]--
 		room--
 	}
 }
@@ -133,7 +140,6 @@ func (d *decision) stop(p *Placed, to int32, why string) {
 		d.moved = make(map[string]bool)
 	}
 	d.moved[p.ID] = true
-	d.loads[p.AgentID]--
 	s := &d.shares[to]
 	d.agents[s.agent].load++
 	s.total[useUnreserved].cpus -= p.CPUs

@@ -64,9 +64,11 @@ type Policy struct {
 	// NoSuppress keeps offers coming when nothing waits.
 	NoSuppress bool
 	// RefuseUnfit is how long an offer is refused when something waits that
-	// could never run on that agent as it is (wrong attribute, driver missing,
-	// maintenance). Zero means RefuseWaiting. Whoever sets it keeps
-	// RoleState.FilteredAt, or a new app would wait as long for those agents.
+	// could not run on that agent as it is (wrong attribute, driver missing,
+	// maintenance) or is bound to another (by a claim, a reservation, data that
+	// is there). Zero means RefuseWaiting. Whoever sets it keeps
+	// RoleState.FilteredAt and revives when a claim ends, or what waits would
+	// wait as long for those agents.
 	RefuseUnfit time.Duration
 
 	// Principal is put on reservations and volumes that are made.

@@ -48,7 +48,7 @@ func (d *decision) key(c *class, s *share) uint64 {
 	a := &d.agents[s.agent]
 	tie := min(a.tie, 1<<tieBits-1)
 	if d.s.Policy.Pack {
-		load := uint64(min(d.loads[a.id], 1<<loadBits-1))
+		load := uint64(min(a.before, 1<<loadBits-1))
 		return (1<<loadBits-1-load)<<loadShift | tie
 	}
 	left := bits.Len64(uint64(max(c.available(s).mem, 0)))
