@@ -42,6 +42,7 @@ type Cluster struct {
 	network *link.Network
 	agents  []*Agent
 	lock    *os.File // held on the directory while the cluster runs
+	linked  error    // why volumes are linked instead of mounted, nil if mounted
 
 	mu     sync.Mutex     // guards all below
 	addr   string         // of the master, also while it is down
@@ -89,9 +90,8 @@ func (c *Cluster) addAgents() error {
 	if err != nil {
 		return err
 	}
-	linkVolumes := false
-	if reason := executor.Probe(); reason != nil {
-		linkVolumes = true
+	c.linked = executor.Probe()
+	if reason := c.linked; reason != nil {
 		c.cfg.Logger.Warn("Volumes are linked into sandboxes instead of mounted, and are not read-only"+
 			" where a task asks for that; run as root for the real thing", zap.String("reason", reason.Error()))
 	}
@@ -107,7 +107,7 @@ func (c *Cluster) addAgents() error {
 			DVDCLI:         c.cfg.DVDCLI,
 			Env:            config.Env,
 			HostMounts:     mounts,
-			LinkVolumes:    linkVolumes,
+			LinkVolumes:    c.linked != nil,
 			StatusRetry:    c.cfg.Timing.StatusRetry,
 			MountTimeout:   c.cfg.Timing.MountTimeout,
 			UnmountTimeout: c.cfg.Timing.UnmountTimeout,
@@ -145,6 +145,10 @@ func (c *Cluster) Addr() string {
 	defer c.mu.Unlock()
 	return c.addr
 }
+
+// Linked says why volumes are linked into sandboxes instead of mounted, nil if
+// they are mounted.
+func (c *Cluster) Linked() error { return c.linked }
 
 // Agents returns the agents in the order of the configuration.
 func (c *Cluster) Agents() []*Agent { return slices.Clone(c.agents) }
@@ -266,8 +270,13 @@ func (c *Cluster) Stop(context.Context) error {
 
 // Destroy ends everything: master, agents, executors and tasks; volumes are
 // unmounted through dvdcli. No process, mount or socket is left; the error
-// tells what could not be cleaned up. The files stay, sandboxes among them.
+// tells what could not be cleaned up. The files stay, sandboxes among them. A
+// cluster that was stopped is taken up again for that, unless another one uses
+// its directory by now.
 func (c *Cluster) Destroy(ctx context.Context) error {
+	if err := c.relock(); err != nil {
+		return fmt.Errorf("destroy embedded Mesos: %w", err)
+	}
 	errs := make([]error, len(c.agents))
 	var all sync.WaitGroup
 	for n, a := range c.agents {
@@ -275,6 +284,17 @@ func (c *Cluster) Destroy(ctx context.Context) error {
 	}
 	all.Wait()
 	return errors.Join(errors.Join(errs...), c.Stop(ctx))
+}
+
+func (c *Cluster) relock() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lock != nil {
+		return nil
+	}
+	var err error
+	c.lock, err = lockDir(c.cfg.Dir)
+	return err
 }
 
 func (c *Cluster) unlock() error {
