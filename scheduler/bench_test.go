@@ -128,6 +128,12 @@ func BenchmarkIdle(b *testing.B) {
 				}
 				w.Pending("x").Needs(64, 64).Mounts("v", scheduler.OneTask)
 			}},
+			// The same for as many as the whole cluster holds.
+			{"outage", func(w *schedtest.World) {
+				for i := range 10 * len(w.Build().Offers) {
+					w.Pending(fmt.Sprintf("x%d", i)).Needs(64, 64).Mounts(fmt.Sprintf("v%d", i), scheduler.OneTask)
+				}
+			}},
 			{"unplaceable", func(w *schedtest.World) {
 				for i := range 100 {
 					w.Pending(fmt.Sprintf("x%d", i)).Needs(64, 64).Mounts(fmt.Sprintf("v%d", i), scheduler.OneTask)

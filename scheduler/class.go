@@ -41,7 +41,10 @@ type shape struct {
 	exhausted   bool
 	exhaustedAt int
 
-	tally *tally // memo of the explanation, made after all is placed
+	// Memos of the explanation, made after all is placed: how the agents answer,
+	// and what is said of instances with nothing special about them.
+	tally *tally
+	plain *Waiting
 }
 
 // request is one pending instance with what was worked out for it.

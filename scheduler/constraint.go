@@ -156,9 +156,10 @@ func (g *group) add(value string) {
 // instances.
 func (g *group) allowsCount(c *Constraint, p *place) bool {
 	v, ok := p.field(c.Field)
-	if !ok {
-		return false
-	}
+	return ok && g.allowsValue(c, v)
+}
+
+func (g *group) allowsValue(c *Constraint, v string) bool {
 	n := g.values[v]
 	switch c.Operator {
 	case Unique:

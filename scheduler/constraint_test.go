@@ -230,3 +230,18 @@ func TestAPendingInstanceDoesNotCountAgainstItself(t *testing.T) {
 		t.Errorf("launched %v, want x where it was", on)
 	}
 }
+
+func TestConstraintOnAFieldWithManyValues(t *testing.T) {
+	w := schedtest.New()
+	for i := range 100 {
+		w.Offer(fmt.Sprintf("a%d", i)).Usual().Attr("id", fmt.Sprint(i))
+		w.Pending(fmt.Sprintf("x%d", i)).Where("id", scheduler.Unique, "")
+	}
+	agents := make(map[string]bool)
+	for _, a := range schedtest.On(w.Decide()) {
+		agents[a] = true
+	}
+	if len(agents) != 100 {
+		t.Errorf("launched on %d agents, want each on its own", len(agents))
+	}
+}

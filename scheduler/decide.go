@@ -370,15 +370,16 @@ func (d *decision) anywhere(r *request) (int32, bool) {
 	if c == nil {
 		return d.find(r.shape.class, r)
 	}
+	values := d.fieldValues(c.Field)
+	if len(values) > mostParts {
+		return d.find(r.shape.class, r)
+	}
 	g := r.shape.app.group(c.Field)
-	values := slices.Clone(d.fieldValues(c.Field))
+	values = slices.Clone(values)
 	slices.SortStableFunc(values, func(a, b string) int { return cmp.Compare(g.values[a], g.values[b]) })
 	for _, v := range values {
-		if c.Operator == Cluster || c.Operator == Unique || c.Operator == MaxPer || c.Operator == GroupBy {
-			at := place{hostname: v, region: v, zone: v, attributes: map[string]string{c.Field: v}}
-			if !g.allowsCount(c, &at) {
-				continue
-			}
+		if !g.allowsValue(c, v) {
+			continue
 		}
 		if si, ok := d.find(d.narrowed(r.inst, c.Field, v), r); ok {
 			return si, true
@@ -386,6 +387,11 @@ func (d *decision) anywhere(r *request) (int32, bool) {
 	}
 	return -1, false
 }
+
+// mostParts bounds how many parts a search is split into. A field with more
+// values tells agents apart nearly one by one, as their host names do: there a
+// search that skips those which are out is the faster.
+const mostParts = 64
 
 // partition returns the constraint by whose values the search is split.
 func (r *request) partition() *Constraint {

@@ -43,6 +43,12 @@ func (d *decision) explainOne(w *wait) Waiting {
 		return out
 	}
 	ms := d.mounts(r.inst)
+	plain := w.step == nil && d.plain(r, ms)
+	if plain && r.shape.plain != nil {
+		out = *r.shape.plain
+		out.InstanceID = r.inst.ID
+		return out
+	}
 	counts, best := d.count(w, ms)
 	out.Offers = d.tallyOf(r).looked
 	for v, n := range counts {
@@ -60,7 +66,17 @@ func (d *decision) explainOne(w *wait) Waiting {
 	if len(out.Counts) == 0 {
 		out.Counts = []ReasonCount{{NoOffers, 0}}
 	}
+	if plain {
+		r.shape.plain = &out
+	}
 	return out
+}
+
+// plain says whether nothing about an instance makes its explanation differ
+// from that of others of its shape.
+func (d *decision) plain(r *request, ms []mount) bool {
+	return r.inst.Reservation == nil && r.inst.Avoid == "" && !d.wiped[r.inst.ID] &&
+		!slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 || m.fact != nil })
 }
 
 // count gives the first failing rule per agent. All agents but those that the

@@ -121,8 +121,9 @@ const (
 // Waiting explains why an instance is not launched.
 type Waiting struct {
 	InstanceID string
-	// Offers is how many agents were looked at; Counts says how many of them
-	// failed at each reason first.
+	// Offers is how many agents were looked at, an agent once per role that it
+	// offers to; Counts says how many of them failed at each reason first. Where
+	// very much waits this is a sample of the agents.
 	Offers int
 	Counts []ReasonCount
 	// Text is the explanation for a person: what it waits for and what would
