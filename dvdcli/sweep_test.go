@@ -49,7 +49,7 @@ func tempers() []temper {
 
 // patientBox has short times, so that calls without an answer settle soon.
 func patientBox(t *testing.T, p *volumetest.Plugin) *box {
-	return newBox(t, p.PluginDir()).with("DVDCLI_CALL_TIMEOUT", "400ms").with("DVDCLI_CALL_MARGIN", "100ms")
+	return newBox(t, p.PluginDir()).with("DVDCLI_CALL_TIMEOUT", "2s").with("DVDCLI_CALL_MARGIN", "100ms")
 }
 
 // known mounts some volume once, as on a host where the driver was used before.

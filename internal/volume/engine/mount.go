@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
@@ -305,34 +306,64 @@ func (op *operation) orphan(ctx context.Context, path string, holder Holder) (*l
 }
 
 // fresh asks the driver to mount. A driver that may still hold the mount ID of
-// an earlier time and refuses is asked to let go of it first; asking that of
-// every driver would drive the count of those that count below zero.
+// an earlier time, and says so or answers with a path where nothing is mounted,
+// is asked to let go of it and gets a second chance. Asking that of every
+// driver beforehand, or after every refusal, would drive the count of those
+// that count below zero, from where only their restart brings it back.
 func (m *mounting) fresh(ctx context.Context, d volume.Driver, vol volume.Volume) error {
 	before := m.hint
+	suspect := m.suspect || before != nil
 	m.rec = m.newRecord(before, vol)
-	mounted, err := m.callMount(ctx, d)
-	if err != nil && (m.suspect || before != nil) && errors.Is(err, volume.Refused) {
-		m.note("the driver refused the mount, possibly because of an earlier one; asking it to undo that first: " + err.Error())
+	err := m.attempt(ctx, d)
+	if suspect && m.rec != nil && m.rec.Call == nil && saysHeld(err) {
+		m.note("the driver has the volume mounted from before; asking it to undo that first: " + err.Error())
 		if undoErr := m.undo(ctx); undoErr != nil {
 			return errors.Join(err, undoErr)
 		}
 		m.rec = m.newRecord(before, vol)
-		mounted, err = m.callMount(ctx, d)
+		err = m.attempt(ctx, d)
+	} else if suspect && m.rec == nil && errors.Is(err, volume.BadPath) {
+		m.note("the driver took the volume for mounted; it was unmounted and is mounted again: " + err.Error())
+		m.rec = m.newRecord(before, vol)
+		err = m.attempt(ctx, d)
 	}
+	if err == nil || m.rec == nil || m.rec.Call != nil || m.rec.Phase != ledger.PhaseNew {
+		return err
+	}
+	if suspect {
+		// The suspicion outlives this failure.
+		m.rec.Doubt = true
+		return errors.Join(err, m.watch())
+	}
+	return errors.Join(err, m.drop())
+}
+
+// held are words with which drivers refuse to mount what they hold already:
+// "volume is already mounted by this id" (rclone), "volume is in use".
+var held = regexp.MustCompile(`(?i)\b(already|mounted|attached|in use|busy|exists)\b`)
+
+// saysHeld says whether a driver refused because it holds the volume.
+func saysHeld(err error) bool {
+	var e *volume.Error
+	return errors.As(err, &e) && e.Kind == volume.Refused && held.MatchString(e.Message)
+}
+
+// attempt mounts once and writes the result down. On failure the record is
+// gone (the mount was undone), new (the driver did not mount), pending (an
+// Unmount is owed) or holds a call without an answer.
+func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
+	mounted, err := m.callMount(ctx, d)
 	if err != nil {
-		if m.rec.Call != nil {
-			return err
-		}
-		return errors.Join(err, m.drop())
+		return err
 	}
 	s, err := m.accept(ctx, mounted)
 	if err == nil {
 		err = m.chown(s.path)
 	}
-	if err != nil {
-		return m.giveUp(ctx, mounted, err)
+	if err == nil {
+		err = m.learn(kindOf(s))
 	}
-	if err := m.learn(kindOf(s)); err != nil {
+	if err != nil {
 		return m.giveUp(ctx, mounted, err)
 	}
 	s.describe(m.rec)

@@ -335,6 +335,7 @@ func TestSharedPathIsStillTrue(t *testing.T) {
 		mounts int
 	}{
 		"unmounted behind our back":    {func(r *rig) { r.plugin.restart(true) }, true, 2},
+		"unmounted by hand":            {func(r *rig) { r.host.umount("/vol/v") }, true, 3},
 		"driver forgot, mount stays":   {func(r *rig) { r.plugin.restart(false) }, true, 1},
 		"mounted again by its driver":  {func(r *rig) { r.host.umount("/vol/v"); r.host.mount("/vol/v", "v") }, true, 1},
 		"something else mounted there": {func(r *rig) { r.host.umount("/vol/v"); r.host.mount("/vol/v", "other") }, false, 1},
