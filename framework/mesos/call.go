@@ -146,28 +146,33 @@ func (c *Conn) Reconcile(ctx context.Context, tasks []core.TaskRef) error {
 // Suppress stops offers for roles, for all roles when none is named. A new
 // subscription starts with no role suppressed.
 func (c *Conn) Suppress(ctx context.Context, roles []string) error {
-	err := c.call(ctx, &scheduler.Call{Type: scheduler.Call_SUPPRESS, Suppress: &scheduler.Call_Suppress{Roles: roles}})
-	if err == nil {
-		c.noteSuppressed(roles, true)
-	}
-	return err
+	return c.changeFlow(ctx, roles, true, &scheduler.Call{
+		Type: scheduler.Call_SUPPRESS, Suppress: &scheduler.Call_Suppress{Roles: roles},
+	})
 }
 
 // Revive asks for offers for roles again, for all roles when none is named, and
 // lifts the filters of earlier declines.
 func (c *Conn) Revive(ctx context.Context, roles []string) error {
-	err := c.call(ctx, &scheduler.Call{Type: scheduler.Call_REVIVE, Revive: &scheduler.Call_Revive{Roles: roles}})
-	if err == nil {
-		c.noteSuppressed(roles, false)
-	}
-	return err
+	return c.changeFlow(ctx, roles, false, &scheduler.Call{
+		Type: scheduler.Call_REVIVE, Revive: &scheduler.Call_Revive{Roles: roles},
+	})
 }
 
-// noteSuppressed remembers the suppressed roles because UPDATE_FRAMEWORK
-// replaces them.
-func (c *Conn) noteSuppressed(roles []string, suppressed bool) {
+// changeFlow sends SUPPRESS or REVIVE and remembers which roles are suppressed,
+// because UPDATE_FRAMEWORK replaces them.
+func (c *Conn) changeFlow(ctx context.Context, roles []string, suppressed bool, call *scheduler.Call) error {
+	c.mu.Lock()
+	sub := c.sub
+	c.mu.Unlock()
+	if err := c.call(ctx, call); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.sub != sub {
+		return nil // a newer subscription began with no role suppressed
+	}
 	if len(roles) == 0 {
 		roles = c.roles
 	}
@@ -175,6 +180,7 @@ func (c *Conn) noteSuppressed(roles []string, suppressed bool) {
 	if suppressed {
 		c.suppressed = append(c.suppressed, roles...)
 	}
+	return nil
 }
 
 // Teardown removes the framework; Run then returns core.ErrFrameworkRemoved.

@@ -57,14 +57,20 @@ func clusterConn(t *testing.T, cluster *embeddedmesos.Cluster, frameworkID strin
 }
 
 // until reads events up to the first of type E that is wanted. All others are
-// dealt with as the core would: statuses are acknowledged.
+// dealt with as the core would: statuses are acknowledged, offers declined.
 func until[E core.Event](c *testConn, what string, wanted func(E) bool) E {
 	c.t.Helper()
 	for {
 		e := c.next()
 		c.acknowledge(e)
-		if e, ok := e.(E); ok && wanted(e) {
-			return e
+		if candidate, ok := e.(E); ok {
+			if wanted(candidate) {
+				return candidate
+			}
+		} else if offers, ok := e.(core.Offers); ok {
+			for _, o := range offers.Offers {
+				c.decline(o)
+			}
 		}
 		if s, ok := e.(core.Status); ok && (s.State == "TASK_ERROR" || s.State == "TASK_FAILED" || s.State == "TASK_DROPPED") {
 			c.t.Fatalf("waiting for %s: %s: %s", what, s.State, s.Message)
@@ -81,12 +87,23 @@ func (c *testConn) acknowledge(e core.Event) {
 	case core.OperationStatus:
 		err = c.AcknowledgeOperation(testContext(c.t), e)
 	}
-	// While the master is away nothing can be acknowledged: it will be sent
-	// again.
+	c.tolerate(err)
+}
+
+// tolerate fails the test for a call that the master refused. While the master
+// is away no call can be made: it will ask or offer again.
+func (c *testConn) tolerate(err error) {
+	c.t.Helper()
 	var refusal *core.CallError
 	if errors.As(err, &refusal) && !refusal.Temporary() {
 		c.t.Fatal(err)
 	}
+}
+
+// decline gives an offer back, to be offered again at once.
+func (c *testConn) decline(o placement.Offer) {
+	c.t.Helper()
+	c.tolerate(c.Decline(testContext(c.t), []string{o.ID}, 0))
 }
 
 // offerOf waits for an offer of an agent that has what is wanted, and lets
@@ -98,8 +115,8 @@ func (c *testConn) offerOf(hostname string, wanted func(placement.Offer) bool) p
 		for _, o := range offers.Offers {
 			if found.ID == "" && o.Hostname == hostname && wanted(o) {
 				found = o
-			} else if err := c.Decline(testContext(c.t), []string{o.ID}, 0); err != nil {
-				c.t.Fatal(err)
+			} else {
+				c.decline(o)
 			}
 		}
 		return found.ID != ""
@@ -310,15 +327,12 @@ func TestRolesAreUpdatedOnTheEmbeddedMesos(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(c, "an offer for the new role", func(offers core.Offers) bool {
-		var ids []string
 		for _, o := range offers.Offers {
 			if slices.ContainsFunc(o.Resources, func(r resource.Resource) bool { return r.AllocatedRole == "other" }) {
 				return true
 			}
-			ids = append(ids, o.ID)
-		}
-		if err := c.Decline(testContext(t), ids, time.Second); err != nil {
-			t.Fatal(err)
+			// Kept from the first role for long enough to reach the second.
+			c.tolerate(c.Decline(testContext(t), []string{o.ID}, time.Minute))
 		}
 		return false
 	})

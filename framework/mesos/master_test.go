@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -106,6 +107,15 @@ func (m *scriptedMaster) scheduler(t *testing.T, w http.ResponseWriter, r *http.
 		return
 	}
 	w.WriteHeader(http.StatusAccepted)
+}
+
+// hostPort is where the master listens.
+func (m *scriptedMaster) hostPort() (host, port string) {
+	host, port, err := net.SplitHostPort(m.Listener.Addr().String())
+	if err != nil {
+		panic(err)
+	}
+	return host, port
 }
 
 // subscriptions are the SUBSCRIBE calls so far.

@@ -59,7 +59,6 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		return err
 	}
 	defer close(c.events)
-	defer c.transport.close()
 	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
 	ever := false
 	for {
@@ -132,6 +131,7 @@ func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
 		err = cause // why we cut the stream, instead of how reading failed
 	}
 	c.clearCurrent()
+	c.transport.close() // what is left of connections to a master that may be gone
 	if s.subscribed {
 		c.deliver(ctx, core.Disconnected{Cause: err})
 	}
