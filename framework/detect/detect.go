@@ -112,22 +112,23 @@ func (l *List) Close() error { return nil }
 // masterAddress brings one address of --master into the form host:port or
 // scheme://host[:port][/prefix].
 func masterAddress(s string) (string, error) {
+	if strings.Contains(s, "@") {
+		return "", errors.New("the address of a Mesos master holds credentials: give principal and secret by their own flags")
+	}
 	if !strings.Contains(s, "://") {
 		return hostPort(s)
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return "", fmt.Errorf("Mesos master %q: %w", s, err)
+		return "", fmt.Errorf("address %q of a Mesos master: %w", s, err)
 	}
 	switch {
-	case u.User != nil:
-		return "", errors.New("a Mesos master's URL holds credentials: give principal and secret by their own flags")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Errorf("Mesos master %q: scheme %q is none of http, https, zk", s, u.Scheme)
+		return "", fmt.Errorf("address %q of a Mesos master: scheme %q is none of http, https, zk", s, u.Scheme)
 	case u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "":
-		return "", fmt.Errorf("Mesos master %q is not a URL of scheme, host and port", s)
+		return "", fmt.Errorf("address %q of a Mesos master is not a URL of scheme, host and port", s)
 	case u.Port() != "" && !validPort(u.Port()):
-		return "", fmt.Errorf("Mesos master %q: %q is not a port", s, u.Port())
+		return "", fmt.Errorf("address %q of a Mesos master: %q is not a port", s, u.Port())
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }
@@ -138,19 +139,16 @@ func hostPort(s string) (string, error) {
 	if ip := net.ParseIP(strings.Trim(s, "[]")); ip != nil {
 		return net.JoinHostPort(ip.String(), DefaultMasterPort), nil
 	}
-	if strings.Contains(s, "@") {
-		return "", errors.New("a Mesos master's address holds credentials: give principal and secret by their own flags")
-	}
 	whole := s
 	if !strings.Contains(s, ":") {
 		s += ":" + DefaultMasterPort
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return "", fmt.Errorf("Mesos master %q: %w", whole, err)
+		return "", fmt.Errorf("address %q of a Mesos master: %w", whole, err)
 	}
 	if host == "" || strings.ContainsAny(host, "/ ") || !validPort(port) {
-		return "", fmt.Errorf("Mesos master %q is not host:port", whole)
+		return "", fmt.Errorf("address %q of a Mesos master is not host:port", whole)
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -63,6 +63,8 @@ func TestMastersThatAreNoneAreRefusedWithoutShowingCredentials(t *testing.T) {
 		"user:pa55@m1:5050":          "credentials",
 		"ftp://m1":                   "none of http, https, zk",
 		"http://user:pa55@m1:5050":   "credentials",
+		"http://user:pa55@m1:50 50":  "credentials",
+		"zk://user:pa/pa55@h/mesos":  "cannot hold a slash",
 		"http://:5050":               "not a URL of",
 		"http://m1?x=1":              "not a URL of",
 		"http://m1:0":                "not a port",

@@ -39,6 +39,9 @@ func ParseEnsemble(url string) (Ensemble, error) {
 		return Ensemble{}, errors.New("a ZooKeeper URL begins with zk://")
 	}
 	hosts, node, _ := strings.Cut(rest, "/")
+	if strings.Contains(node, "@") {
+		return Ensemble{}, errors.New("the credentials of a ZooKeeper URL cannot hold a slash")
+	}
 	e := Ensemble{Path: path.Clean("/" + node)}
 	if i := strings.LastIndex(hosts, "@"); i >= 0 {
 		e.Credentials, hosts = hosts[:i], hosts[i+1:]

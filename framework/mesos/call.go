@@ -40,7 +40,7 @@ func describe(call *scheduler.Call, err error) error {
 	if err == nil || errors.As(err, &refusal) {
 		return err
 	}
-	return fmt.Errorf("Mesos %s: %w", call.Type, err)
+	return fmt.Errorf("call %s to the Mesos master: %w", call.Type, err)
 }
 
 // exchange sends a call to the master of a subscription and takes the answer.
@@ -66,7 +66,7 @@ func (c *Conn) exchange(ctx context.Context, sub *subscription, call *scheduler.
 func (c *Conn) Accept(ctx context.Context, a core.Accept) error {
 	operations, err := c.operations(a)
 	if err != nil {
-		return fmt.Errorf("Mesos ACCEPT on agent %s: %w", a.AgentID, err)
+		return fmt.Errorf("call ACCEPT on agent %s to the Mesos master: %w", a.AgentID, err)
 	}
 	return c.call(ctx, &scheduler.Call{
 		Type: scheduler.Call_ACCEPT,

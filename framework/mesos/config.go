@@ -2,6 +2,13 @@
 // scheduler API (docs/scheduler-http-api.md of apache/mesos) and translates
 // between the core's types and Mesos' wire types. It is the only package of the
 // framework that sees wire types.
+//
+// Not everything in an app can be sent. A *core.InvalidTaskError says so for
+// external volumes of the provider csi (mesos-go 0.0.11 has no CSI_VOLUME), for
+// secret volumes in DOCKER containers, and for variables of DOCKER containers
+// whose secret has no known value. A general HTTP check has no scheme in Mesos
+// and is always by http. Health checks of protocol HTTP, HTTPS and TCP are the
+// framework's own work and not sent.
 package mesos
 
 import (
