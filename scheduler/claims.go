@@ -54,7 +54,12 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 		if c.AgentID == a.id {
 			// The snapshot stays as it was given: the table gets a copy.
 			n := *c
-			n.State, n.Access = Held, v.strictest()
+			n.State = Held
+			if len(c.Instances) == 0 {
+				n.Access = v.strictest()
+			} else {
+				n.Access = min(c.Access, v.strictest())
+			}
 			if !slices.Contains(n.Instances, inst.ID) {
 				n.Instances = append(slices.Clone(n.Instances), inst.ID)
 			}
