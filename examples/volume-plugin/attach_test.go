@@ -32,7 +32,9 @@ func (b *bench) checkOneWriter(volume string) {
 		switch e.Event {
 		case eventAttach:
 			attaches++
-			if holder.Epoch != 0 && holder.Epoch != e.Epoch {
+			// No test kills a plugin between the log and the record while
+			// another node waits, so here an epoch belongs to one node.
+			if holder.Epoch != 0 && (holder.Node != e.Node || holder.Epoch != e.Epoch) {
 				b.t.Errorf("node %s attached %s while %s had it", e.Node, volume, holder.Node)
 			}
 			holder = e

@@ -261,6 +261,25 @@ func TestRemotePlugin(t *testing.T) {
 	}
 }
 
+func TestAnswerWithoutEnd(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "Activate") {
+			_, _ = io.WriteString(w, `{"Implements":["VolumeDriver"]}`)
+			return
+		}
+		for { // until the client has had enough
+			if _, err := w.Write(make([]byte, 4096)); err != nil {
+				return
+			}
+		}
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "far.spec"), server.URL)
+	_, err := open(t, New(Config{Dirs: []string{dir}}), "far").Mount(t.Context(), mountOf("v", "1"))
+	wantKind(t, err, volume.Unsettled, "too large")
+}
+
 // authority makes certificates in a directory of its own.
 type authority struct {
 	t    *testing.T

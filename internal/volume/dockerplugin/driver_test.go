@@ -379,9 +379,19 @@ func TestQueriesAreRepeated(t *testing.T) {
 }
 
 func TestWaitsForAPluginThatDoesNotAnswerYet(t *testing.T) {
+	t.Run("never seen", func(t *testing.T) { testWaits(t, false) })
+	t.Run("seen before", func(t *testing.T) { testWaits(t, true) })
+}
+
+func testWaits(t *testing.T, seen bool) {
 	p := volumetest.Start(t, volumetest.Config{})
 	d, clock := driversFor(t, p)
 	driver := open(t, d, p.Name())
+	if seen {
+		if _, err := driver.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	p.Kill()
 	for _, do := range mutations {
 		clock.slept = nil
@@ -395,13 +405,8 @@ func TestWaitsForAPluginThatDoesNotAnswerYet(t *testing.T) {
 			p.Restart()
 		}
 	}
-	for method, do := range mutations {
-		if method != "Create" {
-			continue
-		}
-		if err := do(t.Context(), driver); err != nil {
-			t.Errorf("the plugin is back: %v", err)
-		}
+	if err := mutations["Create"](t.Context(), driver); err != nil {
+		t.Errorf("the plugin is back: %v", err)
 	}
 	if n := len(p.Calls("Create")); n != 1 {
 		t.Errorf("%d creates", n)
