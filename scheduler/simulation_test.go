@@ -3,9 +3,7 @@ package scheduler_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -17,16 +15,12 @@ import (
 // TestSimulation plays the framework and the cluster around Decide for half an
 // hour of made-up time: tasks that fail, slow unmounts, partitions, lost hosts,
 // updates and scaling. After each step the invariants hold; when the trouble
-// ends every instance runs. DVDI_SIMULATION_SEEDS sets how many seeds to play;
-// a seed that fails is played alone with -run TestSimulation/seed=N.
+// ends every instance runs. A seed that fails is played alone with
+// -run TestSimulation/seed=N.
 func TestSimulation(t *testing.T) {
 	seeds := 40
-	if s := os.Getenv("DVDI_SIMULATION_SEEDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatalf("DVDI_SIMULATION_SEEDS: %v", err)
-		}
-		seeds = n
+	if exhaustive() {
+		seeds = 1000
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
