@@ -149,8 +149,12 @@ func (p *process) deliver(r *run) (*executor.Conn, error) {
 		if err = context.Cause(r.ctx); err != nil {
 			return
 		}
-		if conn, err = executor.Connect(r.runtime); err == nil {
-			r.conn, r.delivered = conn, true
+		if conn, err = executor.Connect(r.runtime); err != nil {
+			return
+		}
+		r.conn, r.delivered = conn, true
+		if err := conn.Launch(); err != nil {
+			r.log(p).Warn("Executor ended before it got its task", zap.Error(err))
 		}
 	})
 	return conn, errors.Join(wait, err)
@@ -191,6 +195,9 @@ func (p *process) destroy(r *run) error {
 		executorProcess = r.executor
 	}); err != nil {
 		return err
+	}
+	if executorProcess.Alive() {
+		askToVanish(r.runtime)
 	}
 	if err := killContainer(r.sandbox, executorProcess); err != nil {
 		return failuref("Failed to kill all processes in the container: %v", err)

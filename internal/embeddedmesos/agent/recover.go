@@ -249,7 +249,8 @@ func loseExecutor(runtime string) error {
 	return killContainer(sandbox, process)
 }
 
-// askToVanish is best effort: what it does not achieve, SIGKILL does.
+// askToVanish has an executor kill what it has started and itself: only the
+// executor can reap its children. What that does not achieve, SIGKILL does.
 func askToVanish(runtime string) {
 	conn, err := executor.Connect(runtime)
 	if err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,7 @@ func (r *run) linkTask() link.Task {
 		FrameworkID: mesos.FrameworkID{Value: r.path.framework},
 		Info:        r.task,
 		State:       r.state,
+		Statuses:    slices.Clone(r.statuses),
 	}
 	if n := len(r.statuses); n > 0 {
 		latest := r.statuses[n-1]

@@ -65,10 +65,18 @@ func (e *executor) serve(l net.Listener) error {
 	e.lonely = e.after(e.launch.RecoveryTimeout, e.abandoned)
 	for !e.done {
 		if err := (<-e.events)(); err != nil {
-			return errors.Join(err, endDescendants())
+			return errors.Join(err, e.endDescendants())
 		}
 	}
-	return endDescendants()
+	return e.endDescendants()
+}
+
+// endDescendants kills everything that this process has started, and leaves no
+// zombies to process 1, which does not reap them everywhere.
+func (e *executor) endDescendants() error {
+	err := proc.Kill(func() ([]proc.Stat, error) { return proc.Tree(os.Getpid()) }, killLimit)
+	e.children.reap()
+	return err
 }
 
 func (e *executor) after(d time.Duration, f func() error) *time.Timer {
@@ -95,9 +103,6 @@ func (e *executor) connected(conn net.Conn) error {
 	go e.read(conn)
 	for _, status := range e.unacked {
 		e.send(status)
-	}
-	if e.pid == 0 && !e.terminated {
-		return e.start()
 	}
 	return nil
 }
@@ -142,8 +147,10 @@ func (e *executor) abandoned() error {
 
 func (e *executor) obey(o order) error {
 	switch {
+	case o.Launch && e.pid == 0 && !e.terminated:
+		return e.start()
 	case o.Lose:
-		if err := endDescendants(); err != nil {
+		if err := e.endDescendants(); err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", Name, err)
 		}
 		os.Exit(128 + int(unix.SIGKILL))

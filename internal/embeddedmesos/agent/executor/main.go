@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/checkpoint"
-	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/proc"
 )
 
 // probeArgument makes an executor's process try mounts instead; see Probe.
@@ -181,11 +180,6 @@ func tryMounts() error {
 		return err
 	}
 	return unix.Mount("/", "/", "", unix.MS_BIND, "")
-}
-
-// endDescendants kills everything that this process has started.
-func endDescendants() error {
-	return proc.Kill(func() ([]proc.Stat, error) { return proc.Tree(os.Getpid()) }, killLimit)
 }
 
 // killLimit bounds how long processes may take to end after SIGKILL; one in an

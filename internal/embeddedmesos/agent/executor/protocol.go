@@ -17,6 +17,8 @@ import (
 
 // order is a line from the agent to the executor.
 type order struct {
+	// Launch starts the task; a second one is ignored.
+	Launch bool `json:"launch,omitempty"`
 	// Acknowledge ends the repetition of the status with this UUID.
 	Acknowledge []byte `json:"acknowledge,omitempty"`
 	// Kill stops the task; Grace overrides the grace period of its own policy.
@@ -81,6 +83,9 @@ func (c *Conn) Next() (Report, error) {
 	}
 	return Report{Status: status}, nil
 }
+
+// Launch has the executor start its task.
+func (c *Conn) Launch() error { return c.send(order{Launch: true}) }
 
 // Acknowledge ends the repetition of a status. After the acknowledgement of a
 // terminal one the executor ends.
