@@ -48,6 +48,12 @@ var differences = []difference{
 		fields: []string{"timestamp", "unreachable_time.nanoseconds", "registered_time.nanoseconds", "reregistered_time.nanoseconds", "start_time", "elected_time"},
 	},
 	{
+		name:   "build",
+		what:   "When, by whom and from what commit the master was built may be another value or missing.",
+		why:    "It is another program, and Go records a commit only for some builds.",
+		fields: []string{"build_date", "build_time", "git_sha", "git_branch"},
+	},
+	{
 		name: "heartbeats",
 		what: "There may be another number of heartbeats after the first, which follows SUBSCRIBED at once.",
 		why:  "Their number depends on how long the session takes.",

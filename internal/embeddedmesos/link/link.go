@@ -83,6 +83,9 @@ type Task struct {
 	State       mesos.TaskState
 	// Latest is the last status that the agent has, acknowledged or not.
 	Latest *mesos.TaskStatus
+	// Statuses are all of them, oldest first; a master that does not know the
+	// task takes its history from them.
+	Statuses []mesos.TaskStatus
 }
 
 // Update is a status update; the agent repeats it until Acknowledge arrives.

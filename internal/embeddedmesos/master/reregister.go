@@ -115,8 +115,11 @@ func (m *Master) readmitTask(a *agent, reported *link.Task) *task {
 	f := m.frameworks.registered[reported.FrameworkID.Value]
 	t := newTask(reported.FrameworkID, &reported.Info)
 	t.State = ptr(reported.State)
+	for i := range reported.Statuses {
+		t.addStatus(*proto.Clone(&reported.Statuses[i]).(*mesos.TaskStatus))
+	}
 	if last := reported.Latest; last != nil {
-		t.Statuses = []mesos.TaskStatus{*proto.Clone(last).(*mesos.TaskStatus)}
+		t.addStatus(*proto.Clone(last).(*mesos.TaskStatus))
 		if len(last.UUID) > 0 {
 			t.StatusUpdateState, t.StatusUpdateUUID = last.State, last.UUID
 		}

@@ -178,16 +178,21 @@ func (m *Master) updateTask(t *task, status mesos.TaskStatus, latest *mesos.Task
 	if !terminal(t.GetState()) {
 		t.State = ptr(state)
 	}
-	if last := t.lastStatus(); last != nil && last.GetState() == status.GetState() {
-		t.Statuses = t.Statuses[:len(t.Statuses)-1]
-	}
-	status.Data = nil
-	t.Statuses = append(t.Statuses, status)
+	t.addStatus(status)
 	if ended {
 		if a := m.agents.registered[t.AgentID.Value]; a != nil {
 			a.release(t.FrameworkID.Value, t.Resources)
 		}
 	}
+}
+
+// addStatus keeps the last status of each stretch in one state.
+func (t *task) addStatus(status mesos.TaskStatus) {
+	if last := t.lastStatus(); last != nil && last.GetState() == status.GetState() {
+		t.Statuses = t.Statuses[:len(t.Statuses)-1]
+	}
+	status.Data = nil
+	t.Statuses = append(t.Statuses, status)
 }
 
 // removeTask forgets a task; a terminal one goes to the framework's completed

@@ -15,7 +15,8 @@ import (
 )
 
 // Marshal returns the JSON of a message: fields in declaration order, enums by
-// name, bytes in base64, 64-bit integers as numbers, unset fields left out.
+// name, bytes in base64, 64-bit integers as numbers, unset fields left out
+// unless they have a default.
 func Marshal(m proto.Message) ([]byte, error) {
 	v := reflect.ValueOf(m)
 	if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
@@ -40,6 +41,12 @@ func encodeMessage(out *bytes.Buffer, v reflect.Value) error {
 	}
 	for _, f := range m.fields {
 		value := v.Field(f.index)
+		if !present(f, value) && f.preset != "" {
+			var err error
+			if value, err = presetValue(f, value.Type()); err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+		}
 		if !present(f, value) {
 			continue
 		}
@@ -56,6 +63,31 @@ func encodeMessage(out *bytes.Buffer, v reflect.Value) error {
 	}
 	out.WriteByte('}')
 	return nil
+}
+
+// presetValue is a field's default, which the tag has as text.
+func presetValue(f field, t reflect.Type) (reflect.Value, error) {
+	if t.Kind() != reflect.Pointer {
+		// gogo's non-nullable fields have zero as default.
+		return reflect.Zero(t), nil
+	}
+	v := reflect.New(t.Elem())
+	text := f.preset
+	if v.Elem().Kind() == reflect.Bool {
+		text = strconv.FormatBool(text == "1")
+	}
+	if err := decodePreset(text, v.Elem()); err != nil {
+		return v, fmt.Errorf("default %q: %w", f.preset, err)
+	}
+	return v, nil
+}
+
+func decodePreset(text string, v reflect.Value) error {
+	if v.Kind() == reflect.String {
+		v.SetString(text)
+		return nil
+	}
+	return json.Unmarshal([]byte(text), v.Addr().Interface())
 }
 
 // present tells whether the field is set. gogo's non-nullable optional fields

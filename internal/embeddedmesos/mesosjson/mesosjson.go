@@ -39,9 +39,17 @@ var printedWhenEmpty = map[reflect.Type][]string{
 	reflect.TypeFor[master.Response_GetAgents]():     {"agents", "recovered_agents"},
 }
 
+// deprecatedDefaults are fields whose default is not printed, since they are
+// deprecated. The generated code does not say so.
+var deprecatedDefaults = map[reflect.Type]string{
+	reflect.TypeFor[mesos.Resource]():      "role",
+	reflect.TypeFor[mesos.FrameworkInfo](): "role",
+}
+
 // field is one field of a message, from the protobuf tag that gogo generates.
 type field struct {
 	name     string
+	preset   string // the default that is printed when the field is not set
 	index    int
 	enum     string // name in the enum registry
 	repeated bool
@@ -72,6 +80,9 @@ func describe(t reflect.Type) *message {
 		}
 		f := parseTag(tag)
 		f.index = i
+		if deprecatedDefaults[t] == f.name {
+			f.preset = ""
+		}
 		for _, name := range printedWhenEmpty[t] {
 			f.always = f.always || name == f.name
 		}
@@ -92,6 +103,8 @@ func parseTag(tag string) field {
 			f.required = true
 		case strings.HasPrefix(part, "name="):
 			f.name = strings.TrimPrefix(part, "name=")
+		case strings.HasPrefix(part, "def="):
+			f.preset = strings.TrimPrefix(part, "def=")
 		case strings.HasPrefix(part, "enum="):
 			f.enum = strings.TrimPrefix(part, "enum=")
 		}
