@@ -67,10 +67,22 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 			return
 		}
 	}
-	t[v.Key] = append(old, &Claim{
+	// One allocation for the claim, its instance and its place in the table.
+	n := &struct {
+		claim Claim
+		inst  [1]string
+		place [1]*Claim
+	}{inst: [1]string{inst.ID}}
+	n.claim = Claim{
 		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.strictest(),
-		Instances: []string{inst.ID}, State: Held,
-	})
+		Instances: n.inst[:], State: Held,
+	}
+	n.place[0] = &n.claim
+	if old == nil {
+		t[v.Key] = n.place[:]
+	} else {
+		t[v.Key] = append(old, &n.claim)
+	}
 }
 
 // usedByOther says whether a claim has a live instance other than the given.

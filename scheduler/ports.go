@@ -80,10 +80,16 @@ func portRanges(numbers []uint32) []resource.Range {
 	for i, p := range numbers {
 		rs[i] = resource.Range{Begin: uint64(p), End: uint64(p)}
 	}
+	if len(rs) == 1 {
+		return rs
+	}
 	return resource.NormalizeRanges(rs)
 }
 
 // intersect returns what is in both.
 func intersect(a, b []resource.Range) []resource.Range {
+	if resource.ContainsRanges(b, a) {
+		return a
+	}
 	return resource.SubtractRanges(a, resource.SubtractRanges(a, b))
 }
