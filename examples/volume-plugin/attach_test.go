@@ -263,6 +263,11 @@ func TestImageUsedInAnotherMountNamespaceIsNotGivenUp(t *testing.T) {
 	wantError(t, err, `"a"`)
 	_, err = a.mount("v", "1")
 	wantError(t, err, "/dev/loop")
+	if out, err := b.run("detach", "--force", "v"); err == nil || !strings.Contains(out, "/dev/loop") {
+		t.Errorf("what cannot be cut off was detached: %s %v", out, err)
+	}
+	_, err = c.mount("v", "2")
+	wantError(t, err, `"a"`)
 	if err := errors.Join(stdin.Close(), container.Wait()); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -188,17 +189,27 @@ func (n *node) present(r *record, a *attachment) (bool, error) {
 		return false, err
 	}
 	if r.Kind == kindImage {
-		return mountedFrom(a.Mountpoint, n.store.image(r.Name))
+		present, err := mountedFrom(a.Mountpoint, n.store.image(r.Name))
+		return present, unlessGone(err)
 	}
 	here, err := os.Stat(a.Mountpoint)
 	if err != nil {
-		return false, err
+		return false, unlessGone(err)
 	}
 	there, err := os.Stat(n.store.dataDir(r.Name))
 	if err != nil {
-		return false, err
+		return false, unlessGone(err)
 	}
 	return os.SameFile(here, there), nil
+}
+
+// unlessGone drops the error that a volume being unmounted or removed at this
+// moment causes for those who only look.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // unmount takes back one mount. With the last one the volume leaves the node.

@@ -75,6 +75,30 @@ func TestRestartGivesUpWhatIsNotMounted(t *testing.T) {
 	})
 }
 
+// Links outlive a reboot, the containers that had the volume do not.
+func TestRebootEndsAttachments(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	p := b.start("a", "--link")
+	p.mustCreate("v", nil)
+	at := p.mustMount("v", "1")
+	p.kill()
+	s, err := openStore(b.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.update(t.Context(), "v", func(r *record) error { r.on("a").BootID = "earlier"; return s.save(r) }); err != nil {
+		t.Fatal(err)
+	}
+	p = b.start("a", "--link")
+	if v, err := p.get("v"); err != nil || v.Mountpoint != "" || v.Status["attachedTo"] != nil {
+		t.Errorf("after the reboot: %+v, %v", v, err)
+	}
+	if _, err := os.Lstat(at); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the link is left: %v", err)
+	}
+}
+
 func TestRestartUnmountsWhatWasTakenByForce(t *testing.T) {
 	t.Parallel()
 	needMounts(t)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -265,4 +266,44 @@ func TestCapabilities(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestLookingWhileVolumesComeAndGo(t *testing.T) {
+	t.Parallel()
+	eachMode(t, func(t *testing.T, flags ...string) {
+		b := newBench(t)
+		p := b.start("a", flags...)
+		p.mustCreate("stays", nil)
+		stop := make(chan struct{})
+		var group sync.WaitGroup
+		for i := range 3 {
+			name := fmt.Sprint("v", i)
+			group.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if err := p.create(name, nil); err != nil {
+						t.Error(err)
+					}
+					if _, err := p.mount(name, "1"); err != nil {
+						t.Error(err)
+					}
+					if err := errors.Join(p.unmount(name, "1"), p.remove(name)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for range 150 {
+			a, err := p.call("List", struct{}{})
+			if err != nil || !slices.ContainsFunc(a.Volumes, func(v answeredVolume) bool { return v.Name == "stays" }) {
+				t.Errorf("List = %+v, %v", a.Volumes, err)
+			}
+		}
+		close(stop)
+		group.Wait()
+	})
 }

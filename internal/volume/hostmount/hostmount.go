@@ -52,11 +52,11 @@ func (t *Tables) OfProcess(ctx context.Context, pid int) (volume.MountTable, err
 
 func (t *Tables) read(ctx context.Context, process string) (volume.MountTable, error) {
 	dir := filepath.Join(t.proc, process)
-	namespace, err := os.Readlink(filepath.Join(dir, "ns", "mnt"))
+	text, err := readStable(ctx, func() ([]byte, error) { return os.ReadFile(filepath.Join(dir, "mountinfo")) })
 	if err != nil {
 		return volume.MountTable{}, tableError(process, err)
 	}
-	text, err := readStable(ctx, filepath.Join(dir, "mountinfo"))
+	namespace, err := os.Readlink(filepath.Join(dir, "ns", "mnt"))
 	if err != nil {
 		return volume.MountTable{}, tableError(process, err)
 	}
@@ -78,20 +78,21 @@ func (t *Tables) read(ctx context.Context, process string) (volume.MountTable, e
 }
 
 // tableError makes a process that ended while it was looked at a process that
-// does not exist.
+// does not exist: the kernel answers ESRCH, or EINVAL for a zombie, which has
+// no mount namespace any more.
 func tableError(process string, err error) error {
-	if errors.Is(err, unix.ESRCH) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
 	return fmt.Errorf("mount table of process %s: %w", process, err)
 }
 
-// readStable reads the file until two readings agree. The kernel hands a mount
-// table out in pieces, and before Linux 5.8 an unmount between two pieces could
-// hide a mount that has nothing to do with it. If the table never rests the
-// last reading is returned.
-func readStable(ctx context.Context, path string) ([]byte, error) {
-	last, err := os.ReadFile(path)
+// readStable reads until two readings agree. The kernel hands a mount table
+// out in pieces, and before Linux 5.8 an unmount between two pieces could hide
+// a mount that has nothing to do with it. If the table never rests the last
+// reading is returned.
+func readStable(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	last, err := read()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func readStable(ctx context.Context, path string) ([]byte, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		again, err := os.ReadFile(path)
+		again, err := read()
 		if err != nil {
 			return nil, err
 		}

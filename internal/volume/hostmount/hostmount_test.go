@@ -243,6 +243,26 @@ func TestDamagedTable(t *testing.T) {
 	}
 }
 
+func TestTableThatChangesWhileItIsRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		readings []string
+		want     string
+	}{
+		"at rest":       {[]string{"a", "a", "never"}, "a"},
+		"changing once": {[]string{"half", "whole", "whole", "never"}, "whole"},
+		"never at rest": {[]string{"1", "2", "3", "4", "5", "6", "never"}, "6"},
+	} {
+		next := 0
+		got, err := readStable(t.Context(), func() ([]byte, error) {
+			next++
+			return []byte(test.readings[next-1]), nil
+		})
+		if err != nil || string(got) != test.want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestStat(t *testing.T) {
 	dir := tempDir(t)
 	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
