@@ -60,8 +60,13 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 }
 
 // runParts runs core and API until ctx ends or one of them fails.
-func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters []string, log *zap.Logger) error {
-	connection, err := connect(cfg, masters, listener, log)
+func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters string, log *zap.Logger) (err error) {
+	detector, err := detector(masters, log)
+	if err != nil {
+		return &config.Error{Err: fmt.Errorf("--master: %w", err)}
+	}
+	defer func() { err = errors.Join(err, detector.Close()) }()
+	connection, err := connect(cfg, detector, listener, log)
 	if err != nil {
 		return &marked{errMesos, err}
 	}
@@ -77,7 +82,7 @@ func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener 
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),
-		zap.String("data", cfg.DataDir), zap.Strings("masters", masters))
+		zap.String("data", cfg.DataDir), zap.String("master", config.WithoutCredentials(masters)))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	ran := make(chan error, 1)
@@ -121,11 +126,19 @@ func classify(err error) error {
 	return &marked{errMesos, err}
 }
 
-func connect(cfg *config.Config, masters []string, l net.Listener, log *zap.Logger) (*mesos.Conn, error) {
-	detector, err := detect.NewList(masters...)
+// detector finds the leading master in the form of --master.
+func detector(masters string, log *zap.Logger) (detect.Detector, error) {
+	if !strings.HasPrefix(masters, "zk://") {
+		return detect.NewList(strings.Split(masters, ",")...)
+	}
+	ensemble, err := detect.ParseEnsemble(masters)
 	if err != nil {
 		return nil, err
 	}
+	return detect.NewZooKeeper(ensemble, 0, log.Named("detect")), nil
+}
+
+func connect(cfg *config.Config, detector detect.Detector, l net.Listener, log *zap.Logger) (*mesos.Conn, error) {
 	tlsConfig, err := mesosTLS(cfg)
 	if err != nil {
 		return nil, err
@@ -235,11 +248,11 @@ func listen(cfg *config.Config) (net.Listener, error) {
 	return nil, &marked{errPort, fmt.Errorf("open the API's port: %w; %s", err, remedy)}
 }
 
-// master returns the masters to connect to, and how to end what was started for
+// master returns the value of --master to connect to, and how to end what was started for
 // that.
-func master(ctx context.Context, cfg *config.Config, log *zap.Logger) ([]string, func() error, error) {
+func master(ctx context.Context, cfg *config.Config, log *zap.Logger) (string, func() error, error) {
 	if cfg.Master != config.EmbeddedMaster {
-		return strings.Split(cfg.Master, ","), func() error { return nil }, nil
+		return cfg.Master, func() error { return nil }, nil
 	}
 	ec := embeddedmesos.Config{
 		Dir: cfg.Embedded.Dir, Listen: cfg.Embedded.Listen, DVDCLI: dvdcli(cfg),
@@ -254,7 +267,7 @@ func master(ctx context.Context, cfg *config.Config, log *zap.Logger) ([]string,
 	}
 	cluster, err := embeddedmesos.Start(ctx, ec)
 	if err != nil {
-		return nil, nil, &marked{errMesos, fmt.Errorf("start the embedded Mesos: %w", err)}
+		return "", nil, &marked{errMesos, fmt.Errorf("start the embedded Mesos: %w", err)}
 	}
 	stop := func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
@@ -264,7 +277,7 @@ func master(ctx context.Context, cfg *config.Config, log *zap.Logger) ([]string,
 		}
 		return nil
 	}
-	return []string{cluster.Addr()}, stop, nil
+	return cluster.Addr(), stop, nil
 }
 
 // dvdcli finds the binary for the built-in agents: the one given, or the one

@@ -180,7 +180,7 @@ func (c *Config) Marathon() map[string]any {
 		origin = strings.Fields(c.AllowOrigin)
 	}
 	return map[string]any{
-		"master": c.Master, "framework_name": c.FrameworkName, "mesos_role": c.Role, "mesos_user": c.User,
+		"master": WithoutCredentials(c.Master), "framework_name": c.FrameworkName, "mesos_role": c.Role, "mesos_user": c.User,
 		"hostname": c.Hostname, "webui_url": c.WebUIURL, "failover_timeout": int(c.Failover / time.Second),
 		"checkpoint": c.Checkpoint, "ha": false, "features": append([]string{}, c.Features...),
 		"default_network_name": c.DefaultNetwork, "mesos_bridge_name": c.BridgeName,
@@ -196,6 +196,16 @@ func (c *Config) Marathon() map[string]any {
 		"max_instances_per_offer":      c.MaxInstancesPerOffer,
 		"maintenance_mode":             c.MaintenanceMode,
 	}
+}
+
+// WithoutCredentials masks what a URL, such as --master's, holds before the host.
+func WithoutCredentials(master string) string {
+	if scheme, rest, ok := strings.Cut(master, "://"); ok {
+		if at := strings.LastIndex(rest, "@"); at >= 0 {
+			return scheme + "://xxxxxxxx:xxxxxxxx" + rest[at:]
+		}
+	}
+	return master
 }
 
 func groupRole(top bool) string {

@@ -78,7 +78,7 @@ func TestMistakesNameTheFlag(t *testing.T) {
 }
 
 func TestInfoHoldsNoSecrets(t *testing.T) {
-	cfg, err := read(t, "--master=m", "--http_credentials=user:hunter2",
+	cfg, err := read(t, "--master=zk://me:hunter2@h:2181/mesos", "--http_credentials=user:hunter2",
 		"--mesos_authentication_principal=p", "--mesos_authentication_secret=hunter2")
 	if err != nil {
 		t.Fatal(err)

@@ -128,6 +128,42 @@ func TestKilledTaskIsLaunchedAgainWithoutDelay(t *testing.T) {
 	})
 }
 
+func TestKillIsRepeatedAfterARestart(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.idle()
+		r.cluster.set(func(c *cluster) { c.stubborn = true })
+		if _, _, err := r.core.KillTasks(r.t.Context(), Kill{App: "/db"}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(time.Second)
+		r.cluster.set(func(c *cluster) { c.stubborn = false })
+		r.restart()
+		r.pass(5 * time.Second)
+		if live := r.cluster.liveTasks("/db"); slices.Contains(live, first.ID) {
+			t.Error("the kill was forgotten")
+		}
+	})
+}
+
+func TestTaskThatCannotBeSentIsAFailure(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.cluster.set(func(c *cluster) { c.invalid = "the image cannot be sent" })
+		r.post(`{"id":"/web","cmd":"serve","cpus":1,"mem":64,"backoffSeconds":30,"backoffFactor":1}`)
+		r.pass(10 * time.Second)
+		f := r.app("/web").LastFailure
+		if f == nil || f.State != taskError || f.Message != "the image cannot be sent" {
+			t.Fatalf("last failure: %+v", f)
+		}
+		if q := r.queue(); len(q) != 1 || q[0].Delay < 10*time.Second {
+			t.Fatalf("queue: %+v", q)
+		}
+		r.cluster.set(func(c *cluster) { c.invalid = "" })
+		r.running("/web")
+	})
+}
+
 func TestKillAndScale(t *testing.T) {
 	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
 		r.post(strings.Replace(web, `"instances":2`, `"instances":3`, 1))
@@ -324,6 +360,12 @@ func TestRefusals(t *testing.T) {
 		var invalid *app.ValidationError
 		if _, err := r.change(`{"id":"/x","cmd":"c","dependencies":["/y"]}`, `{"id":"/y","cmd":"c","dependencies":["/x"]}`); !errors.As(err, &invalid) {
 			t.Errorf("cyclic dependencies: %v", err)
+		}
+		with := `{"id":"/x","cmd":"c","role":"prod","container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":10}}]}}`
+		if a, err := app.Parse([]byte(with), app.Options{Role: "prod"}); err != nil {
+			t.Error(err)
+		} else if _, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{a}}); !errors.As(err, &invalid) {
+			t.Errorf("app with a persistent volume: %v", err)
 		}
 		if r.exists("/x") {
 			t.Error("a refused change left an app")

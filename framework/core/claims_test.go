@@ -494,8 +494,9 @@ func TestGoneByOperatorIsCheckedWithTheMaster(t *testing.T) {
 		r.scale("/db", 0)
 		r.idle()
 		r.cluster.set(func(c *cluster) {
-			c.send(Status{TaskID: first.ID, AgentID: first.AgentID, State: taskGoneByOp,
-				Source: sourceMaster, Reason: reasonReconciliation})
+			for source, reason := range map[string]string{sourceMaster: reasonReconciliation, "SOURCE_AGENT": reasonRemovedByOperator} {
+				c.send(Status{TaskID: first.ID, AgentID: first.AgentID, State: taskGoneByOp, Source: source, Reason: reason})
+			}
 		})
 		r.pass(time.Minute)
 		if c := r.onlyClaim(); c.AgentID != first.AgentID || c.State != scheduler.Releasing {

@@ -32,6 +32,8 @@ type cluster struct {
 	// the same.
 	refuse error
 	lose   bool
+	// invalid makes Accept refuse to send its first task, with this reason.
+	invalid string
 	// stubborn tasks ignore a kill.
 	stubborn bool
 	// silent tasks never report a status.
@@ -189,6 +191,9 @@ func (n *conn) Accept(ctx context.Context, a Accept) error {
 	defer c.mu.Unlock()
 	if c.refuse != nil && !c.lose {
 		return c.refuse
+	}
+	if c.invalid != "" {
+		return fmt.Errorf("accept: %w", &InvalidTaskError{TaskID: a.Operations[0].Task.ID, Reason: c.invalid})
 	}
 	valid := true
 	for _, id := range a.OfferIDs {

@@ -98,7 +98,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		readiness:   map[string]CheckOutcome{},
 		checksStale: true,
 	}
-	c.flow = newOfferFlow()
+	c.flow = newOfferFlow(c.cfg.ReviveInterval)
 	c.outbox = newOutbox()
 	loaded, err := loadState(st)
 	if err != nil {

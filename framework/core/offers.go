@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
@@ -20,8 +21,10 @@ type offerFlow struct {
 	round bool // a decision is due
 	// revive: something waits that earlier declined offers may serve.
 	revive bool
-	// revives are the times of the latest revives, at most reviveBurst.
-	revives    []time.Time
+	// revives allows one revive per interval in the long run, since each makes
+	// the master offer everything again, but not one by one, so that a single
+	// change need not wait for its turn.
+	revives    *rate.Limiter
 	suppressed map[string]bool
 	// looks says for each waiting instance how the last decision with offers
 	// looked at it; counts are per app for GET /v2/queue.
@@ -35,8 +38,9 @@ type offerCounts struct {
 	lastUnused, lastUsed time.Time
 }
 
-func newOfferFlow() offerFlow {
+func newOfferFlow(reviveInterval time.Duration) offerFlow {
 	return offerFlow{
+		revives:    rate.NewLimiter(rate.Every(reviveInterval), reviveBurst),
 		held:       map[string]scheduler.Offer{},
 		suppressed: map[string]bool{},
 		looks:      map[string]scheduler.Waiting{},
@@ -256,12 +260,20 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 				// Where the call was refused the offers are still ours.
 				c.decline(tx, accept.OfferIDs, c.cfg.Policy.RefuseWaiting)
 			}
+			var invalid *InvalidTaskError
+			unsendable := errors.As(err, &invalid)
 			for _, a := range attempts {
 				i := c.state.instances[a.instance]
 				if i == nil || i.Phase != launching || i.Task.ID != a.task {
 					continue
 				}
-				if notSent(err) {
+				if unsendable && invalid.TaskID == a.task {
+					// As the master answers a task that it cannot take.
+					c.taskEnded(tx, i, Status{TaskID: a.task, AgentID: accept.AgentID, State: taskError,
+						Source: sourceMaster, Reason: "REASON_TASK_INVALID", Message: invalid.Reason})
+					continue
+				}
+				if unsendable || notSent(err) {
 					tx.release(i, true)
 					c.ended(tx, i, taskKilled)
 					continue
@@ -377,26 +389,12 @@ func (c *Core) countsOf(id app.ID) *offerCounts {
 // reviveBurst is how many revives may come at once after a time without any.
 const reviveBurst = 5
 
-// mayRevive tells whether a revive may be made now, and counts it: one per
-// interval in the long run, since each makes the master offer everything again,
-// but not one by one, so that a single change need not wait for its turn.
-func (f *offerFlow) mayRevive(now time.Time, interval time.Duration) bool {
-	if n := len(f.revives); n == reviveBurst {
-		if now.Sub(f.revives[0]) < reviveBurst*interval {
-			return false
-		}
-		f.revives = f.revives[1:]
-	}
-	f.revives = append(f.revives, now)
-	return true
-}
-
 // applyFlow suppresses and revives.
 func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
 	revive := slices.Clone(plan.Revive)
 	if c.flow.revive && c.someoneWaits(tx.now) {
 		revive = nil // where it is too early, tick comes back to it
-		if c.flow.mayRevive(tx.now, c.cfg.ReviveInterval) {
+		if c.flow.revives.AllowN(tx.now, 1) {
 			revive = c.waitingRoles(tx.now)
 			c.flow.revive = false
 		}

@@ -105,32 +105,14 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 			c.healthResult(tx, i, def, n, *s.Healthy, s.Message)
 		}
 	}
-	c.reviewReturned(tx, i)
+	if i.Forgotten || i.Stop {
+		c.kill(tx, i, "the instance is not wanted any more")
+	}
 }
 
 // changed tells whether a status says something that the task does not show.
 func (c *Core) changed(t *task, s Status) bool {
 	return s.Healthy != nil || s.Check != nil || (len(s.IPs) > 0 && !slices.Equal(t.IPs, s.IPs))
-}
-
-// reviewReturned keeps two writers apart: a task that holds no claim on its
-// volumes any more, because an operator released it while its agent was
-// unreachable, is killed when it shows up again.
-func (c *Core) reviewReturned(tx *txn, i *instance) {
-	if i.Forgotten || i.Stop {
-		c.kill(tx, i, "the instance is not wanted any more")
-		return
-	}
-	for _, key := range i.Task.Volumes {
-		v := c.state.volumes[key]
-		if v == nil || v.Claim == nil || !slices.Contains(v.Claim.Holders, i.ID) {
-			c.log.Error("killing a task whose claim was released",
-				zap.String("task", i.Task.ID), zap.String("volume", key.Name), zap.String("driver", key.Driver))
-			i.Stop = true
-			c.kill(tx, i, "its claim on volume "+key.Name+" was released")
-			return
-		}
-	}
 }
 
 // taskLost handles a task of which nothing is known: its agent is partitioned
