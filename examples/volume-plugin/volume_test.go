@@ -307,3 +307,19 @@ func TestLookingWhileVolumesComeAndGo(t *testing.T) {
 		group.Wait()
 	})
 }
+
+// The directory goes between the look at the record and the look at the mount.
+func TestLookingAtAVolumeThatIsGone(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	b := newBench(t)
+	p := b.start("a")
+	p.mustCreate("v", nil)
+	p.mustMount("v", "1")
+	if err := os.Rename(filepath.Join(b.root, "volumes", "v-v", "data"), filepath.Join(b.root, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := p.get("v"); err != nil || v.Mountpoint != "" {
+		t.Errorf("Get = %+v, %v", v, err)
+	}
+}
