@@ -19,7 +19,7 @@ type class struct {
 	zones                []string // zones of volumes, all must match
 	zoneKnown            bool     // only agents whose zone is known to match
 	gpus                 bool     // asks for GPUs or may use agents with them
-	resident             bool     // has persistent volumes
+	resident             bool     // has or makes a reservation
 	only                 *groupValue
 
 	verdicts []verdict // per share, nil until needed
@@ -95,9 +95,8 @@ func (d *decision) classFor(key []byte, inst *Instance, zoneKnown bool) *class {
 	c := &class{
 		role: inst.Role, unreserved: inst.AcceptUnreserved, reserved: inst.AcceptReserved,
 		all: inst.Constraints, zoneKnown: zoneKnown, zones: d.zonesOf(inst),
-		gpus: inst.GPUs > 0 || inst.GPUUnrestricted || !d.s.Policy.RestrictGPUAgents,
-		// An instance that has its reservation uses what is reserved for it.
-		resident: len(inst.Persistent) > 0,
+		gpus:     inst.GPUs > 0 || inst.GPUUnrestricted || !d.s.Policy.RestrictGPUAgents,
+		resident: resident(inst),
 	}
 	if !c.unreserved && !c.reserved {
 		c.unreserved, c.reserved = true, true
@@ -144,19 +143,21 @@ func (d *decision) classKey(inst *Instance, zoneKnown bool) []byte {
 	key := d.keyBuf[:0]
 	key = appendString(key, inst.Role)
 	key = append(key, bit(inst.AcceptUnreserved)|bit(inst.AcceptReserved)<<1|bit(inst.GPUs > 0)<<2|
-		bit(inst.GPUUnrestricted)<<3|bit(len(inst.Persistent) > 0)<<4|bit(zoneKnown)<<5)
+		bit(inst.GPUUnrestricted)<<3|bit(resident(inst))<<4|bit(zoneKnown)<<5)
 	key = appendConstraints(key, inst.Constraints, false)
-	for i := range inst.Volumes {
+	for _, m := range d.mounts(inst) {
 		key = append(key, 'V')
-		key = appendString(key, inst.Volumes[i].Key.Driver)
-		if f := d.volumes[inst.Volumes[i].Key]; f != nil {
-			key = appendString(key, f.Zone)
+		key = appendString(key, m.req.Key.Driver)
+		if m.fact != nil {
+			key = appendString(key, m.fact.Zone)
 		} else {
 			key = append(key, 0)
 		}
 	}
 	return append(key, 'E')
 }
+
+func resident(inst *Instance) bool { return len(inst.Persistent) > 0 || inst.Reservation != nil }
 
 func appendConstraints(key []byte, cs []Constraint, counting bool) []byte {
 	for i := range cs {
@@ -202,10 +203,9 @@ func bit(b bool) byte {
 // zonesOf lists the zones that the volumes of an instance are in.
 func (d *decision) zonesOf(inst *Instance) []string {
 	var zs []string
-	for i := range inst.Volumes {
-		f := d.volumes[inst.Volumes[i].Key]
-		if f != nil && f.Zone != "" && !slices.Contains(zs, f.Zone) {
-			zs = append(zs, f.Zone)
+	for _, m := range d.mounts(inst) {
+		if m.fact != nil && m.fact.Zone != "" && !slices.Contains(zs, m.fact.Zone) {
+			zs = append(zs, m.fact.Zone)
 		}
 	}
 	return zs

@@ -79,43 +79,55 @@ func (d *decision) plain(r *request, ms []mount) bool {
 		!slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 || m.fact != nil })
 }
 
-// count gives the first failing rule per agent. All agents but those that the
-// instance's volumes name answer alike for its shape, so only these few are
-// looked at for the instance itself.
+// count gives the first failing rule per agent, and the share that comes
+// closest. All agents but those that the instance's volumes name answer alike
+// for its shape, so only these few are looked at for the instance itself.
 func (d *decision) count(w *wait, ms []mount) (counts [verdicts]int, best int32) {
-	r := w.r
-	t := d.tallyOf(r)
-	cap := d.otherwise(w, ms)
+	t := d.tallyOf(w.r)
+	strangers := d.otherwise(w, ms)
 	named := d.namedShares(w, ms)
-	best = -1
-	bestScore := score{}
-	counts = t.counts
-	if cap != fits {
-		for v := cap + 1; v < verdicts; v++ {
-			counts[cap] += counts[v]
-			counts[v] = 0
-		}
-		counts[cap] += counts[fits]
-		counts[fits] = 0
-	}
+	counts = t.countsWith(strangers)
+	closest := nearest{share: -1}
 	for _, si := range named {
 		if int(si) >= t.looked {
 			continue
 		}
-		counts[first(t.verdicts[si], cap)]--
+		counts[first(t.verdicts[si], strangers)]--
 		v := d.verdictFor(w, &d.shares[si], ms)
 		counts[v]++
-		if sc := d.score(r, si, v); best < 0 || sc.better(bestScore) {
-			best, bestScore = si, sc
-		}
+		closest.consider(si, d.score(w.r, si, v))
 	}
-	if b := d.bestOfTally(r, t); b >= 0 {
-		v := first(t.verdicts[b], cap)
-		if sc := d.score(r, b, v); !slices.Contains(named, b) && (best < 0 || sc.better(bestScore)) {
-			best = b
-		}
+	if si := d.bestOfTally(w.r, t); si >= 0 && !slices.Contains(named, si) {
+		closest.consider(si, d.score(w.r, si, first(t.verdicts[si], strangers)))
 	}
-	return counts, best
+	return counts, closest.share
+}
+
+// countsWith is the tally if each share fails a further rule as well.
+func (t *tally) countsWith(also verdict) [verdicts]int {
+	counts := t.counts
+	if also == fits {
+		return counts
+	}
+	for v := also + 1; v < verdicts; v++ {
+		counts[also] += counts[v]
+		counts[v] = 0
+	}
+	counts[also] += counts[fits]
+	counts[fits] = 0
+	return counts
+}
+
+// nearest is the share that came closest so far.
+type nearest struct {
+	share int32 // negative: none yet
+	score score
+}
+
+func (n *nearest) consider(si int32, sc score) {
+	if n.share < 0 || sc.better(n.score) {
+		n.share, n.score = si, sc
+	}
 }
 
 // otherwise is what the volumes and preferences of an instance say to an agent
@@ -245,14 +257,11 @@ func (d *decision) score(r *request, si int32, v verdict) score {
 
 func (d *decision) bestOfTally(r *request, t *tally) int32 {
 	if t.best == nil {
-		best, bestScore := int32(-1), score{}
+		closest := nearest{share: -1}
 		for i := range t.verdicts {
-			sc := d.score(r, int32(i), t.verdicts[i])
-			if best < 0 || sc.better(bestScore) {
-				best, bestScore = int32(i), sc
-			}
+			closest.consider(int32(i), d.score(r, int32(i), t.verdicts[i]))
 		}
-		t.best = &best
+		t.best = &closest.share
 	}
 	return *t.best
 }

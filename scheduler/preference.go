@@ -8,7 +8,7 @@ import (
 // step is one step of preference: agents that are better than those of the
 // next steps, and how long it is worth to wait for one of them.
 type step struct {
-	what   string // "where its volumes are attached"
+	kind   stepKind
 	agents []int32
 	named  []string // agents by id or host name, offered or not
 	zone   bool     // agents in the volume's zone: too many to list
@@ -26,7 +26,18 @@ const (
 	stepKinds
 )
 
-var stepWords = [stepKinds]string{"attached", "last attached", "replicated", "in the same zone"}
+// whyStep and waitForStep say of an agent why it was chosen, and why it is
+// waited for.
+var (
+	whyStep = [stepKinds]string{
+		"its volumes are attached on ", "its volumes were last on ",
+		"its volumes have a replica on ", "its volumes are in the zone of ",
+	}
+	waitForStep = [stepKinds]string{
+		"where its volumes are attached", "where its volumes were last",
+		"which has a replica of its volumes", "where its volumes can be attached",
+	}
+)
 
 // step works out one step for an instance; false if nothing is known that
 // would make agents better in this respect.
@@ -37,7 +48,7 @@ func (d *decision) step(k stepKind, inst *Instance, ms []mount) (st step, exists
 	} else {
 		st = d.mostNamed(ms, k)
 	}
-	st.what, st.wait = stepWords[k], d.patience(inst, k)
+	st.kind, st.wait = k, d.patience(inst, k)
 	return st, len(st.named) > 0
 }
 
@@ -184,7 +195,7 @@ func (d *decision) prefer(r *request, ms []mount) (share int32, why string, wait
 			continue
 		}
 		if si, ok := d.inStep(r, &st); ok {
-			return si, d.whyStep(&st, &d.shares[si]), nil
+			return si, d.why(&st, &d.shares[si]), nil
 		}
 		if d.waitsFor(r, &st) {
 			kept := st // only what is waited for needs to outlive this call
@@ -206,6 +217,6 @@ func (d *decision) inStep(r *request, st *step) (int32, bool) {
 	return d.bestOf(r, st.agents)
 }
 
-func (d *decision) whyStep(st *step, s *share) string {
-	return "its volumes are " + st.what + " on " + d.agents[s.agent].hostname
+func (d *decision) why(st *step, s *share) string {
+	return whyStep[st.kind] + d.agents[s.agent].hostname
 }

@@ -109,7 +109,7 @@ func TestMostVolumesDecide(t *testing.T) {
 	if on := schedtest.On(plan); on["x"] != "two" {
 		t.Errorf("launched %v, want where most of its volumes were", on)
 	}
-	if why := schedtest.Launched(plan, "x").Why; !strings.Contains(why, "last attached on two.test") {
+	if why := schedtest.Launched(plan, "x").Why; !strings.Contains(why, "were last on two.test") {
 		t.Errorf("why is %q, want the preference", why)
 	}
 }

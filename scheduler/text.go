@@ -162,11 +162,11 @@ func (d *decision) reservationText(res *ReservationState) string {
 
 func (d *decision) stepText(w *wait) string {
 	if w.step.zone {
-		return fmt.Sprintf("waits until %s for an agent in zone %s, where its volumes are; after that any agent that fits will do",
+		return fmt.Sprintf("waits until %s for an agent that is known to be in zone %s, as its volumes are; after that one of unknown zone will do",
 			clock(w.r.inst.Since.Add(w.step.wait)), strings.Join(w.step.named, ", "))
 	}
-	return fmt.Sprintf("waits until %s for agent %s, where its volumes are %s; after that another agent will do",
-		clock(w.r.inst.Since.Add(w.step.wait)), strings.Join(d.names(w.step.named), " or "), w.step.what)
+	return fmt.Sprintf("waits until %s for agent %s, %s; after that another agent will do",
+		clock(w.r.inst.Since.Add(w.step.wait)), strings.Join(d.names(w.step.named), " or "), waitForStep[w.step.kind])
 }
 
 // names turns agent ids into host names where they are known, without
