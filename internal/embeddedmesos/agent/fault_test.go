@@ -1,9 +1,14 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
+	"net/http"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -11,6 +16,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/agenttest"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/proc"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
 )
 
@@ -170,13 +176,34 @@ func TestFrozenAgent(t *testing.T) {
 	h.master.Send(name, link.Ping{Connected: true})
 	h.master.Kill(name, "t.1")
 	h.master.Run(name, agenttest.Task("t.2", sleep))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if answer, err := h.get(ctx, "/health"); err == nil {
+		t.Errorf("a frozen agent answers %s", answer)
+	}
 	if h.pongs() != pongs || len(h.states("t.2")) != 0 {
 		t.Error("a frozen agent answers")
 	}
 	h.Thaw()
+	if _, err := h.get(t.Context(), "/health"); err != nil {
+		t.Error(err)
+	}
 	agenttest.Eventually(t, "answer to the ping", func() bool { return h.pongs() == pongs+1 })
 	h.master.Await("t.1", mesos.TASK_KILLED)
 	h.awaitStarted("t.2")
+}
+
+func (h *host) get(ctx context.Context, path string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.URL()+path, nil)
+	if err != nil {
+		return "", err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return "", err
+	}
+	return response.Status, response.Body.Close()
 }
 
 func (h *host) pongs() int {
@@ -315,4 +342,95 @@ func TestChangedConfiguration(t *testing.T) {
 	if err := other.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "host names") {
 		t.Errorf("start with another host name: %v", err)
 	}
+}
+
+// An executor that is killed takes its task with it, and the agent cleans up.
+func TestExecutorIsKilled(t *testing.T) {
+	h := newHost(t)
+	h.master.Run(name, agenttest.Task("t.1", "echo $$ > pid; "+sleep, agenttest.DockerVolume("rclone", "v1", "vol")))
+	h.awaitStarted("t.1")
+	running := h.master.Await("t.1", mesos.TASK_RUNNING)
+	if err := syscall.Kill(int(running.ContainerStatus.GetExecutorPID()), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s := h.master.Await("t.1", mesos.TASK_FAILED)
+	expectEqual(t, "message", s.GetMessage(), "Executor terminated")
+	expectEqual(t, "reason", s.GetReason(), mesos.REASON_EXECUTOR_TERMINATED)
+	h.expectEnded("t.1", "pid")
+	expectEqual(t, "calls", h.dvdcli.Operations(), []string{"mount rclone/v1", "unmount rclone/v1"})
+}
+
+// expectEnded looks for a process whose pid a task has written to a file.
+func (h *host) expectEnded(task, file string) {
+	h.t.Helper()
+	pid, err := strconv.Atoi(strings.TrimSpace(h.sandboxFile(task, file)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if s, err := proc.Read(pid); err == nil && !s.Zombie {
+		h.t.Errorf("process %d of %s is left", pid, task)
+	}
+}
+
+// An executor to which no agent comes back ends its task itself, and the agent
+// that comes much later still hears of it.
+func TestAgentStaysAway(t *testing.T) {
+	h := newHost(t, func(c *agent.Config) { c.RecoveryTimeout = 50 * time.Millisecond })
+	h.master.Run(name, agenttest.Task("t.1", "echo $$ > pid; "+sleep))
+	h.awaitStarted("t.1")
+	pid := strings.TrimSpace(h.sandboxFile("t.1", "pid"))
+	h.kill()
+	agenttest.Eventually(t, "end of the task", func() bool {
+		_, err := os.Stat("/proc/" + pid)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	agenttest.Eventually(t, "end of the executor", func() bool {
+		sockets, err := filepath.Glob(filepath.Join(h.Dir(), "run/containers/*/executor.sock"))
+		return err == nil && len(sockets) == 0
+	})
+	h.start()
+	s := h.master.Await("t.1", mesos.TASK_KILLED)
+	expectEqual(t, "source", s.GetSource(), mesos.SOURCE_EXECUTOR)
+}
+
+// Tasks of a framework that does not checkpoint end with the agent process,
+// and nobody is told: the master has given them up already.
+func TestFrameworkWithoutCheckpoint(t *testing.T) {
+	h := newHost(t)
+	f := agenttest.Framework()
+	f.Checkpoint = nil
+	h.master.Send(name, link.Run{Framework: f,
+		Task: agenttest.Task("t.1", "echo $$ > pid; "+sleep, agenttest.DockerVolume("rclone", "v1", "vol"))})
+	h.awaitStarted("t.1")
+	h.kill()
+	h.start()
+	h.awaitCalls(2)
+	h.awaitSentinel("t.1")
+	h.expectEnded("t.1", "pid")
+	expectEqual(t, "states", h.states("t.1"), []mesos.TaskState{mesos.TASK_STARTING, mesos.TASK_RUNNING})
+	for _, m := range h.master.Messages() {
+		if r, ok := m.(link.Reregister); ok && len(r.Tasks) != 0 {
+			t.Errorf("the agent comes back with %+v", r.Tasks)
+		}
+	}
+}
+
+// An agent that is destroyed in the middle of everything leaves nothing
+// behind, and says what it could not clean up.
+func TestDestroy(t *testing.T) {
+	h := newHost(t)
+	h.dvdcli.On("mount rclone/slow", agenttest.Answer{Hold: true})
+	h.dvdcli.On("unmount rclone/stuck", agenttest.Answer{Exit: 1, Stderr: "busy"})
+	h.master.Run(name, agenttest.Task("t.1", "trap '' TERM; "+sleep, agenttest.DockerVolume("rclone", "v1", "vol")))
+	h.master.Run(name, agenttest.Task("t.2", sleep, agenttest.DockerVolume("rclone", "slow", "vol")))
+	h.master.Run(name, agenttest.Task("t.3", "true", agenttest.DockerVolume("rclone", "stuck", "vol")))
+	h.awaitStarted("t.1")
+	h.awaitSentinel("t.3")
+	agenttest.Eventually(t, "mount", func() bool { return len(h.dvdcli.Calls()) == 4 })
+	h.dvdcli.Release("mount rclone/slow")
+	if err := h.Destroy(t.Context()); err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("destroy with a volume that cannot be unmounted: %v", err)
+	}
+	expectEqual(t, "number of checkpoints left", len(h.checkpoints()), 1)
+	h.dvdcli.On("unmount rclone/stuck", agenttest.Answer{})
 }

@@ -47,17 +47,19 @@ func (p *process) handler() http.Handler {
 	mux.Handle("/files/browse", p.endpoint(p.serveBrowse))
 	mux.Handle("/files/read", p.endpoint(p.serveRead))
 	mux.Handle("/files/download", p.endpoint(p.serveDownload))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// A frozen process accepts connections and answers none of them. The
+		// end of the process closes the connection, which ends the wait.
+		if p.agent.gate.wait(r.Context()) != nil {
+			panic(http.ErrAbortHandler)
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // endpoint authenticates, and turns an error into the answer.
 func (p *process) endpoint(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A frozen process accepts connections and answers none of them.
-		// The end of the process closes the connection, which ends the wait.
-		if p.agent.gate.wait(r.Context()) != nil {
-			panic(http.ErrAbortHandler)
-		}
 		if !p.authenticated(r) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="mesos-agent-readonly"`)
 			w.WriteHeader(http.StatusUnauthorized)

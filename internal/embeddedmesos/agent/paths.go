@@ -53,10 +53,6 @@ func (l layout) dockerVolumes() string {
 }
 
 // persistentVolume puts a space for each slash of a role, like Mesos.
-func (l layout) persistentVolume(role, id string) string {
-	return persistentVolume(l.root, role, id)
-}
-
 func persistentVolume(root, role, id string) string {
 	return filepath.Join(root, "volumes", "roles", strings.ReplaceAll(role, "/", " "), id)
 }
