@@ -14,7 +14,11 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
 
-var errCallTimeout = errors.New("no answer in time")
+// Why a call has no answer.
+var (
+	errCallTimeout       = errors.New("no answer in time")
+	errSubscriptionEnded = errors.New("the subscription ended before the answer")
+)
 
 // call sends a call of the current subscription. It fails with
 // core.ErrNotSubscribed when there is none (the call was not sent), with
@@ -29,7 +33,7 @@ func (c *Conn) call(ctx context.Context, call *scheduler.Call) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(sub.ctx, func() {
-		cancel(fmt.Errorf("the subscription ended before the answer: %w", context.Cause(sub.ctx)))
+		cancel(fmt.Errorf("%w: %w", errSubscriptionEnded, context.Cause(sub.ctx)))
 	})()
 	return describe(call, c.exchange(ctx, sub, call))
 }
@@ -196,7 +200,7 @@ func (c *Conn) Teardown(ctx context.Context) error {
 	if err := c.exchange(ctx, sub, call); err != nil {
 		return describe(call, err)
 	}
-	c.tornDown.Store(true)
+	c.tearDown()
 	sub.end(errTornDown)
 	return nil
 }

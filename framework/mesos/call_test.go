@@ -270,7 +270,7 @@ func TestCallInFlightFailsWhenTheSubscriptionEnds(t *testing.T) {
 	expect[core.Subscribed](c)
 	err := c.Revive(testContext(t), nil)
 	var refusal *core.CallError
-	if err == nil || errors.As(err, &refusal) || errors.Is(err, core.ErrNotSubscribed) {
+	if !errors.Is(err, errSubscriptionEnded) || errors.As(err, &refusal) || errors.Is(err, core.ErrNotSubscribed) {
 		t.Errorf("error %v, want one that leaves the outcome open", err)
 	}
 	expect[core.Disconnected](c)
@@ -330,5 +330,12 @@ func TestTeardownSurvivesTheEndOfItsSubscription(t *testing.T) {
 	}()
 	if err := c.Teardown(testContext(t)); err != nil {
 		t.Error(err)
+	}
+	<-disconnected
+	if err := c.wait(); !errors.Is(err, core.ErrFrameworkRemoved) {
+		t.Errorf("Run returned %v", err)
+	}
+	if n := len(m.subscriptions()); n != 1 {
+		t.Errorf("%d subscriptions, want no attempt after the teardown", n)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	mesosgo "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
@@ -22,7 +21,9 @@ type Conn struct {
 	log       *zap.Logger
 	transport *transport
 	events    chan core.Event
-	tornDown  atomic.Bool // the framework is no more
+	// tornDown is closed by tearDown: the framework is no more.
+	tornDown chan struct{}
+	tearDown func()
 
 	mu sync.Mutex // guards what follows
 	// sub is the current subscription, nil while there is none. It is set
@@ -51,11 +52,14 @@ func New(config Config, log *zap.Logger) (*Conn, error) {
 		return nil, err
 	}
 	config = config.withDefaults()
+	tornDown := make(chan struct{})
 	return &Conn{
 		config:    config,
 		log:       log,
 		transport: newTransport(config),
 		events:    make(chan core.Event, 64),
+		tornDown:  tornDown,
+		tearDown:  sync.OnceFunc(func() { close(tornDown) }),
 		roles:     slices.Clone(config.Roles),
 	}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gogo/protobuf/proto"
 	mesosgo "github.com/mesos/mesos-go/api/v1/lib"
@@ -112,8 +113,39 @@ func TestRolesAreUpdatedInPlace(t *testing.T) {
 	}
 }
 
+func TestNewSubscriptionBeginsWithNoRoleSuppressed(t *testing.T) {
+	suppressed := make(chan struct{})
+	m := newScriptedMaster(t, func(n int, s *stream) {
+		s.accept()
+		if n == 1 {
+			<-suppressed
+			return
+		}
+		s.hold()
+	})
+	c := run(t, testConfig(t, m.URL), "")
+	expect[core.Subscribed](c)
+	if err := c.Suppress(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	m.nextCall(t)
+	close(suppressed)
+	expect[core.Disconnected](c)
+	expect[core.Subscribed](c)
+	if err := c.UpdateRoles(testContext(t), []string{"dvdi", "new"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.nextCall(t).call.UpdateFramework.SuppressedRoles; len(got) != 0 {
+		t.Errorf("suppressed roles %v", got)
+	}
+}
+
 func TestRolesAreUpdatedByResubscribingWithAnOldMaster(t *testing.T) {
-	c, m := subscribedConn(t)
+	m := newScriptedMaster(t, func(_ int, s *stream) { s.accept(); s.hold() })
+	config := testConfig(t, m.URL)
+	config.MinBackoff, config.MaxBackoff = time.Hour, time.Hour // no pause, or the test fails
+	c := run(t, config, "")
+	expect[core.Subscribed](c)
 	m.answer = func(w http.ResponseWriter, _ *http.Request, _ *scheduler.Call) {
 		w.WriteHeader(http.StatusBadRequest)
 		io.WriteString(w, "Failed to validate scheduler::Call: Expecting 'type' to be present")

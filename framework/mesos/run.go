@@ -62,9 +62,6 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
 	ever := false
 	for {
-		if c.tornDown.Load() {
-			return errTornDown
-		}
 		began := time.Now()
 		subscribed, err := c.subscribeOnce(ctx)
 		ever = ever || subscribed
@@ -82,7 +79,10 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		}
 		c.log.Warn("subscription with the Mesos master ended", zap.Error(err),
 			zap.Bool("had_been_subscribed", subscribed), zap.Duration("pause", pause))
-		if !sleep(ctx, pause) {
+		if err := c.sleep(ctx, pause); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -276,16 +276,18 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.last = 0 }
 
-// sleep waits and tells whether ctx still runs.
-func sleep(ctx context.Context, pause time.Duration) bool {
+// sleep waits for a time, for the end of ctx, or for a teardown, which is the
+// error.
+func (c *Conn) sleep(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
-	case <-timer.C:
-		return true
+	case <-c.tornDown:
+		return errTornDown
 	case <-ctx.Done():
-		return false
+	case <-timer.C:
 	}
+	return nil
 }
 
 // UpdateRoles changes the roles of the framework. It returns when the master
