@@ -3,6 +3,7 @@ package master_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,6 +51,7 @@ type cluster struct {
 	address string
 	network *link.Network
 	master  *master.Master
+	auth    string // principal:secret for subscriptions
 }
 
 func startCluster(t *testing.T, configure ...func(*master.Config)) *cluster {
@@ -244,7 +246,13 @@ func (c *cluster) subscribe(media string, info *mesos.FrameworkInfo, suppressed 
 		<-f.ended
 	})
 	body := encode(c.t, media, call)
-	fmt.Fprintf(connection, "POST /api/v1/scheduler HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n%s", media, media, len(body), body)
+	authorization := ""
+	if c.auth != "" {
+		f.auth = c.auth
+		authorization = "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(c.auth)) + "\r\n"
+	}
+	fmt.Fprintf(connection, "POST /api/v1/scheduler HTTP/1.1\r\nHost: x\r\n%sContent-Type: %s\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n%s",
+		authorization, media, media, len(body), body)
 	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 	if err != nil {
 		c.t.Fatal(err)

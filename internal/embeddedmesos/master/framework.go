@@ -30,6 +30,7 @@ type frameworks struct {
 	registered map[string]*framework
 	completed  []*framework
 	next       int // number of the next framework id
+	nextSeq    int
 }
 
 func newFrameworks() *frameworks {
@@ -184,7 +185,7 @@ func (m *Master) refuse(s *stream, reason error) {
 func (m *Master) addFramework(info mesos.FrameworkInfo) *framework {
 	f := &framework{
 		info:        info,
-		seq:         len(m.frameworks.registered) + len(m.frameworks.completed),
+		seq:         m.frameworks.nextSeq,
 		registered:  time.Now(),
 		suppressed:  make(map[string]bool),
 		filters:     make(map[filterKey][]filter),
@@ -193,6 +194,7 @@ func (m *Master) addFramework(info mesos.FrameworkInfo) *framework {
 		offers:      make(map[string]*offer),
 		operations:  make(map[string]*operation),
 	}
+	m.frameworks.nextSeq++
 	m.frameworks.registered[f.id()] = f
 	return f
 }

@@ -126,6 +126,21 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+func TestCallsNeedTheFrameworksPrincipal(t *testing.T) {
+	c := startCluster(t, func(cfg *master.Config) { cfg.Credentials = map[string]string{"one": "1", "two": "2"} })
+	c.auth = "one:1"
+	info := framework()
+	info.Principal = nil // taken from the credentials
+	f := c.subscribe(mediaJSON, info).subscribed()
+	f.call(&scheduler.Call{Type: scheduler.Call_REVIVE})
+	f.auth = "two:2"
+	got := f.try(&scheduler.Call{Type: scheduler.Call_REVIVE})
+	want := "Authenticated principal 'two' does not match principal 'one' set in `FrameworkInfo`"
+	if got.status != 400 || got.body != want {
+		t.Errorf("foreign principal: %d %q", got.status, got.body)
+	}
+}
+
 func TestMasterThatDoesNotLead(t *testing.T) {
 	c := startCluster(t)
 	header := map[string]string{"Content-Type": mediaJSON}
@@ -177,5 +192,40 @@ func TestCallsOfAnEndedStreamAreForbidden(t *testing.T) {
 	got := f.try(&scheduler.Call{Type: scheduler.Call_REVIVE})
 	if got.status != 403 || got.body != "Framework is not subscribed" {
 		t.Errorf("got %d %q", got.status, got.body)
+	}
+}
+
+func TestQueries(t *testing.T) {
+	c, agent, f, _ := running(t)
+	if c.master.ID() != "m0" || c.master.Addr() != c.address {
+		t.Errorf("master %s at %s", c.master.ID(), c.master.Addr())
+	}
+	flags := make(map[string]string)
+	for _, flag := range c.operate(&operator.Call{Type: operator.Call_GET_FLAGS}).GetFlags.Flags {
+		flags[flag.Name] = flag.GetValue()
+	}
+	if flags["max_agent_ping_timeouts"] != "5" || flags["work_dir"] != c.cfg.Dir {
+		t.Errorf("flags %v", flags)
+	}
+	if v := c.operate(&operator.Call{Type: operator.Call_GET_VERSION}).GetVersion.VersionInfo; v.Version != "1.12.0" {
+		t.Errorf("version %v", v)
+	}
+	roles := c.operate(&operator.Call{Type: operator.Call_GET_ROLES}).GetRoles.Roles
+	if len(roles) != 1 || roles[0].Name != "dvdi" || len(roles[0].Frameworks) != 1 || len(roles[0].Resources) == 0 {
+		t.Errorf("roles %v", roles)
+	}
+	if executors := c.operate(&operator.Call{Type: operator.Call_GET_EXECUTORS}).GetExecutors.Executors; executors != nil {
+		t.Errorf("executors %v", executors)
+	}
+	got := c.operate(&operator.Call{Type: operator.Call_GET_AGENTS}).GetAgents.Agents[0]
+	if len(got.AllocatedResources) != 2 || len(got.OfferedResources) != 4 || got.AgentInfo.ID.Value != agent.id().Value {
+		t.Errorf("agent %v", got)
+	}
+	if got := c.try(&operator.Call{Type: operator.Call_TEARDOWN, Teardown: &operator.Call_Teardown{FrameworkID: *f.id}}); got.status != 200 {
+		t.Errorf("TEARDOWN: %d %s", got.status, got.body)
+	}
+	found := c.operate(&operator.Call{Type: operator.Call_GET_FRAMEWORKS}).GetFrameworks
+	if len(found.Frameworks) != 0 || len(found.CompletedFrameworks) != 1 || found.CompletedFrameworks[0].UnregisteredTime == nil {
+		t.Errorf("frameworks %v", found)
 	}
 }

@@ -19,17 +19,6 @@ func machineOf(id mesos.MachineID) machine {
 	return machine{Hostname: strings.ToLower(id.GetHostname()), IP: id.GetIP()}
 }
 
-func (m machine) id() mesos.MachineID {
-	var id mesos.MachineID
-	if m.Hostname != "" {
-		id.Hostname = ptr(m.Hostname)
-	}
-	if m.IP != "" {
-		id.IP = ptr(m.IP)
-	}
-	return id
-}
-
 // matches tells whether the machine that an operator named is this agent's.
 func (m machine) matches(agent machine) bool {
 	return (m.Hostname == "" || m.Hostname == agent.Hostname) && (m.IP == "" || m.IP == agent.IP)

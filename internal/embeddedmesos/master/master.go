@@ -50,7 +50,8 @@ type Master struct {
 }
 
 // Start opens the registry and serves until Close or Kill. The agents that the
-// registry knows have Timing.AgentReregister to come back.
+// registry knows have Timing.AgentReregister to come back. After an error the
+// listener is still the caller's.
 func Start(cfg Config) (*Master, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -155,7 +156,8 @@ func (m *Master) run(ctx context.Context) {
 	defer m.stopTimers()
 	allocation := time.NewTicker(m.cfg.Timing.Allocation)
 	defer allocation.Stop()
-	m.after(m.cfg.Timing.AgentReregister, m.recoveredAgentsTimeout)
+	recovery := m.after(m.cfg.Timing.AgentReregister, m.recoveredAgentsTimeout)
+	defer recovery.Stop()
 	for {
 		select {
 		case <-ctx.Done():

@@ -133,7 +133,7 @@ func (m *Master) allocate() {
 		}
 		event := &scheduler.Event{Type: scheduler.Event_OFFERS, Offers: &scheduler.Event_Offers{}}
 		for _, o := range made[f] {
-			event.Offers.Offers = append(event.Offers.Offers, o.Offer)
+			event.Offers.Offers = append(event.Offers.Offers, o.presented())
 		}
 		m.send(f, event)
 	}
@@ -185,7 +185,9 @@ func (m *Master) shares() map[string]float64 {
 
 // makeOffer offers what the candidate may have of the agent, or returns nil.
 func (m *Master) makeOffer(a *agent, c candidate, now time.Time) *offer {
-	rs := a.available().filter(func(r *mesos.Resource) bool { return r.IsAllocatableTo(c.role) })
+	rs := a.available().filter(func(r *mesos.Resource) bool {
+		return r.IsAllocatableTo(c.role) && c.framework.receivable(r)
+	})
 	// Reservations and what is not a scalar come first, then the scalars.
 	first := func(r *mesos.Resource) bool { return !r.IsUnreserved() || r.GetType() != mesos.SCALAR }
 	ordered := rs.filter(first)
@@ -217,6 +219,32 @@ func (m *Master) makeOffer(a *agent, c candidate, now time.Time) *offer {
 	a.offers[o.ID.Value] = o
 	c.framework.offers[o.ID.Value] = o
 	return o
+}
+
+// presented is the offer in the format that the framework's capabilities ask
+// for (Master::offer).
+func (o *offer) presented() mesos.Offer {
+	out := o.Offer
+	out.Resources = resources(o.Resources).clone()
+	if !o.framework.capable(mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT) {
+		for i := range out.Resources {
+			addOldFormat(&out.Resources[i])
+			out.Resources[i].Reservations = nil
+		}
+	}
+	if !o.framework.capable(mesos.FrameworkInfo_Capability_MULTI_ROLE) {
+		out.AllocationInfo = nil
+		for i := range out.Resources {
+			out.Resources[i].AllocationInfo = nil
+		}
+	}
+	return out
+}
+
+// receivable tells whether the framework understands the resource
+// (stripIncapableResources).
+func (f *framework) receivable(r *mesos.Resource) bool {
+	return len(r.Reservations) < 2 || f.capable(mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 }
 
 // mayUse tells whether the framework is offered an agent of its region:

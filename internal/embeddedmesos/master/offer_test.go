@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
 	operator "github.com/mesos/mesos-go/api/v1/lib/master"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 
@@ -213,6 +214,38 @@ func TestInvalidLaunches(t *testing.T) {
 				ContainerPath: "v", Mode: mesos.RW.Enum(), Source: &mesos.Volume_Source{Type: mesos.Volume_Source_DOCKER_VOLUME},
 			}}}
 		}), "Task's `ContainerInfo` is invalid: Invalid volume: 'source.docker_volume' is not set for DOCKER_VOLUME volume"},
+		{with(func(i *mesos.TaskInfo) {
+			i.HealthCheck = &mesos.HealthCheck{Type: mesos.HealthCheck_COMMAND, Command: &mesos.CommandInfo{}}
+		}), "Task uses invalid health check: Command health check must contain 'shell command'"},
+		{with(func(i *mesos.TaskInfo) { i.HealthCheck = &mesos.HealthCheck{Type: mesos.HealthCheck_HTTP} }),
+			"Task uses invalid health check: Expecting 'http' to be set for HTTP health check"},
+		{with(func(i *mesos.TaskInfo) {
+			i.HealthCheck = &mesos.HealthCheck{Type: mesos.HealthCheck_HTTP, HTTP: &mesos.HealthCheck_HTTPCheckInfo{Path: ptr("x")}}
+		}), "Task uses invalid health check: The path 'x' of HTTP health check must start with '/'"},
+		{with(func(i *mesos.TaskInfo) {
+			i.HealthCheck = &mesos.HealthCheck{Type: mesos.HealthCheck_HTTP, HTTP: &mesos.HealthCheck_HTTPCheckInfo{Scheme: ptr("ftp")}}
+		}), "Task uses invalid health check: Unsupported HTTP health check scheme: 'ftp'"},
+		{with(func(i *mesos.TaskInfo) { i.HealthCheck = &mesos.HealthCheck{Type: mesos.HealthCheck_TCP} }),
+			"Task uses invalid health check: Expecting 'tcp' to be set for TCP health check"},
+		{with(func(i *mesos.TaskInfo) { i.HealthCheck = &mesos.HealthCheck{} }),
+			"Task uses invalid health check: HealthCheck must specify 'type'"},
+		{with(func(i *mesos.TaskInfo) {
+			i.HealthCheck = &mesos.HealthCheck{
+				Type: mesos.HealthCheck_TCP, TCP: &mesos.HealthCheck_TCPCheckInfo{Port: 1}, IntervalSeconds: ptr(-1.0),
+			}
+		}), "Task uses invalid health check: Expecting 'interval_seconds' to be non-negative"},
+		{with(func(i *mesos.TaskInfo) {
+			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}
+		}), "Task's `ContainerInfo` is invalid: DockerInfo 'docker' is not set for DOCKER typed ContainerInfo"},
+		{withVolume(agent.id(), mesos.Volume{}), "Task's `ContainerInfo` is invalid: Invalid volume: Only one of them should be set: 'host_path', 'image' and 'source'"},
+		{withVolume(agent.id(), mesos.Volume{Source: &mesos.Volume_Source{}}), "Task's `ContainerInfo` is invalid: Invalid volume: 'source.type' is unknown"},
+		{withVolume(agent.id(), mesos.Volume{Source: &mesos.Volume_Source{Type: mesos.Volume_Source_HOST_PATH}}),
+			"Task's `ContainerInfo` is invalid: Invalid volume: 'source.host_path' is not set for HOST_PATH volume"},
+		{withVolume(agent.id(), mesos.Volume{Source: &mesos.Volume_Source{Type: mesos.Volume_Source_SANDBOX_PATH}}),
+			"Task's `ContainerInfo` is invalid: Invalid volume: 'source.sandbox_path' is not set for SANDBOX_PATH volume"},
+		{withVolume(agent.id(), mesos.Volume{Source: &mesos.Volume_Source{Type: mesos.Volume_Source_SECRET}}),
+			"Task's `ContainerInfo` is invalid: Invalid volume: 'source.secret' is not set for SECRET volume"},
+		{task("t", agent.id(), volume("v", 1), volume("v", 2)), "Task uses duplicate persistence ID: Persistence ID 'v' is not unique"},
 		{with(func(i *mesos.TaskInfo) { i.Resources[0].Scalar.Value = -1 }),
 			"Invalid resource cpus: resource error: illegal scalar resource: value < 0"},
 	} {
@@ -300,10 +333,8 @@ func TestUnavailabilityShowsInOffers(t *testing.T) {
 		t.Errorf("offer says %v", o.Unavailability)
 	}
 	machine := []mesos.MachineID{{Hostname: ptr("AGENT1.test")}}
-	update := &operator.Call{Type: operator.Call_UPDATE_MAINTENANCE_SCHEDULE, UpdateMaintenanceSchedule: &operator.Call_UpdateMaintenanceSchedule{}}
 	window := mesosWindow(machine)
-	update.UpdateMaintenanceSchedule.Schedule.Windows = append(update.UpdateMaintenanceSchedule.Schedule.Windows, window)
-	c.operate(update)
+	c.operate(schedule(window))
 	f.await(scheduler.Event_RESCIND)
 	if o := f.offer(any1); !o.Unavailability.Equal(&window.Unavailability) {
 		t.Errorf("offer says %v", o.Unavailability)
@@ -312,17 +343,104 @@ func TestUnavailabilityShowsInOffers(t *testing.T) {
 	if len(status.DrainingMachines) != 1 || len(status.DownMachines) != 0 {
 		t.Errorf("status %v", status)
 	}
-	start := c.post("/api/v1", encode(t, mediaJSON, &operator.Call{
+	start := c.try(&operator.Call{
 		Type: operator.Call_START_MAINTENANCE, StartMaintenance: &operator.Call_StartMaintenance{Machines: machine},
-	}), map[string]string{"Content-Type": mediaJSON})
+	})
 	if start.status != 200 {
 		t.Fatalf("START_MAINTENANCE: %d %s", start.status, start.body)
 	}
 	next[link.ShutdownAgent](agent)
 	f.await(scheduler.Event_RESCIND)
 	f.await(scheduler.Event_FAILURE)
+	// The next master knows of it: the agent may not come back before the
+	// machine is up again.
+	c.failover("m1")
 	status = c.operate(&operator.Call{Type: operator.Call_GET_MAINTENANCE_STATUS}).GetMaintenanceStatus.Status
-	if len(status.DownMachines) != 1 {
+	if len(status.DownMachines) != 1 || len(status.DrainingMachines) != 0 {
 		t.Errorf("status %v", status)
 	}
+	again := c.agent(1)
+	again.connect()
+	again.sender.Send(link.Register{Process: again.process, Info: again.info})
+	if told := next[link.ShutdownAgent](again); told.Message != "Machine is `DOWN`" {
+		t.Errorf("agent was told %v", told)
+	}
+	empty := &operator.Call{Type: operator.Call_UPDATE_MAINTENANCE_SCHEDULE, UpdateMaintenanceSchedule: &operator.Call_UpdateMaintenanceSchedule{}}
+	for _, refused := range []*operator.Call{
+		empty,
+		{Type: operator.Call_START_MAINTENANCE, StartMaintenance: &operator.Call_StartMaintenance{Machines: machine}},
+		{Type: operator.Call_STOP_MAINTENANCE, StopMaintenance: &operator.Call_StopMaintenance{Machines: []mesos.MachineID{{IP: ptr("10.0.0.1")}}}},
+		schedule(mesosWindow(nil)),
+		schedule(mesosWindow([]mesos.MachineID{{}})),
+		schedule(mesosWindow(machine), mesosWindow(machine)),
+	} {
+		if got := c.try(refused); got.status != 400 || got.body == "" {
+			t.Errorf("%v: %d %q", refused, got.status, got.body)
+		}
+	}
+	if got := c.try(&operator.Call{Type: operator.Call_STOP_MAINTENANCE, StopMaintenance: &operator.Call_StopMaintenance{Machines: machine}}); got.status != 200 {
+		t.Fatalf("STOP_MAINTENANCE: %d %s", got.status, got.body)
+	}
+	if left := c.operate(&operator.Call{Type: operator.Call_GET_MAINTENANCE_SCHEDULE}).GetMaintenanceSchedule.Schedule; len(left.Windows) != 0 {
+		t.Errorf("schedule %v", left)
+	}
+	c.agent(1).register()
+}
+
+func schedule(windows ...maintenance.Window) *operator.Call {
+	call := &operator.Call{Type: operator.Call_UPDATE_MAINTENANCE_SCHEDULE, UpdateMaintenanceSchedule: &operator.Call_UpdateMaintenanceSchedule{}}
+	call.UpdateMaintenanceSchedule.Schedule.Windows = windows
+	return call
+}
+
+// try makes an operator call that may be refused.
+func (c *cluster) try(call *operator.Call) answer {
+	c.t.Helper()
+	return c.post("/api/v1", encode(c.t, mediaJSON, call), map[string]string{"Content-Type": mediaJSON})
+}
+
+func TestOffersInTheFrameworksFormat(t *testing.T) {
+	c := startCluster(t)
+	agent := c.agent(1)
+	statically := scalar("cpus", 2)
+	statically.Role = ptr("old")
+	agent.info.Resources = append(agent.info.Resources, statically)
+	agent.connect()
+	agent.sender.Send(link.Register{Process: agent.process, Info: agent.info, Checkpointed: []mesos.Resource{
+		inRole(reserved(scalar("mem", 64)), "old"),
+	}})
+	next[link.Registered](agent)
+	info := framework()
+	info.Capabilities, info.Roles, info.Role = nil, nil, ptr("old")
+	f := c.subscribe(mediaJSON, info).subscribed()
+	o := f.offer(any1)
+	if o.AllocationInfo != nil {
+		t.Errorf("a framework without MULTI_ROLE is told %v", o.AllocationInfo)
+	}
+	formats := make(map[string]bool)
+	for _, r := range o.Resources {
+		if r.AllocationInfo != nil || r.Reservations != nil {
+			t.Errorf("resource in the new format: %v", r)
+		}
+		formats[r.Name+" "+r.GetRole()+" "+r.GetReservation().GetPrincipal()] = true
+	}
+	for _, want := range []string{"cpus old ", "mem old dvdi-principal", "cpus * ", "mem * "} {
+		if !formats[want] {
+			t.Errorf("no %q in %v", want, formats)
+		}
+	}
+	f.accept(o, launch(task("t", o.AgentID, statically)))
+	next[link.Run](agent)
+}
+
+func inRole(r mesos.Resource, role string) mesos.Resource {
+	r.Reservations[0].Role = ptr(role)
+	return r
+}
+
+func withVolume(agent mesos.AgentID, v mesos.Volume) mesos.TaskInfo {
+	v.ContainerPath, v.Mode = "v", mesos.RW.Enum()
+	info := task("t", agent)
+	info.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum(), Volumes: []mesos.Volume{v}}
+	return info
 }

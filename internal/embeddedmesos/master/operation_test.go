@@ -327,3 +327,43 @@ func TestOperatorReservesAndCreates(t *testing.T) {
 		t.Errorf("DESTROY_VOLUMES: %d %s", got.status, got.body)
 	}
 }
+
+func TestOperationOutlivesTheMaster(t *testing.T) {
+	c := startCluster(t)
+	agent := c.agent(1).register()
+	f := c.subscribe(mediaJSON, framework()).subscribed()
+	f.accept(f.offer(any1), reserve("op", reserved(scalar("cpus", 1))))
+	sent := agent.finish(next[link.Apply](agent))
+	f.operationStatus()
+	c.failover("m1")
+	agent.die()
+	agent.connect()
+	agent.reregister(link.Reregister{
+		Checkpointed: []mesos.Resource{reserved(scalar("cpus", 1))},
+		Operations:   []link.OperationUpdate{sent},
+		Frameworks:   []mesos.FrameworkInfo{{User: "root", Name: "test", ID: f.id, Principal: ptr("dvdi-principal")}},
+	})
+	info := framework()
+	info.ID = f.id
+	again := c.subscribe(mediaJSON, info).subscribed()
+	again.offer(func(o mesos.Offer) bool { return reservedIn(o) == 1 })
+	again.call(&scheduler.Call{Type: scheduler.Call_RECONCILE_OPERATIONS, ReconcileOperations: &scheduler.Call_ReconcileOperations{}})
+	if s := again.operationStatus(); s.State != mesos.OPERATION_FINISHED || s.UUID != nil || s.OperationID.GetValue() != "op" {
+		t.Errorf("reconciliation says %v", s)
+	}
+	agent.sender.Send(sent)
+	again.acknowledgeOperation(again.operationStatus())
+	if ack := next[link.AcknowledgeOperation](agent); !reflect.DeepEqual(ack.UUID, sent.UUID) {
+		t.Errorf("agent got %v", ack)
+	}
+}
+
+func TestCheckpointedResourcesThatTheAgentDoesNotHave(t *testing.T) {
+	c := startCluster(t)
+	agent := c.agent(1)
+	agent.connect()
+	agent.sender.Send(link.Register{Process: agent.process, Info: agent.info, Checkpointed: []mesos.Resource{reserved(scalar("cpus", 100))}})
+	if told := next[link.ShutdownAgent](agent); !strings.Contains(told.Message, "is not among the agent's resources") {
+		t.Errorf("agent was told %v", told)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	types "github.com/gogo/protobuf/types"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	operator "github.com/mesos/mesos-go/api/v1/lib/master"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
@@ -364,6 +365,9 @@ func TestDrain(t *testing.T) {
 		}
 		f.quiet()
 		found := c.operate(&operator.Call{Type: operator.Call_GET_AGENTS}).GetAgents.Agents[0]
+		if found.EstimatedDrainStartTime == nil {
+			t.Error("the agent does not say since when it is drained")
+		}
 		if found.Active || !found.GetDeactivated() || found.DrainInfo.State != mesos.DrainState_DRAINED {
 			t.Errorf("agent %v", found)
 		}
@@ -386,5 +390,34 @@ func TestMessagesReachExecutors(t *testing.T) {
 	failure := f.await(scheduler.Event_FAILURE).Failure
 	if failure.ExecutorID.GetValue() != "e" || failure.GetStatus() != 9 || failure.AgentID.GetValue() != agent.id().Value {
 		t.Errorf("got %v", failure)
+	}
+}
+
+func TestDrainGoesOnAfterMasterFailover(t *testing.T) {
+	c, agent, f, run := running(t)
+	limit := &types.Duration{Seconds: 1}
+	c.operate(&operator.Call{Type: operator.Call_DRAIN_AGENT, DrainAgent: &operator.Call_DrainAgent{AgentID: agent.id(), MaxGracePeriod: limit}})
+	for range 2 { // once per media type
+		next[link.KillTask](agent)
+	}
+	c.failover("m1")
+	info := framework()
+	info.ID = f.id
+	again := c.subscribe(mediaJSON, info).subscribed()
+	agent.die()
+	agent.connect()
+	reported := agent.reported(run, mesos.TASK_RUNNING)
+	reported.Tasks[0].Info.KillPolicy = &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: 5e9}}
+	agent.reregister(reported)
+	if told := next[link.KillTask](agent); told.KillPolicy.GetGracePeriod().GetNanoseconds() != 1e9 {
+		t.Errorf("agent was told %v", told)
+	}
+	again.quiet()
+	agent.update(run, mesos.TASK_KILLING)
+	if s := again.update(); s.GetState() != mesos.TASK_KILLING || s.GetReason() != mesos.REASON_AGENT_DRAINING {
+		t.Errorf("got %v", s)
+	}
+	if got := c.try(&operator.Call{Type: operator.Call_REACTIVATE_AGENT, ReactivateAgent: &operator.Call_ReactivateAgent{AgentID: agent.id()}}); got.status != 400 {
+		t.Errorf("REACTIVATE_AGENT while draining: %d %s", got.status, got.body)
 	}
 }

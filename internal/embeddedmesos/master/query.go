@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gogo/protobuf/proto"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/master"
 )
@@ -192,7 +191,7 @@ func describeFramework(f *framework) master.Response_GetFrameworks_Framework {
 		Recovered:     f.recovered,
 	}
 	for _, o := range sortedOffers(f.offers) {
-		description.Offers = append(description.Offers, o.Offer)
+		description.Offers = append(description.Offers, o.presented())
 		offered.add(o.Resources...)
 	}
 	description.AllocatedResources = endpointFormat(allocated)
@@ -256,21 +255,26 @@ func (m *Master) getRoles() *master.Response_GetRoles {
 func endpointFormat(rs resources) []mesos.Resource {
 	out := rs.clone()
 	for i := range out {
-		r := &out[i]
-		switch len(r.Reservations) {
-		case 0:
-			r.Role = ptr(mesos.DefaultRole)
-		case 1:
-			reservation := r.Reservations[0]
-			r.Role = reservation.Role
-			if reservation.GetType() == mesos.Resource_ReservationInfo_DYNAMIC {
-				r.Reservation = proto.Clone(&mesos.Resource_ReservationInfo{
-					Principal: reservation.Principal, Labels: reservation.Labels,
-				}).(*mesos.Resource_ReservationInfo)
+		addOldFormat(&out[i])
+	}
+	return out
+}
+
+// addOldFormat sets role and reservation as they were before reservation
+// refinement.
+func addOldFormat(r *mesos.Resource) {
+	switch len(r.Reservations) {
+	case 0:
+		r.Role = ptr(mesos.DefaultRole)
+	case 1:
+		reservation := r.Reservations[0]
+		r.Role = reservation.Role
+		if reservation.GetType() == mesos.Resource_ReservationInfo_DYNAMIC {
+			r.Reservation = &mesos.Resource_ReservationInfo{
+				Principal: reservation.Principal, Labels: reservation.Labels,
 			}
 		}
 	}
-	return out
 }
 
 // serveState is /state: the part of it that tools use to find the leader and

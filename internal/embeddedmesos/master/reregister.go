@@ -49,14 +49,11 @@ func (m *Master) reregisterAgent(from link.Agent, message link.Reregister) {
 }
 
 // recoverFrameworks learns of frameworks that have not come back themselves
-// (Master::updateSlaveFrameworks). One that stays away longer than its
-// failover time-out is removed.
+// (Master::updateSlaveFrameworks). As on Mesos they have no time-out: what they
+// run goes on until somebody tears them down.
 func (m *Master) recoverFrameworks(message link.Reregister) {
 	for _, info := range message.Frameworks {
 		m.recoverFramework(info)
-	}
-	for _, t := range message.Tasks {
-		m.recoverFramework(mesos.FrameworkInfo{ID: &t.FrameworkID})
 	}
 }
 
@@ -68,7 +65,6 @@ func (m *Master) recoverFramework(info mesos.FrameworkInfo) {
 	m.log.Info("framework recovered from an agent", zap.String("framework", id))
 	f := m.addFramework(*proto.Clone(&info).(*mesos.FrameworkInfo))
 	f.recovered = true
-	m.awaitFailover(f)
 }
 
 // shutdownCompleted tells the agent to end what belongs to frameworks that
@@ -93,7 +89,13 @@ func (m *Master) shutdownCompleted(a *agent, message link.Reregister) {
 // the registry.
 func (m *Master) readmitTasks(a *agent, where presence, tasks []link.Task) {
 	for i := range tasks {
-		if m.frameworks.isCompleted(tasks[i].FrameworkID.Value) {
+		id := tasks[i].FrameworkID.Value
+		if m.frameworks.isCompleted(id) {
+			continue
+		}
+		if m.frameworks.registered[id] == nil {
+			m.log.Error("agent has a task of a framework that it does not describe; ignored",
+				zap.String("agent", a.id()), zap.String("framework", id), zap.String("task", tasks[i].Info.TaskID.Value))
 			continue
 		}
 		t := m.readmitTask(a, &tasks[i])

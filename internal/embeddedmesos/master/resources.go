@@ -73,12 +73,6 @@ func (rs *resources) subtract1(r mesos.Resource) {
 	}
 }
 
-func (rs resources) plus(more resources) resources {
-	out := rs.clone()
-	out.add(more...)
-	return out
-}
-
 func (rs resources) minus(less resources) resources {
 	out := rs.clone()
 	out.subtract(less...)

@@ -199,7 +199,9 @@ func (t *task) addStatus(status mesos.TaskStatus) {
 // tasks, one whose agent is away to its unreachable tasks.
 func (m *Master) removeTask(t *task, unreachable bool) {
 	if a := m.agents.registered[t.AgentID.Value]; a != nil {
-		delete(a.tasks, taskKey{t.FrameworkID.Value, t.id()})
+		key := taskKey{t.FrameworkID.Value, t.id()}
+		delete(a.tasks, key)
+		delete(a.killed, key)
 		if !terminal(t.GetState()) && t.GetState() != mesos.TASK_UNREACHABLE {
 			a.release(t.FrameworkID.Value, t.Resources)
 		}
