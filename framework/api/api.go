@@ -10,6 +10,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/metrics"
 )
 
 // Config is what the operator set that concerns the API. Zero values mean the
@@ -36,6 +37,10 @@ type Config struct {
 	MaxConcurrent int
 	// MaxBody bounds a request's body in bytes [10 MiB].
 	MaxBody int64
+
+	// Metrics is what /metrics shows and where requests are measured [those of
+	// the core, without counters of events].
+	Metrics *metrics.Metrics
 
 	// Abdicate is called when DELETE /v2/leader asks this process to give up
 	// the lead; it must not block. Nil means that there is no other process
@@ -86,6 +91,9 @@ type server struct {
 // or the core's subscription ends.
 func New(cfg Config, svc core.Service, log *zap.Logger) http.Handler {
 	s := &server{cfg: cfg.withDefaults(), svc: svc, log: log}
+	if s.cfg.Metrics == nil {
+		s.cfg.Metrics = metrics.New(svc, cfg.Version, log)
+	}
 	s.routes = s.table()
 	var h http.Handler = http.HandlerFunc(s.dispatch)
 	h = s.authenticated(h)
@@ -100,6 +108,8 @@ func New(cfg Config, svc core.Service, log *zap.Logger) http.Handler {
 func (s *server) table() []route {
 	return []route{
 		{"/ping", methods{get: s.ping}},
+		{"/metrics", methods{get: s.metrics}},
+		{"/metrics/prometheus", methods{get: s.prometheus}},
 
 		{"/v2/apps", methods{get: s.listApps, post: s.createApp, put: s.putApps, patch: s.patchApps}},
 		{"/v2/apps/*", methods{get: s.groupApps}},

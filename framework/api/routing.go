@@ -115,8 +115,46 @@ func segments(path string) []string {
 	return out
 }
 
-// dispatch finds the resource and calls its handler.
+// dispatch finds the resource and calls its handler. It measures how long that
+// takes, save for event streams, which take as long as the client likes.
 func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
+	served := s.cfg.Metrics.Started()
+	rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+	resource := "none"
+	defer func() {
+		if resource == "/v2/events" {
+			resource = ""
+		}
+		served(knownMethod(r.Method), resource, rec.status)
+	}()
+	resource = s.serve(rec, r)
+}
+
+// knownMethod keeps what clients make up out of the metrics' labels.
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+// recorder notes the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// serve answers the request and returns the pattern of the resource that did.
+func (s *server) serve(w http.ResponseWriter, r *http.Request) string {
 	path := segments(r.URL.Path)
 	for _, rt := range s.routes {
 		p := rt.match(path)
@@ -128,16 +166,17 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", rt.methods.allowed())
 			if r.Method == http.MethodOptions {
 				w.WriteHeader(http.StatusOK)
-				return
+				return rt.pattern
 			}
 			s.fail(w, r, &statusError{status: http.StatusMethodNotAllowed, message: "Method Not Allowed"})
-			return
+			return rt.pattern
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
 		if err := h(w, r, p); err != nil {
 			s.fail(w, r, err)
 		}
-		return
+		return rt.pattern
 	}
 	s.fail(w, r, &statusError{status: http.StatusNotFound, message: "URI not found"})
+	return "none"
 }

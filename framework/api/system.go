@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
 
@@ -21,6 +23,25 @@ func (s *server) ping(w http.ResponseWriter, r *http.Request, _ params) error {
 		return writeJSON(w, http.StatusOK, "pong")
 	}
 	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// metrics answers in Marathon's form, or in that of Prometheus to a client that
+// asks for text as Prometheus does.
+func (s *server) metrics(w http.ResponseWriter, r *http.Request, p params) error {
+	accept := r.Header.Get("Accept")
+	if strings.Contains(accept, "text/plain") || strings.Contains(accept, "openmetrics-text") {
+		return s.prometheus(w, r, p)
+	}
+	d, err := s.cfg.Metrics.Marathon()
+	if err != nil {
+		s.log.Warn("answering with some metrics only", zap.Error(err))
+	}
+	return writeJSON(w, http.StatusOK, d)
+}
+
+func (s *server) prometheus(w http.ResponseWriter, r *http.Request, _ params) error {
+	s.cfg.Metrics.Prometheus().ServeHTTP(w, r)
 	return nil
 }
 
