@@ -44,7 +44,7 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 		return DeploymentRef{}, err
 	}
 	conflicts := c.conflicts(changes)
-	if err := c.checkLocks(conflicts, len(steps) > 0, ch.Force); err != nil {
+	if err := c.checkLocks(changes, conflicts, len(steps) > 0, ch.Force); err != nil {
 		return DeploymentRef{}, err
 	}
 	for _, d := range conflicts {
@@ -221,13 +221,18 @@ func (c *Core) conflicts(changes map[app.ID]appChange) []*deployment {
 	return out
 }
 
-func (c *Core) checkLocks(conflicts []*deployment, needsDeployment, force bool) error {
+func (c *Core) checkLocks(changes map[app.ID]appChange, conflicts []*deployment, needsDeployment, force bool) error {
 	if len(conflicts) > 0 && !force {
 		locked := &LockedError{}
 		for _, d := range conflicts {
 			locked.Deployments = append(locked.Deployments, d.ID)
 		}
-		locked.App = sortedKeys(conflicts[0].Changes)[0]
+		for _, id := range sortedKeys(changes) {
+			if c.state.locks[id] != nil {
+				locked.App = id
+				break
+			}
+		}
 		return locked
 	}
 	if needsDeployment && len(c.state.deployments)-len(conflicts) >= c.cfg.MaxDeployments {
@@ -261,7 +266,7 @@ func (c *Core) Restart(ctx context.Context, id app.ID, force bool) (DeploymentRe
 		to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
 		changes := map[app.ID]appChange{id: {From: r.App, To: &to}}
 		conflicts := c.conflicts(changes)
-		if err := c.checkLocks(conflicts, true, force); err != nil {
+		if err := c.checkLocks(changes, conflicts, true, force); err != nil {
 			return err
 		}
 		for _, d := range conflicts {

@@ -175,24 +175,43 @@ func (tx *txn) agentRemoved(agentID, why string) {
 // their end. A task that the master does not know any more is answered for by
 // its agent: TASK_GONE_BY_OPERATOR then says that the agent was marked gone,
 // where TASK_UNREACHABLE or TASK_GONE say that it may come back or is there
-// (Master::reconcileTasks, cases 3 to 6).
-func (c *Core) probeAgents(tx *txn) {
-	if !c.link.connected || tx.now.Before(c.link.probeAt) {
+// (Master::reconcileTasks, cases 3 to 6). A claim that nobody waits for is not
+// asked about before all are.
+func (c *Core) probeAgents(tx *txn, all bool) {
+	if !c.link.connected || !all && tx.now.Before(c.link.probeAt) {
 		return
 	}
 	c.link.probeAt = tx.now.Add(c.cfg.ProbeInterval)
+	wanted := c.wantedVolumes()
 	var refs []TaskRef
 	for _, v := range c.state.sortedVolumes() {
 		if v.Claim == nil {
 			continue
 		}
-		if st := c.state.claimState(v.Claim); st == scheduler.Releasing || st == scheduler.Lost {
+		state := c.state.claimState(v.Claim)
+		if state == scheduler.Lost || state == scheduler.Releasing && (all || wanted[v.Key]) {
 			refs = append(refs, TaskRef{TaskID: v.Claim.LastTask, AgentID: v.Claim.AgentID})
 		}
 	}
 	if len(refs) > 0 {
 		tx.call(c.reconcileCall(refs))
 	}
+}
+
+// wantedVolumes are the volumes that waiting instances ask for.
+func (c *Core) wantedVolumes() map[scheduler.VolumeKey]bool {
+	wanted := map[scheduler.VolumeKey]bool{}
+	for _, i := range c.state.instances {
+		if i.Phase != waiting {
+			continue
+		}
+		if def := c.state.definition(i); def != nil {
+			for _, r := range c.volumeRequests(def) {
+				wanted[r.Key] = true
+			}
+		}
+	}
+	return wanted
 }
 
 // goneReconciled handles the answer that an agent is gone. A draining agent

@@ -90,7 +90,7 @@ func (c *Core) agentsBack(tx *txn, offers []scheduler.Offer) {
 		back[o.AgentID] = true
 	}
 	var refs []TaskRef
-	for _, i := range c.state.allInstances() {
+	for _, i := range c.state.instances {
 		if i.lost() && back[i.Task.AgentID] {
 			refs = append(refs, TaskRef{TaskID: i.Task.ID, AgentID: i.Task.AgentID})
 		}
@@ -115,8 +115,7 @@ func (c *Core) agentFailure(tx *txn, ev Failure) {
 		return
 	}
 	if c.state.hasClaimOn(ev.AgentID) {
-		c.link.probeAt = tx.now
-		c.probeAgents(tx)
+		c.probeAgents(tx, true)
 	}
 }
 

@@ -88,7 +88,7 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 	for _, o := range c.flow.held {
 		s.Offers = append(s.Offers, o)
 	}
-	for _, i := range c.state.allInstances() {
+	for _, i := range c.state.instances {
 		if p, ok := c.placed(i); ok {
 			s.Placed = append(s.Placed, p)
 		} else if def := c.state.definition(i); def != nil && i.Phase == waiting {

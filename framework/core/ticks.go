@@ -13,15 +13,16 @@ func (c *Core) tick(tx *txn) {
 		c.lostStrategies(tx)
 		return
 	}
-	for _, i := range c.state.allInstances() {
+	for _, i := range c.state.instances {
 		c.tickInstance(tx, i)
 	}
 	c.lostStrategies(tx)
-	c.probeAgents(tx)
+	c.probeAgents(tx, false)
 	if !tx.now.Before(c.link.reconcileAt) {
 		c.link.reconcileAt = tx.now.Add(c.cfg.ReconcileInterval)
 		c.reconcileTasks(tx)
 		tx.call(c.reconcileCall(nil))
+		c.probeAgents(tx, true)
 	}
 	if c.backoffEnded(tx.now) || c.waitEnded(tx.now) {
 		c.flow.wantRevive()

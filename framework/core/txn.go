@@ -111,6 +111,7 @@ func (s *state) sortedVersions(id app.ID) []app.Timestamp {
 func (tx *txn) removeApp(id app.ID) {
 	s := tx.c.state
 	delete(s.apps, id)
+	delete(tx.c.flow.counts, id)
 	tx.remove(kindApp, string(id))
 	for v := range s.versions[id] {
 		tx.remove(kindVersion, versionKey(id, v))
@@ -135,6 +136,9 @@ func (tx *txn) removeInstance(i *instance) {
 	tx.remove(kindInstance, i.ID)
 	tx.c.touch(i.App)
 	tx.c.flow.forget(i.ID)
+	if i.Task != nil {
+		delete(tx.c.readiness, i.Task.ID)
+	}
 }
 
 func (tx *txn) saveDeployment(d *deployment) {
