@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/executor"
 )
@@ -222,10 +224,18 @@ func (a *Agent) Sandbox(taskID string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sandbox of task %s: %w", taskID, err)
 	}
-	if len(found) == 0 {
+	var newest string
+	var since time.Time
+	for _, path := range found {
+		info, err := os.Lstat(path)
+		if err == nil && (newest == "" || info.ModTime().After(since)) {
+			newest, since = path, info.ModTime()
+		}
+	}
+	if newest == "" {
 		return "", fmt.Errorf("agent %s has no sandbox of a task %s", a.cfg.Hostname, taskID)
 	}
-	return filepath.EvalSymlinks(found[len(found)-1])
+	return filepath.EvalSymlinks(newest)
 }
 
 func escapeGlob(name string) string {

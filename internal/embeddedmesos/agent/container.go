@@ -88,6 +88,7 @@ func (p *process) launch(r *run) (*executor.Conn, error) {
 		Mounts:          append(mounts, local...),
 		Link:            p.cfg.LinkVolumes,
 		HostMounts:      p.cfg.HostMounts,
+		Keep:            programPaths(),
 		Credential:      credential,
 		Killing:         hasCapability(&r.framework, mesos.FrameworkInfo_Capability_TASK_KILLING_STATE),
 		RecoveryTimeout: p.cfg.RecoveryTimeout,
@@ -96,6 +97,18 @@ func (p *process) launch(r *run) (*executor.Conn, error) {
 		return nil, errors.Join(err, note)
 	}
 	return p.deliver(r)
+}
+
+// programPaths are the directories that this program works with, and tasks
+// therefore, too.
+func programPaths() []string {
+	paths := filepath.SplitList(os.Getenv("PATH"))
+	for _, find := range []func() (string, error){os.Getwd, os.Executable, os.UserHomeDir} {
+		if path, err := find(); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // supported refuses what this agent cannot run.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
@@ -97,6 +98,34 @@ func TestKillPolicy(t *testing.T) {
 	if _, err := os.Stat("/proc/" + strings.TrimSpace(h.sandboxFile("t.1", "pid"))); !os.IsNotExist(err) {
 		t.Errorf("a descendant of the task is left: %v", err)
 	}
+}
+
+// The policy of a kill comes before that of the task, and a second kill can
+// shorten the period of the first. A framework that does not know TASK_KILLING
+// does not get it.
+func TestKillOverridesPolicy(t *testing.T) {
+	h := newHost(t)
+	task := agenttest.Task("t.1", "trap '' TERM; echo started; while true; do sleep 0.01; done")
+	task.KillPolicy = &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: 1}}
+	f := agenttest.Framework()
+	f.Capabilities = f.Capabilities[:1]
+	h.master.Send(name, link.Run{Framework: f, Task: task})
+	h.awaitStarted("t.1")
+	kill := func(grace time.Duration) {
+		h.master.Send(name, link.KillTask{
+			FrameworkID: mesos.FrameworkID{Value: agenttest.FrameworkID},
+			TaskID:      task.TaskID,
+			KillPolicy:  &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: int64(grace)}},
+		})
+	}
+	kill(time.Hour)
+	h.master.Send(name, link.Ping{Connected: true}) // answered after the kill was passed on
+	agenttest.Eventually(t, "answer", func() bool { return h.pongs() == 1 })
+	expectEqual(t, "states", h.states("t.1"), []mesos.TaskState{mesos.TASK_STARTING, mesos.TASK_RUNNING})
+	kill(10 * time.Millisecond)
+	h.master.Await("t.1", mesos.TASK_KILLED)
+	expectEqual(t, "states", h.states("t.1"),
+		[]mesos.TaskState{mesos.TASK_STARTING, mesos.TASK_RUNNING, mesos.TASK_KILLED})
 }
 
 // A kill that comes during the launch prevents it.

@@ -47,6 +47,9 @@ func (h *host) checkpoints() map[string]string {
 	found := make(map[string]string)
 	for _, f := range files {
 		data, err := os.ReadFile(f)
+		if os.IsNotExist(err) {
+			continue // removed meanwhile
+		}
 		if err != nil {
 			h.t.Fatal(err)
 		}

@@ -50,6 +50,8 @@ type Launch struct {
 	// HostMounts are mounts of the host that the container may keep, see
 	// MountKeys.
 	HostMounts []string `json:"host_mounts"`
+	// Keep lists paths that the container has to see, whatever they are on.
+	Keep []string `json:"keep"`
 	// Credential is the user of the task; nil means the agent's.
 	Credential *Credential `json:"credential,omitempty"`
 	// Killing tells to report TASK_KILLING.
@@ -199,6 +201,9 @@ func socketAddress(runtimeDir string) (*net.UnixAddr, func(), error) {
 // Reap waits for an executor that has ended or is about to, if it is a child
 // of this process; another's child is reaped by its own parent.
 func Reap(p proc.Process) {
+	if s, err := proc.Read(p.PID); err != nil || s.Process != p {
+		return // gone; the pid may be another child's by now
+	}
 	var status syscall.WaitStatus
 	for {
 		_, err := syscall.Wait4(p.PID, &status, 0, nil)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -68,7 +69,8 @@ func mountKey(m *mountinfo.Info) string {
 // ones, an unmount there has no effect here, and the copy would keep a volume
 // in use that was unmounted long ago and may be attached elsewhere by now.
 // What is mounted already is a volume if it was not there when the cluster
-// first started, or if its kind is one that only volumes have.
+// first started, or if its kind is one that volumes have and hosts seldom do:
+// another cluster's, then.
 func foreignMounts(l Launch) ([]string, error) {
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {
@@ -96,7 +98,7 @@ func foreignMounts(l Launch) ([]string, error) {
 // needed tells whether a mount point is, holds or is below something that the
 // container has to see.
 func needed(l Launch, point string) bool {
-	if within(l.Sandbox, point) {
+	if slices.ContainsFunc(append(l.Keep, l.Sandbox), func(path string) bool { return within(path, point) }) {
 		return true
 	}
 	for _, m := range l.Mounts {
