@@ -73,6 +73,8 @@ func (r *rclone) stop(sig os.Signal) {
 	if err := r.cmd.Process.Signal(sig); err != nil {
 		r.t.Fatal(err)
 	}
+	kill := time.AfterFunc(10*time.Second, func() { _ = r.cmd.Process.Kill() })
+	defer kill.Stop()
 	_ = r.cmd.Wait() // it was told to end; how it does is its own affair
 	r.cmd = nil
 }
@@ -187,21 +189,22 @@ func TestRcloneAfterReboot(t *testing.T) {
 	b.noRecords()
 }
 
-// SIGKILL at every step with the real plugin.
+// SIGKILL at every step with the real plugin; one volume at a time, since rclone
+// 1.60 locks up when mounts and unmounts of different volumes overlap.
 func TestRcloneKilledAtEveryStep(t *testing.T) {
 	r := startRclone(t)
-	t.Cleanup(func() {
-		b := newBox(t, r.plugins())
-		b.must(r.mount("last")...) // rclone still serves
-		b.must(r.unmount("last")...)
-	})
+	known := newBox(t, r.plugins())
+	known.must(r.mount("known")...)
+	known.must(r.unmount("known")...)
 	for _, command := range []string{"mount", "unmount"} {
 		for _, at := range []string{"locked", "intent-kept", "intent", "answered", "answered#2", "result", "result-kept", "released", "deleted"} {
 			for _, then := range []string{"mount", "unmount"} {
 				name := command + " at " + at + " then " + then
+				if !sampled("rclone " + name) {
+					continue
+				}
 				t.Run(name, func(t *testing.T) {
-					t.Parallel()
-					b := newBox(t, r.plugins()).with("DVDCLI_CALL_TIMEOUT", "2s").with("DVDCLI_CALL_MARGIN", "100ms")
+					b := newBox(t, r.plugins()).with("DVDCLI_CALL_TIMEOUT", "1s").with("DVDCLI_CALL_MARGIN", "100ms")
 					vol := strings.NewReplacer(" ", "-", "#", "").Replace(name)
 					args := r.mount(vol)
 					if command == "unmount" {
