@@ -196,6 +196,9 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 	if !r.reserves() {
 		for _, id := range r.inst.Reservation.PersistenceIDs {
 			p := s.volume(r.inst.ID, id)
+			if p == nil {
+				continue // named twice, and taken already
+			}
 			l.Resources = append(l.Resources, *p.res)
 			if !p.res.Shared {
 				p.use, p.left = useNone, 0

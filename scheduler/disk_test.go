@@ -303,6 +303,12 @@ func TestRelaunchOnTheReservation(t *testing.T) {
 	}
 }
 
+func TestAVolumeNamedTwiceIsUsedOnce(t *testing.T) {
+	w, o, i := relaunched()
+	i.Reservation.PersistenceIDs = []string{"db#data", "db#data"}
+	apply(t, o.Resources, w.Decide().Accepts[0].Operations)
+}
+
 func TestRelaunchIsNotKeptOffAGPUAgent(t *testing.T) {
 	w, o, _ := relaunched()
 	w.Policy.RestrictGPUAgents = true

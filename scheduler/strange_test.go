@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -40,7 +41,13 @@ func bend(t *rapid.T, v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			v[k] = bend(t, v[k])
+			switch k {
+			case "Kind":
+				v[k] = rapid.SampledFrom([]any{v[k], v[k], v[k], "", "set"}).Draw(t, "kind")
+			case "Access", "State", "Source":
+			default:
+				v[k] = bend(t, v[k])
+			}
 		}
 	case []any:
 		if hit {
@@ -54,7 +61,7 @@ func bend(t *rapid.T, v any) any {
 			return rapid.SampledFrom([]any{-1, 0, 1, -1 << 62, 1 << 62}).Draw(t, "number")
 		}
 	case string:
-		if hit {
+		if _, err := time.Parse(time.RFC3339, v); err != nil && hit {
 			return rapid.SampledFrom([]any{"", "a1", "v1", "*", "dvdi", "["}).Draw(t, "word")
 		}
 	}
