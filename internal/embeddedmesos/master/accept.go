@@ -40,12 +40,12 @@ func (m *Master) accept(f *framework, call *scheduler.Call_Accept) {
 // validateOffers says what validation::offer::validate does.
 func (m *Master) validateOffers(f *framework, ids []mesos.OfferID) ([]*offer, error) {
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("No offers specified")
+		return nil, refusedf("No offers specified")
 	}
 	seen := make(map[string]bool)
 	for _, id := range ids {
 		if seen[id.Value] {
-			return nil, fmt.Errorf("Duplicate offer %s in offer list", id.Value)
+			return nil, refusedf("Duplicate offer %s in offer list", id.Value)
 		}
 		seen[id.Value] = true
 	}
@@ -53,7 +53,7 @@ func (m *Master) validateOffers(f *framework, ids []mesos.OfferID) ([]*offer, er
 	for _, id := range ids {
 		o := m.offers[id.Value]
 		if o == nil {
-			return nil, fmt.Errorf("Offer %s is no longer valid", id.Value)
+			return nil, refusedf("Offer %s is no longer valid", id.Value)
 		}
 		offers = append(offers, o)
 	}
@@ -61,11 +61,11 @@ func (m *Master) validateOffers(f *framework, ids []mesos.OfferID) ([]*offer, er
 	for _, o := range offers {
 		switch {
 		case o.framework != f:
-			return nil, fmt.Errorf("Offer %s has invalid framework %s while framework %s is expected", o.ID.Value, o.framework.id(), f.id())
+			return nil, refusedf("Offer %s has invalid framework %s while framework %s is expected", o.ID.Value, o.framework.id(), f.id())
 		case o.role() != first.role():
-			return nil, fmt.Errorf("Aggregated offers must be allocated to the same role. Offer %s uses role '%s but another is using role '%s", o.ID.Value, o.role(), first.role())
+			return nil, refusedf("Aggregated offers must be allocated to the same role. Offer %s uses role '%s but another is using role '%s", o.ID.Value, o.role(), first.role())
 		case o.agent != first.agent:
-			return nil, fmt.Errorf("Aggregated offers must belong to one single agent. Offer %s uses agent %s and agent %s", o.ID.Value, o.agent.id(), first.agent.id())
+			return nil, refusedf("Aggregated offers must belong to one single agent. Offer %s uses agent %s and agent %s", o.ID.Value, o.agent.id(), first.agent.id())
 		}
 	}
 	return offers, nil
@@ -138,24 +138,24 @@ func (c *acceptance) admissible(operations []mesos.Offer_Operation) []*mesos.Off
 func (c *acceptance) admit(op *mesos.Offer_Operation) error {
 	_, isLaunch := launchedTasks(op)
 	if op.Type == mesos.Offer_Operation_LAUNCH_GROUP {
-		return fmt.Errorf("task groups are not supported by the embedded Mesos master")
+		return refusedf("task groups are not supported by the embedded Mesos master")
 	}
 	if err := upgradeOperation(op, c.role); err != nil {
 		if isLaunch {
 			return err
 		}
-		return fmt.Errorf("Operation attempted with invalid resources: %w", err)
+		return refusedf("Operation attempted with invalid resources: %v", err)
 	}
 	if op.ID == nil {
 		return nil
 	}
 	switch {
 	case isLaunch:
-		return fmt.Errorf("The `id` field cannot be set on LAUNCH operations")
+		return refusedf("The `id` field cannot be set on LAUNCH operations")
 	case !c.agent.capable(mesos.AgentInfo_Capability_RESOURCE_PROVIDER):
-		return fmt.Errorf("Operation requested feedback, but agent %s does not have the required RESOURCE_PROVIDER capability", c.agent.id())
+		return refusedf("Operation requested feedback, but agent %s does not have the required RESOURCE_PROVIDER capability", c.agent.id())
 	case !c.agent.capable(mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK):
-		return fmt.Errorf("Operation on agent default resources requested feedback, but agent %s does not have the required AGENT_OPERATION_FEEDBACK and RESOURCE_PROVIDER capabilities", c.agent.id())
+		return refusedf("Operation on agent default resources requested feedback, but agent %s does not have the required AGENT_OPERATION_FEEDBACK and RESOURCE_PROVIDER capabilities", c.agent.id())
 	}
 	return nil
 }

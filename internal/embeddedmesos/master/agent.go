@@ -244,7 +244,7 @@ func (m *Master) refuseAgent(conn link.Agent, reason error) {
 // newAgent checks what an agent says of itself.
 func (m *Master) newAgent(conn link.Agent, process link.Process, info mesos.AgentInfo, checkpointed []mesos.Resource) (*agent, error) {
 	if info.Domain != nil && m.cfg.Domain == nil {
-		return nil, fmt.Errorf("Agent is configured with a fault domain but the master has none")
+		return nil, refusedf("Agent is configured with a fault domain but the master has none")
 	}
 	a := &agent{
 		info:       info,
@@ -260,7 +260,7 @@ func (m *Master) newAgent(conn link.Agent, process link.Process, info mesos.Agen
 		offers:     make(map[string]*offer),
 	}
 	if m.schedule.isDown(a.host()) {
-		return nil, fmt.Errorf("Machine is `DOWN`")
+		return nil, refusedf("Machine is `DOWN`")
 	}
 	return a, a.setResources(checkpointed)
 }

@@ -363,14 +363,14 @@ func (m *Master) validateSubscription(info *mesos.FrameworkInfo, suppressed []st
 	}
 	timeout := info.GetFailoverTimeout()
 	if math.IsNaN(timeout) || timeout < 0 || timeout > math.MaxInt64/float64(time.Second) {
-		return fmt.Errorf("The framework failover_timeout (%v) is invalid", timeout)
+		return refusedf("The framework failover_timeout (%v) is invalid", timeout)
 	}
 	if info.ID.GetValue() != "" && m.frameworks.isCompleted(info.ID.GetValue()) {
-		return fmt.Errorf("Framework has been removed")
+		return refusedf("Framework has been removed")
 	}
 	for _, role := range suppressed {
 		if !slices.Contains(frameworkRoles(info), role) {
-			return fmt.Errorf("Suppressed roles { %s } are not contained in the set of roles", role)
+			return refusedf("Suppressed roles { %s } are not contained in the set of roles", role)
 		}
 	}
 	return nil
@@ -382,14 +382,14 @@ func validateRoles(info *mesos.FrameworkInfo) error {
 	})
 	switch {
 	case multi && info.Role != nil:
-		return fmt.Errorf("'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable")
+		return refusedf("'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable")
 	case !multi && len(info.Roles) > 0:
-		return fmt.Errorf("'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable")
+		return refusedf("'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable")
 	}
 	seen := make(map[string]bool)
 	for _, role := range info.Roles {
 		if seen[role] {
-			return fmt.Errorf("'FrameworkInfo.roles' contains duplicate items: { %s }", role)
+			return refusedf("'FrameworkInfo.roles' contains duplicate items: { %s }", role)
 		}
 		seen[role] = true
 	}
@@ -399,7 +399,7 @@ func validateRoles(info *mesos.FrameworkInfo) error {
 			if multi {
 				where = "'FrameworkInfo.roles' contains invalid role: "
 			}
-			return fmt.Errorf("%s%w", where, err)
+			return refusedf("%s%v", where, err)
 		}
 	}
 	return nil
@@ -408,7 +408,7 @@ func validateRoles(info *mesos.FrameworkInfo) error {
 // validateFrameworkUpdate says what framework::validateUpdate does.
 func validateFrameworkUpdate(old, updated *mesos.FrameworkInfo) error {
 	if (old.Principal == nil) != (updated.Principal == nil) || old.GetPrincipal() != updated.GetPrincipal() {
-		return fmt.Errorf("Changing framework's principal is not allowed.")
+		return refusedf("Changing framework's principal is not allowed.")
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package master
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -74,25 +73,25 @@ func (s *maintenance) validate(schedule maintenancepb.Schedule) error {
 	seen := make(map[machine]bool)
 	for _, window := range schedule.Windows {
 		if len(window.MachineIDs) == 0 {
-			return fmt.Errorf("List of machines in the maintenance window is empty")
+			return refusedf("List of machines in the maintenance window is empty")
 		}
 		if d := window.Unavailability.Duration; d != nil && d.Nanoseconds < 0 {
-			return fmt.Errorf("Unavailability 'duration' is negative")
+			return refusedf("Unavailability 'duration' is negative")
 		}
 		for _, id := range window.MachineIDs {
 			m := machineOf(id)
 			if m == (machine{}) {
-				return fmt.Errorf("Both 'hostname' and 'ip' for a machine are empty")
+				return refusedf("Both 'hostname' and 'ip' for a machine are empty")
 			}
 			if seen[m] {
-				return fmt.Errorf("Machine '%s' appears more than once in the schedule", m)
+				return refusedf("Machine '%s' appears more than once in the schedule", m)
 			}
 			seen[m] = true
 		}
 	}
 	for m := range s.down {
 		if !seen[m] {
-			return fmt.Errorf("Machine '%s' is deactivated and cannot be removed from the schedule", m)
+			return refusedf("Machine '%s' is deactivated and cannot be removed from the schedule", m)
 		}
 	}
 	return nil

@@ -89,7 +89,7 @@ func conversionsOf(op *mesos.Offer_Operation) ([]conversion, error) {
 			list = append(list, conversion{consumed: resources{v}, converted: diskOf(v)})
 		}
 	default:
-		return nil, fmt.Errorf("%s is not supported by the embedded Mesos master", op.Type)
+		return nil, refusedf("%s is not supported by the embedded Mesos master", op.Type)
 	}
 	return list, nil
 }

@@ -193,11 +193,11 @@ func validateOperatorCall(call *master.Call) error {
 		if present {
 			return nil
 		}
-		return validationError("Expecting '" + field + "' to be present")
+		return refusal("Expecting '" + field + "' to be present")
 	}
 	switch call.Type {
 	case master.Call_UNKNOWN:
-		return validationError("Expecting 'type' to be present")
+		return refusal("Expecting 'type' to be present")
 	case master.Call_GET_METRICS:
 		return missing("get_metrics", call.GetMetrics != nil)
 	case master.Call_RESERVE_RESOURCES:

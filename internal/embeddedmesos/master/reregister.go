@@ -1,7 +1,6 @@
 package master
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -19,7 +18,7 @@ func (m *Master) reregisterAgent(from link.Agent, message link.Reregister) {
 	m.log.Info("agent comes back", zap.String("agent", id), zap.Int("tasks", len(message.Tasks)))
 	switch where {
 	case agentGone:
-		m.refuseAgent(from, fmt.Errorf("Agent has been marked gone"))
+		m.refuseAgent(from, refusedf("Agent has been marked gone"))
 		return
 	case agentRegistered:
 		m.reconcileAgent(m.agents.registered[id], from, message)

@@ -146,25 +146,19 @@ func (m *Master) updateFramework(f *framework, call *scheduler.Call_UpdateFramew
 	return nil
 }
 
-// validationError is a call that lacks something.
-type validationError string
-
-// Error implements error.
-func (e validationError) Error() string { return string(e) }
-
 // validateCall says what validation::scheduler::call::validate does.
 func validateCall(call *scheduler.Call, principal string) error {
 	if call.Type == scheduler.Call_UNKNOWN {
-		return validationError("Expecting 'type' to be present")
+		return refusal("Expecting 'type' to be present")
 	}
 	if call.Type == scheduler.Call_SUBSCRIBE {
 		return validateSubscribe(call, principal)
 	}
 	if call.FrameworkID == nil {
-		return validationError("Expecting 'framework_id' to be present")
+		return refusal("Expecting 'framework_id' to be present")
 	}
 	if field, present := callBody(call); !present {
-		return validationError("Expecting '" + field + "' to be present")
+		return refusal("Expecting '" + field + "' to be present")
 	}
 	switch call.Type {
 	case scheduler.Call_ACKNOWLEDGE:
@@ -174,11 +168,11 @@ func validateCall(call *scheduler.Call, principal string) error {
 			return err
 		}
 		if call.AcknowledgeOperationStatus.AgentID == nil {
-			return validationError("Expecting 'agent_id' to be present")
+			return refusal("Expecting 'agent_id' to be present")
 		}
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		if call.UpdateFramework.FrameworkInfo.ID.GetValue() != call.FrameworkID.Value {
-			return validationError("'framework_id' differs from 'update_framework.framework_info.id'")
+			return refusal("'framework_id' differs from 'update_framework.framework_info.id'")
 		}
 	}
 	return nil
@@ -186,17 +180,17 @@ func validateCall(call *scheduler.Call, principal string) error {
 
 func validateSubscribe(call *scheduler.Call, principal string) error {
 	if call.Subscribe == nil {
-		return validationError("Expecting 'subscribe' to be present")
+		return refusal("Expecting 'subscribe' to be present")
 	}
 	info := call.Subscribe.FrameworkInfo
 	if info == nil {
-		return validationError("Not initialized: subscribe.framework_info")
+		return refusal("Not initialized: subscribe.framework_info")
 	}
 	if info.ID.GetValue() != call.FrameworkID.GetValue() {
-		return validationError("'framework_id' differs from 'subscribe.framework_info.id'")
+		return refusal("'framework_id' differs from 'subscribe.framework_info.id'")
 	}
 	if principal != "" && info.Principal != nil && *info.Principal != principal {
-		return validationError("Authenticated principal '" + principal + "' does not match principal '" + *info.Principal + "' set in `FrameworkInfo`")
+		return refusal("Authenticated principal '" + principal + "' does not match principal '" + *info.Principal + "' set in `FrameworkInfo`")
 	}
 	return nil
 }
@@ -237,7 +231,7 @@ func callBody(call *scheduler.Call) (field string, present bool) {
 
 func validateUUID(uuid []byte) error {
 	if len(uuid) != 16 {
-		return validationError("Not a valid UUID")
+		return refusal("Not a valid UUID")
 	}
 	return nil
 }

@@ -11,20 +11,27 @@ import (
 )
 
 // The texts in this file are those of src/master/validation.cpp and
-// src/common/validation.cpp; clients show them to people. They begin with
-// capitals as there.
+// src/common/validation.cpp; clients show them to people.
+
+// refusal is why a call, an operation or a task is refused, in Mesos's words.
+type refusal string
+
+// Error implements error.
+func (r refusal) Error() string { return string(r) }
+
+func refusedf(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
 // validateID says whether an id can be part of a path.
 func validateID(id string) error {
 	switch {
 	case id == "":
-		return fmt.Errorf("ID must not be empty")
+		return refusedf("ID must not be empty")
 	case len(id) > 255:
-		return fmt.Errorf("ID must not be greater than 255 characters")
+		return refusedf("ID must not be greater than 255 characters")
 	case id == "." || id == "..":
-		return fmt.Errorf("'%s' is disallowed", id)
+		return refusedf("'%s' is disallowed", id)
 	case strings.ContainsFunc(id, func(r rune) bool { return unicode.IsControl(r) || r == '/' || r == '\\' }):
-		return fmt.Errorf("'%s' contains invalid characters", id)
+		return refusedf("'%s' contains invalid characters", id)
 	}
 	return nil
 }
@@ -36,7 +43,7 @@ func upgradeResources(list []mesos.Resource) (resources, error) {
 	for i := range list {
 		r := *proto.Clone(&list[i]).(*mesos.Resource)
 		if err := r.Validate(); err != nil {
-			return nil, fmt.Errorf("Invalid resource %s: %w", r.GetName(), err)
+			return nil, refusedf("Invalid resource %s: %v", r.GetName(), err)
 		}
 		upgradeResource(&r)
 		out.add1(r)
@@ -77,7 +84,7 @@ func upgradeOperation(op *mesos.Offer_Operation, role string) error {
 func upgradeInPlace(list []mesos.Resource, role string) error {
 	for i := range list {
 		if err := list[i].Validate(); err != nil {
-			return fmt.Errorf("Invalid resource %s: %w", list[i].GetName(), err)
+			return refusedf("Invalid resource %s: %v", list[i].GetName(), err)
 		}
 		upgradeResource(&list[i])
 		if list[i].AllocationInfo == nil {
@@ -100,17 +107,17 @@ func validateOperation(op *mesos.Offer_Operation, a *agent, f *framework) error 
 	case mesos.Offer_Operation_DESTROY:
 		return validateDestroy(op.Destroy, a)
 	}
-	return fmt.Errorf("%s is not supported by the embedded Mesos master", op.Type)
+	return refusedf("%s is not supported by the embedded Mesos master", op.Type)
 }
 
 func validateReserve(op *mesos.Offer_Operation_Reserve, f *framework) error {
 	if len(op.GetSource()) > 0 {
-		return fmt.Errorf("Reservation updates are not yet implemented for the scheduler API.")
+		return refusedf("Reservation updates are not yet implemented for the scheduler API.")
 	}
 	for i := range op.GetResources() {
 		r := &op.Resources[i]
 		if !r.IsDynamicallyReserved() {
-			return fmt.Errorf("Resource %s is not dynamically reserved", resourceText(r))
+			return refusedf("Resource %s is not dynamically reserved", resourceText(r))
 		}
 		if f == nil {
 			continue
@@ -128,17 +135,17 @@ func validateReservedFor(r *mesos.Resource, f *framework) error {
 	if want := f.info.Principal; want != nil {
 		got := r.Reservations[len(r.Reservations)-1].Principal
 		if got == nil {
-			return fmt.Errorf("A reserve operation was attempted by principal '%s', but there is a reserved resource in the request with no principal set", *want)
+			return refusedf("A reserve operation was attempted by principal '%s', but there is a reserved resource in the request with no principal set", *want)
 		}
 		if *got != *want {
-			return fmt.Errorf("A reserve operation was attempted by authenticated principal '%s', which does not match a reserved resource in the request with principal '%s'", *want, *got)
+			return refusedf("A reserve operation was attempted by authenticated principal '%s', which does not match a reserved resource in the request with principal '%s'", *want, *got)
 		}
 	}
 	if allocated, role := r.GetAllocationInfo().GetRole(), r.ReservationRole(); allocated != role {
-		return fmt.Errorf("A reserve operation was attempted for a resource with role '%s', but the resource was allocated to role '%s'", role, allocated)
+		return refusedf("A reserve operation was attempted for a resource with role '%s', but the resource was allocated to role '%s'", role, allocated)
 	}
 	if role := r.ReservationRole(); !slices.Contains(f.roles(), role) {
-		return fmt.Errorf("A reserve operation was attempted for a resource allocated to role '%s', but the framework only has roles '%s'", role, describeRoles(f.roles()))
+		return refusedf("A reserve operation was attempted for a resource allocated to role '%s', but the framework only has roles '%s'", role, describeRoles(f.roles()))
 	}
 	return nil
 }
@@ -147,10 +154,10 @@ func validateUnreserve(op *mesos.Offer_Operation_Unreserve) error {
 	for i := range op.GetResources() {
 		r := &op.Resources[i]
 		if !r.IsDynamicallyReserved() {
-			return fmt.Errorf("Resource %s is not dynamically reserved", resourceText(r))
+			return refusedf("Resource %s is not dynamically reserved", resourceText(r))
 		}
 		if r.IsPersistentVolume() {
-			return fmt.Errorf("A dynamically reserved persistent volume %s cannot be unreserved directly. Please destroy the persistent volume first then unreserve the resource", resourceText(r))
+			return refusedf("A dynamically reserved persistent volume %s cannot be unreserved directly. Please destroy the persistent volume first then unreserve the resource", resourceText(r))
 		}
 	}
 	return nil
@@ -170,7 +177,7 @@ func validateCreate(op *mesos.Offer_Operation_Create, a *agent, f *framework) er
 		}
 		key := v.ReservationRole() + "\x00" + v.Disk.Persistence.ID
 		if known[key] {
-			return fmt.Errorf("Persistence ID '%s' is not unique", v.Disk.Persistence.ID)
+			return refusedf("Persistence ID '%s' is not unique", v.Disk.Persistence.ID)
 		}
 		known[key] = true
 		if err := validateVolumePrincipal(v, f); err != nil {
@@ -183,22 +190,22 @@ func validateCreate(op *mesos.Offer_Operation_Create, a *agent, f *framework) er
 func validateVolume(v *mesos.Resource) error {
 	switch {
 	case v.Disk == nil:
-		return fmt.Errorf("Not a persistent volume: Resource %s does not have DiskInfo", resourceText(v))
+		return refusedf("Not a persistent volume: Resource %s does not have DiskInfo", resourceText(v))
 	case v.Disk.Persistence == nil:
-		return fmt.Errorf("Not a persistent volume: 'persistence' is not set in DiskInfo")
+		return refusedf("Not a persistent volume: 'persistence' is not set in DiskInfo")
 	case v.Disk.Volume == nil:
-		return fmt.Errorf("Not a persistent volume: Expecting 'volume' to be set for persistent volume")
+		return refusedf("Not a persistent volume: Expecting 'volume' to be set for persistent volume")
 	case v.Disk.Volume.GetMode() == mesos.RO:
-		return fmt.Errorf("Not a persistent volume: Read-only persistent volume not supported")
+		return refusedf("Not a persistent volume: Read-only persistent volume not supported")
 	case v.Disk.Volume.HostPath != nil:
-		return fmt.Errorf("Invalid resources: Expecting 'host_path' to be unset for persistent volume")
+		return refusedf("Invalid resources: Expecting 'host_path' to be unset for persistent volume")
 	case v.IsUnreserved():
-		return fmt.Errorf("Invalid resources: Persistent volumes cannot be created from unreserved resources")
+		return refusedf("Invalid resources: Persistent volumes cannot be created from unreserved resources")
 	case v.Shared != nil:
-		return fmt.Errorf("shared persistent volumes are not supported by the embedded Mesos master")
+		return refusedf("shared persistent volumes are not supported by the embedded Mesos master")
 	}
 	if err := validateID(v.Disk.Persistence.ID); err != nil {
-		return fmt.Errorf("Invalid resources: Invalid persistence ID for persistent volume: %w", err)
+		return refusedf("Invalid resources: Invalid persistence ID for persistent volume: %v", err)
 	}
 	return nil
 }
@@ -209,10 +216,10 @@ func validateVolumePrincipal(v *mesos.Resource, f *framework) error {
 	}
 	want, got := *f.info.Principal, v.Disk.Persistence.Principal
 	if got == nil {
-		return fmt.Errorf("Create volume operation attempted by principal '%s', but there is a volume in the operation with no principal set in 'disk.persistence'", want)
+		return refusedf("Create volume operation attempted by principal '%s', but there is a volume in the operation with no principal set in 'disk.persistence'", want)
 	}
 	if *got != want {
-		return fmt.Errorf("Create volume operation attempted by authenticated principal '%s', which does not match a volume in the operation with principal '%s' set in 'disk.persistence'", want, *got)
+		return refusedf("Create volume operation attempted by authenticated principal '%s', which does not match a volume in the operation with principal '%s' set in 'disk.persistence'", want, *got)
 	}
 	return nil
 }
@@ -222,14 +229,14 @@ func validateDestroy(op *mesos.Offer_Operation_Destroy, a *agent) error {
 	for i := range volumes {
 		v := &volumes[i]
 		if !v.IsPersistentVolume() {
-			return fmt.Errorf("Not a persistent volume: 'persistence' is not set in DiskInfo")
+			return refusedf("Not a persistent volume: 'persistence' is not set in DiskInfo")
 		}
 		if !a.checkpointed.contains(resources{*v}) {
-			return fmt.Errorf("Persistent volumes not found")
+			return refusedf("Persistent volumes not found")
 		}
 		for _, t := range a.tasks {
 			if !terminal(t.GetState()) && newResources(t.Resources).unallocated().contains(resources{*v}) {
-				return fmt.Errorf("Persistent volumes in use")
+				return refusedf("Persistent volumes in use")
 			}
 		}
 	}
@@ -243,45 +250,45 @@ func validateTask(t *mesos.TaskInfo, a *agent, f *framework, available resources
 	}
 	switch {
 	case f.tasks[t.TaskID.Value] != nil:
-		return fmt.Errorf("Task has duplicate ID: %s", t.TaskID.Value)
+		return refusedf("Task has duplicate ID: %s", t.TaskID.Value)
 	case f.unreachable[t.TaskID.Value] != nil:
-		return fmt.Errorf("Task reuses the ID of an unreachable task: %s", t.TaskID.Value)
+		return refusedf("Task reuses the ID of an unreachable task: %s", t.TaskID.Value)
 	case t.AgentID.Value != a.id():
-		return fmt.Errorf("Task uses invalid agent %s while agent %s is expected", t.AgentID.Value, a.id())
+		return refusedf("Task uses invalid agent %s while agent %s is expected", t.AgentID.Value, a.id())
 	case t.GetKillPolicy().GetGracePeriod().GetNanoseconds() < 0:
-		return fmt.Errorf("Task's 'kill_policy.grace_period' must be non-negative")
+		return refusedf("Task's 'kill_policy.grace_period' must be non-negative")
 	case t.GetMaxCompletionTime().GetNanoseconds() < 0:
-		return fmt.Errorf("Task's `max_completion_time` must be non-negative")
+		return refusedf("Task's `max_completion_time` must be non-negative")
 	}
 	if err := validateHealthCheck(t.HealthCheck); err != nil {
-		return fmt.Errorf("Task uses invalid health check: %w", err)
+		return refusedf("Task uses invalid health check: %v", err)
 	}
 	if err := validateTaskResources(t); err != nil {
 		return err
 	}
 	if err := validateContainer(t.Container); err != nil {
-		return fmt.Errorf("Task's `ContainerInfo` is invalid: %w", err)
+		return refusedf("Task's `ContainerInfo` is invalid: %v", err)
 	}
 	return validateExecutor(t, available)
 }
 
 func validateTaskResources(t *mesos.TaskInfo) error {
 	if len(t.Resources) == 0 {
-		return fmt.Errorf("Task uses no resources")
+		return refusedf("Task uses no resources")
 	}
 	seen := make(map[string]bool)
 	role := t.Resources[0].GetAllocationInfo().GetRole()
 	for i := range t.Resources {
 		r := &t.Resources[i]
 		if other := r.GetAllocationInfo().GetRole(); other != role {
-			return fmt.Errorf("Invalid task resources: The resources have multiple allocation roles ('%s' and '%s') but only one allocation role is allowed", other, role)
+			return refusedf("Invalid task resources: The resources have multiple allocation roles ('%s' and '%s') but only one allocation role is allowed", other, role)
 		}
 		if !r.IsPersistentVolume() {
 			continue
 		}
 		key := r.ReservationRole() + "\x00" + r.Disk.Persistence.ID
 		if seen[key] {
-			return fmt.Errorf("Task uses duplicate persistence ID: Persistence ID '%s' is not unique", r.Disk.Persistence.ID)
+			return refusedf("Task uses duplicate persistence ID: Persistence ID '%s' is not unique", r.Disk.Persistence.ID)
 		}
 		seen[key] = true
 	}
@@ -290,14 +297,14 @@ func validateTaskResources(t *mesos.TaskInfo) error {
 
 func validateExecutor(t *mesos.TaskInfo, available resources) error {
 	if (t.Executor == nil) == (t.Command == nil) {
-		return fmt.Errorf("Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
+		return refusedf("Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
 	}
 	if t.Executor != nil {
-		return fmt.Errorf("custom executors are not supported by the embedded Mesos master")
+		return refusedf("custom executors are not supported by the embedded Mesos master")
 	}
 	total := newResources(t.Resources)
 	if !available.contains(total) {
-		return fmt.Errorf("Total resources %s required by task and its executor is more than available %s", total, available)
+		return refusedf("Total resources %s required by task and its executor is more than available %s", total, available)
 	}
 	return nil
 }
@@ -309,27 +316,27 @@ func validateHealthCheck(h *mesos.HealthCheck) error {
 	switch h.Type {
 	case mesos.HealthCheck_COMMAND:
 		if h.Command == nil {
-			return fmt.Errorf("Expecting 'command' to be set for COMMAND health check")
+			return refusedf("Expecting 'command' to be set for COMMAND health check")
 		}
 		if h.Command.Value == nil {
-			return fmt.Errorf("Command health check must contain 'shell command'")
+			return refusedf("Command health check must contain 'shell command'")
 		}
 	case mesos.HealthCheck_HTTP:
 		if h.HTTP == nil {
-			return fmt.Errorf("Expecting 'http' to be set for HTTP health check")
+			return refusedf("Expecting 'http' to be set for HTTP health check")
 		}
 		if s := h.HTTP.Scheme; s != nil && *s != "http" && *s != "https" {
-			return fmt.Errorf("Unsupported HTTP health check scheme: '%s'", *s)
+			return refusedf("Unsupported HTTP health check scheme: '%s'", *s)
 		}
 		if p := h.HTTP.Path; p != nil && !strings.HasPrefix(*p, "/") {
-			return fmt.Errorf("The path '%s' of HTTP health check must start with '/'", *p)
+			return refusedf("The path '%s' of HTTP health check must start with '/'", *p)
 		}
 	case mesos.HealthCheck_TCP:
 		if h.TCP == nil {
-			return fmt.Errorf("Expecting 'tcp' to be set for TCP health check")
+			return refusedf("Expecting 'tcp' to be set for TCP health check")
 		}
 	default:
-		return fmt.Errorf("HealthCheck must specify 'type'")
+		return refusedf("HealthCheck must specify 'type'")
 	}
 	for _, field := range []struct {
 		name  string
@@ -339,7 +346,7 @@ func validateHealthCheck(h *mesos.HealthCheck) error {
 		{"interval_seconds", h.IntervalSeconds}, {"timeout_seconds", h.TimeoutSeconds},
 	} {
 		if field.value != nil && *field.value < 0 {
-			return fmt.Errorf("Expecting '%s' to be non-negative", field.name)
+			return refusedf("Expecting '%s' to be non-negative", field.name)
 		}
 	}
 	return nil
@@ -351,11 +358,11 @@ func validateContainer(c *mesos.ContainerInfo) error {
 	}
 	for i := range c.Volumes {
 		if err := validateVolumeSource(&c.Volumes[i]); err != nil {
-			return fmt.Errorf("Invalid volume: %w", err)
+			return refusedf("Invalid volume: %v", err)
 		}
 	}
 	if c.GetType() == mesos.ContainerInfo_DOCKER && c.Docker == nil {
-		return fmt.Errorf("DockerInfo 'docker' is not set for DOCKER typed ContainerInfo")
+		return refusedf("DockerInfo 'docker' is not set for DOCKER typed ContainerInfo")
 	}
 	return nil
 }
@@ -368,7 +375,7 @@ func validateVolumeSource(v *mesos.Volume) error {
 		}
 	}
 	if given != 1 {
-		return fmt.Errorf("Only one of them should be set: 'host_path', 'image' and 'source'")
+		return refusedf("Only one of them should be set: 'host_path', 'image' and 'source'")
 	}
 	if v.Source == nil {
 		return nil
@@ -376,22 +383,22 @@ func validateVolumeSource(v *mesos.Volume) error {
 	switch v.Source.Type {
 	case mesos.Volume_Source_DOCKER_VOLUME:
 		if v.Source.DockerVolume == nil {
-			return fmt.Errorf("'source.docker_volume' is not set for DOCKER_VOLUME volume")
+			return refusedf("'source.docker_volume' is not set for DOCKER_VOLUME volume")
 		}
 	case mesos.Volume_Source_HOST_PATH:
 		if v.Source.HostPath == nil {
-			return fmt.Errorf("'source.host_path' is not set for HOST_PATH volume")
+			return refusedf("'source.host_path' is not set for HOST_PATH volume")
 		}
 	case mesos.Volume_Source_SANDBOX_PATH:
 		if v.Source.SandboxPath == nil {
-			return fmt.Errorf("'source.sandbox_path' is not set for SANDBOX_PATH volume")
+			return refusedf("'source.sandbox_path' is not set for SANDBOX_PATH volume")
 		}
 	case mesos.Volume_Source_SECRET:
 		if v.Source.Secret == nil {
-			return fmt.Errorf("'source.secret' is not set for SECRET volume")
+			return refusedf("'source.secret' is not set for SECRET volume")
 		}
 	default:
-		return fmt.Errorf("'source.type' is unknown")
+		return refusedf("'source.type' is unknown")
 	}
 	return nil
 }
