@@ -554,6 +554,43 @@ func TestOffersStopWhenNothingWaits(t *testing.T) {
 	})
 }
 
+func TestSubscriptionFollowsTheRolesOfApps(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		roles := func() (out []string) {
+			r.cluster.set(func(c *cluster) {
+				for _, call := range c.calls {
+					if strings.HasPrefix(call, "roles ") {
+						out = append(out, strings.TrimPrefix(call, "roles "))
+					}
+				}
+			})
+			return out
+		}
+		a := r.parse(web)
+		a.Role = "prod"
+		r.cluster.set(func(c *cluster) { c.refuseRoles = errors.New("not now") })
+		if _, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{a}}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(3 * time.Second)
+		refused := roles()
+		r.cluster.set(func(c *cluster) { c.refuseRoles = nil })
+		r.pass(5 * time.Second)
+		got := roles()
+		// One at the start, one at the change, then one for each second.
+		if len(refused) < 3 || len(refused) > 6 || got[len(got)-1] != "* prod" || len(got) > len(refused)+1 {
+			t.Errorf("roles: %q", got)
+		}
+		r.delete("/web")
+		r.until("gone", func() bool { return !r.exists("/web") })
+		r.pass(2 * time.Second)
+		if got := roles(); got[len(got)-1] != "*" {
+			t.Errorf("after the end of the app: %q", got)
+		}
+		r.restart()
+	})
+}
+
 func TestQueueSaysWhatIsLacking(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(`{"id":"/big","cmd":"run","cpus":100,"mem":64}`)

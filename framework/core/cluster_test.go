@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ type cluster struct {
 	lose   bool
 	// invalid makes Accept refuse to send its first task, with this reason.
 	invalid string
+	// refuseRoles is what UpdateRoles answers.
+	refuseRoles error
 	// stubborn tasks ignore a kill.
 	stubborn bool
 	// silent tasks never report a status.
@@ -385,8 +388,15 @@ func (n *conn) Revive(context.Context, []string) error {
 	return nil
 }
 
-func (n *conn) UpdateRoles(context.Context, []string) error { return nil }
-func (n *conn) Teardown(context.Context) error              { return nil }
+// UpdateRoles implements Mesos.
+func (n *conn) UpdateRoles(_ context.Context, roles []string) error {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	n.c.calls = append(n.c.calls, "roles "+strings.Join(roles, " "))
+	return n.c.refuseRoles
+}
+
+func (n *conn) Teardown(context.Context) error { return nil }
 
 // AgentRemoved implements Mesos.
 func (n *conn) AgentRemoved(_ context.Context, agentID string) (bool, error) {

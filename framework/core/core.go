@@ -43,6 +43,8 @@ type Core struct {
 	flow  offerFlow
 	// touched are the apps whose instances may not match their goal any more.
 	touched map[app.ID]bool
+	// rolesStale: the roles that apps and tasks need may have changed.
+	rolesStale bool
 	// readiness are the latest outcomes of readiness checks, by task.
 	readiness map[string]CheckOutcome
 	// checksStale: what is to be checked may have changed.

@@ -163,6 +163,10 @@ func (c *Core) reconcileCall(refs []TaskRef) call {
 
 // syncRoles keeps the subscription's roles those that the apps need.
 func (c *Core) syncRoles(tx *txn) {
+	if !c.rolesStale {
+		return
+	}
+	c.rolesStale = false
 	want := c.state.roles(c.cfg.DefaultRole)
 	if slices.Equal(want, c.link.roles) {
 		return
@@ -173,7 +177,7 @@ func (c *Core) syncRoles(tx *txn) {
 		make: func(ctx context.Context) error { return c.mesos.UpdateRoles(ctx, want) },
 		done: func(_ *txn, err error) {
 			if err != nil {
-				c.log.Warn("roles not changed; it is tried again", zap.Strings("roles", want), zap.Error(err))
+				c.log.Warn("roles not changed; it is tried again with the next tick", zap.Strings("roles", want), zap.Error(err))
 				c.link.roles = before
 			}
 		},

@@ -9,6 +9,7 @@ import (
 // tick looks at everything that depends on time.
 func (c *Core) tick(tx *txn) {
 	c.syncChecks()
+	c.rolesStale = true
 	if !c.link.connected {
 		c.lostStrategies(tx)
 		return

@@ -71,6 +71,7 @@ func (tx *txn) publish(ev BusEvent) { tx.events = append(tx.events, ev) }
 func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 
 func (tx *txn) saveApp(r *appRecord) {
+	tx.c.rolesStale = true
 	tx.c.state.apps[r.App.ID] = r
 	tx.put(kindApp, string(r.App.ID), r)
 }
@@ -109,6 +110,7 @@ func (s *state) sortedVersions(id app.ID) []app.Timestamp {
 
 // removeApp forgets an app with its versions. Claims on its volumes stay.
 func (tx *txn) removeApp(id app.ID) {
+	tx.c.rolesStale = true
 	s := tx.c.state
 	delete(s.apps, id)
 	delete(tx.c.flow.counts, id)
