@@ -174,7 +174,10 @@ func (p *process) recoverVolumes() error {
 // containers that nobody knows.
 func (p *process) superviseRecovered() {
 	for _, r := range p.runs {
-		p.goroutines.Go(func() { p.supervise(r, p.reconnect) })
+		conn := p.reconnect(r)
+		p.goroutines.Go(func() {
+			p.supervise(r, func(*run) (*executor.Conn, error) { return conn, nil })
+		})
 	}
 	for _, id := range p.orphans {
 		p.log.Info("Cleaning up volumes of an unknown orphaned container", zap.String("container", id))
@@ -194,25 +197,31 @@ func (p *process) cleanOrphan(container string) {
 	}
 }
 
-// reconnect finds a recovered run's executor. Without one, what supervise does
-// next is to clean up.
-func (p *process) reconnect(r *run) (*executor.Conn, error) {
-	var conn *executor.Conn
-	if err := p.do(p.ctx, func() {
-		if r.orphan || !r.executor.Alive() {
-			return
-		}
-		found, err := executor.Connect(r.runtime)
-		if err != nil {
-			r.log(p).Warn("Executor runs but does not answer", zap.Error(err))
-			return
-		}
-		conn = found
-		r.conn, r.delivered = conn, true
-	}); err != nil {
-		return nil, err
+// reconnect finds a recovered run's executor before anything of the master can
+// ask for it. Without one, what supervise does next is to clean up.
+func (p *process) reconnect(r *run) *executor.Conn {
+	r.delivered = r.executor.PID != 0
+	if r.orphan || !r.executor.Alive() || r.endedByAgent() {
+		return nil
 	}
-	return conn, nil
+	conn, err := executor.Connect(r.runtime)
+	if err != nil {
+		r.log(p).Warn("Executor runs but does not answer", zap.Error(err))
+		return nil
+	}
+	// The last process may have been killed before it gave the order.
+	if err := conn.Launch(); err != nil {
+		r.log(p).Warn("Executor ended before it got its task", zap.Error(err))
+	}
+	r.conn = conn
+	return conn
+}
+
+// endedByAgent tells whether the agent has reported the task's end without
+// the executor, which is not to run the task then.
+func (r *run) endedByAgent() bool {
+	n := len(r.statuses)
+	return n > 0 && terminal(r.state) && r.statuses[n-1].GetSource() == mesos.SOURCE_AGENT
 }
 
 // loseTimeout bounds the wait for an executor that was told to vanish.
