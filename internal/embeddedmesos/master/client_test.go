@@ -366,7 +366,7 @@ func (f *client) offer(wanted func(mesos.Offer) bool) mesos.Offer {
 	}
 }
 
-func any1(mesos.Offer) bool { return true }
+func anyOffer(mesos.Offer) bool { return true }
 
 // call makes a call and wants 202.
 func (f *client) call(call *scheduler.Call) {

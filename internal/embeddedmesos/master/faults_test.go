@@ -37,7 +37,7 @@ func TestSilentMaster(t *testing.T) {
 		}
 	}
 	c.master.SetSilent(false)
-	if o := f.offer(any1); o.AgentID != agent.id() {
+	if o := f.offer(anyOffer); o.AgentID != agent.id() {
 		t.Errorf("offer %v", o)
 	}
 	if s := f.update(); s.TaskID.Value != "x" {

@@ -110,7 +110,7 @@ func TestSubscribingAgainEndsTheOlderStream(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	first := c.subscribe(mediaJSON, framework()).subscribed()
-	o := first.offer(any1)
+	o := first.offer(anyOffer)
 	first.accept(o, launch(task("a", agent.id())))
 	run := next[link.Run](agent)
 
@@ -126,7 +126,7 @@ func TestSubscribingAgainEndsTheOlderStream(t *testing.T) {
 	if got := first.try(&scheduler.Call{Type: scheduler.Call_REVIVE}); got.status != 400 {
 		t.Errorf("a call of the older stream: %d %s", got.status, got.body)
 	}
-	second.offer(any1)
+	second.offer(anyOffer)
 	agent.update(run, mesos.TASK_RUNNING)
 	if s := second.update(); s.GetState() != mesos.TASK_RUNNING {
 		t.Errorf("the newer stream got %v", s)
@@ -150,7 +150,7 @@ func TestTasksOutliveTheSchedulerUntilItsTimeout(t *testing.T) {
 	agent := c.agent(1).register()
 	info := framework()
 	f := c.subscribe(mediaJSON, info).subscribed()
-	f.accept(f.offer(any1), launch(task("a", agent.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", agent.id())))
 	run := next[link.Run](agent)
 	agent.update(run, mesos.TASK_RUNNING)
 	f.update()
@@ -185,7 +185,7 @@ func TestTeardownKillsAndFrees(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), launch(task("a", agent.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", agent.id())))
 	next[link.Run](agent)
 	other := c.subscribe(mediaJSON, framework("other")).subscribed()
 	f.call(&scheduler.Call{Type: scheduler.Call_TEARDOWN})
@@ -216,7 +216,7 @@ func TestFrameworkCanChangeItsRoles(t *testing.T) {
 	c := startCluster(t)
 	c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework("a")).subscribed()
-	if o := f.offer(any1); o.AllocationInfo.GetRole() != "a" {
+	if o := f.offer(anyOffer); o.AllocationInfo.GetRole() != "a" {
 		t.Errorf("offer for %v", o.AllocationInfo)
 	}
 	info := framework("b")
@@ -226,7 +226,7 @@ func TestFrameworkCanChangeItsRoles(t *testing.T) {
 		t.Fatalf("UPDATE_FRAMEWORK: %d %s", got.status, got.body)
 	}
 	f.await(scheduler.Event_RESCIND)
-	if o := f.offer(any1); o.AllocationInfo.GetRole() != "b" {
+	if o := f.offer(anyOffer); o.AllocationInfo.GetRole() != "b" {
 		t.Errorf("offer for %v", o.AllocationInfo)
 	}
 	info.Roles = []string{"b", "b"}
@@ -242,7 +242,7 @@ func TestFrameworksShareTheCluster(t *testing.T) {
 	first.register()
 	a := c.subscribe(mediaJSON, framework("a")).subscribed()
 	// Whoever has the smaller dominant share comes first.
-	a.accept(a.offer(any1), launch(task("t", first.id(), scalar("cpus", 3), scalar("mem", 3000), scalar("disk", 10000))))
+	a.accept(a.offer(anyOffer), launch(task("t", first.id(), scalar("cpus", 3), scalar("mem", 3000), scalar("disk", 10000))))
 	next[link.Run](first)
 	b := c.subscribe(mediaJSON, framework("b")).subscribed()
 	second.register()

@@ -16,7 +16,7 @@ func TestTaskFromOfferToAcknowledgedEnd(t *testing.T) {
 			c := startCluster(t)
 			agent := c.agent(1).register()
 			f := c.subscribe(media, framework()).subscribed()
-			o := f.offer(any1)
+			o := f.offer(anyOffer)
 			f.accept(o, launch(task("a", agent.id())))
 			run := next[link.Run](agent)
 			if run.Task.TaskID.Value != "a" || run.Framework.GetID().GetValue() != f.id.Value {

@@ -17,7 +17,7 @@ func TestOfferSaysAllOfTheAgent(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(2).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	want := `{
  "id": {
   "value": "m0-O0"
@@ -120,13 +120,13 @@ func TestDeclinedOfferStaysAwayUntilRevived(t *testing.T) {
 	c := startCluster(t)
 	c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	f.call(&scheduler.Call{Type: scheduler.Call_DECLINE, Decline: &scheduler.Call_Decline{
 		OfferIDs: []mesos.OfferID{o.ID}, Filters: &mesos.Filters{RefuseSeconds: ptr(3600.0)},
 	}})
 	f.quiet()
 	f.call(&scheduler.Call{Type: scheduler.Call_REVIVE})
-	if again := f.offer(any1); again.ID == o.ID {
+	if again := f.offer(anyOffer); again.ID == o.ID {
 		t.Error("an offer id was used twice")
 	}
 }
@@ -152,23 +152,23 @@ func TestShortFilterExpires(t *testing.T) {
 	c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
 	f.call(&scheduler.Call{Type: scheduler.Call_DECLINE, Decline: &scheduler.Call_Decline{
-		OfferIDs: []mesos.OfferID{f.offer(any1).ID}, Filters: &mesos.Filters{RefuseSeconds: ptr(0.05)},
+		OfferIDs: []mesos.OfferID{f.offer(anyOffer).ID}, Filters: &mesos.Filters{RefuseSeconds: ptr(0.05)},
 	}})
-	f.offer(any1)
+	f.offer(anyOffer)
 }
 
 func TestSuppressedRolesGetNoOffers(t *testing.T) {
 	c := startCluster(t)
 	f := c.subscribe(mediaJSON, framework("a", "b"), "a").subscribed()
 	c.agent(1).register()
-	if o := f.offer(any1); o.AllocationInfo.GetRole() != "b" {
+	if o := f.offer(anyOffer); o.AllocationInfo.GetRole() != "b" {
 		t.Errorf("offer for %v", o.AllocationInfo)
 	}
 	f.call(&scheduler.Call{Type: scheduler.Call_SUPPRESS})
 	second := c.agent(2).register()
 	f.quiet()
 	f.call(&scheduler.Call{Type: scheduler.Call_REVIVE, Revive: &scheduler.Call_Revive{Roles: []string{"a"}}})
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	if o.AllocationInfo.GetRole() != "a" || o.AgentID != second.id() {
 		t.Errorf("offer %v", o)
 	}
@@ -178,7 +178,7 @@ func TestInvalidLaunches(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	f.accept(o, launch(task("running", agent.id())))
 	next[link.Run](agent)
 	with := func(change func(*mesos.TaskInfo)) mesos.TaskInfo {
@@ -249,7 +249,7 @@ func TestInvalidLaunches(t *testing.T) {
 		{with(func(i *mesos.TaskInfo) { i.Resources[0].Scalar.Value = -1 }),
 			"Invalid resource cpus: resource error: illegal scalar resource: value < 0"},
 	} {
-		o := f.offer(any1)
+		o := f.offer(anyOffer)
 		f.accept(o, launch(test.task))
 		s := f.update()
 		if s.GetState() != mesos.TASK_ERROR || s.GetReason() != mesos.REASON_TASK_INVALID || s.GetSource() != mesos.SOURCE_MASTER || s.GetMessage() != test.want {
@@ -265,18 +265,18 @@ func TestOtherRefusedLaunches(t *testing.T) {
 	f := c.subscribe(mediaProtobuf, framework()).subscribed()
 	withID := launch(task("t", agent.id()))
 	withID.ID = &mesos.OperationID{Value: "op"}
-	f.accept(f.offer(any1), withID)
+	f.accept(f.offer(anyOffer), withID)
 	if s := f.update(); s.GetMessage() != "The `id` field cannot be set on LAUNCH operations" || s.GetState() != mesos.TASK_ERROR {
 		t.Errorf("LAUNCH with id: %v", s)
 	}
-	f.accept(f.offer(any1), mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH_GROUP, LaunchGroup: &mesos.Offer_Operation_LaunchGroup{
+	f.accept(f.offer(anyOffer), mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH_GROUP, LaunchGroup: &mesos.Offer_Operation_LaunchGroup{
 		Executor:  mesos.ExecutorInfo{ExecutorID: mesos.ExecutorID{Value: "e"}},
 		TaskGroup: mesos.TaskGroupInfo{Tasks: []mesos.TaskInfo{task("g", agent.id())}},
 	}})
 	if s := f.update(); s.GetReason() != mesos.REASON_TASK_GROUP_INVALID || s.GetState() != mesos.TASK_ERROR {
 		t.Errorf("LAUNCH_GROUP: %v", s)
 	}
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	f.accept(o)
 	f.accept(o, launch(task("late", agent.id())))
 	want := "Task launched with invalid offers: Offer " + o.ID.Value + " is no longer valid"
@@ -289,9 +289,9 @@ func TestSeveralOffersOfOneAgentTogether(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), launch(task("a", agent.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", agent.id())))
 	run := next[link.Run](agent)
-	rest := f.offer(any1)
+	rest := f.offer(anyOffer)
 	agent.update(run, mesos.TASK_FINISHED)
 	f.update()
 	freed := f.offer(func(o mesos.Offer) bool { return cpus(o) == 0.1 })
@@ -314,7 +314,7 @@ func TestRegionsAndDomains(t *testing.T) {
 	f := c.subscribe(mediaJSON, info).subscribed()
 	f.quiet()
 	aware := c.subscribe(mediaJSON, framework("aware")).subscribed()
-	aware.offer(any1)
+	aware.offer(anyOffer)
 
 	plain := startCluster(t, func(cfg *master.Config) { cfg.Domain = nil })
 	agent := plain.agent(1)
@@ -329,14 +329,14 @@ func TestUnavailabilityShowsInOffers(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	if o := f.offer(any1); o.Unavailability != nil {
+	if o := f.offer(anyOffer); o.Unavailability != nil {
 		t.Errorf("offer says %v", o.Unavailability)
 	}
 	machine := []mesos.MachineID{{Hostname: ptr("AGENT1.test")}}
 	window := mesosWindow(machine)
 	c.operate(schedule(window))
 	f.await(scheduler.Event_RESCIND)
-	if o := f.offer(any1); !o.Unavailability.Equal(&window.Unavailability) {
+	if o := f.offer(anyOffer); !o.Unavailability.Equal(&window.Unavailability) {
 		t.Errorf("offer says %v", o.Unavailability)
 	}
 	status := c.operate(&operator.Call{Type: operator.Call_GET_MAINTENANCE_STATUS}).GetMaintenanceStatus.Status
@@ -413,7 +413,7 @@ func TestOffersInTheFrameworksFormat(t *testing.T) {
 	info := framework()
 	info.Capabilities, info.Roles, info.Role = nil, nil, ptr("old")
 	f := c.subscribe(mediaJSON, info).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	if o.AllocationInfo != nil {
 		t.Errorf("a framework without MULTI_ROLE is told %v", o.AllocationInfo)
 	}

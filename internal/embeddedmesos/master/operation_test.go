@@ -77,7 +77,7 @@ func TestVolumeFromReservationToItsEnd(t *testing.T) {
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
 	kept := []mesos.Resource{reserved(scalar("cpus", 0.1)), reserved(scalar("mem", 32)), volume("v", 64)}
-	f.accept(f.offer(any1),
+	f.accept(f.offer(anyOffer),
 		reserve("op-reserve", kept[0], kept[1], reserved(scalar("disk", 64))),
 		create("op-create", kept[2]),
 		launch(task("db", agent.id(), kept...)))
@@ -185,14 +185,14 @@ func TestRefusedOperations(t *testing.T) {
 		"Operation attempted with invalid resources: Invalid resource cpus":                                  reserve("op", reserved(scalar("cpus", -1))),
 		"GROW_VOLUME is not supported by the embedded Mesos master":                                          withID("op", mesos.Offer_Operation{Type: mesos.Offer_Operation_GROW_VOLUME, GrowVolume: &mesos.Offer_Operation_GrowVolume{Volume: volume("v", 1), Addition: scalar("disk", 1)}}),
 	} {
-		f.accept(f.offer(any1), op)
+		f.accept(f.offer(anyOffer), op)
 		status := f.operationStatus()
 		if status.State != mesos.OPERATION_ERROR || status.OperationID.GetValue() != "op" || !strings.Contains(status.GetMessage(), want) || status.UUID != nil {
 			t.Errorf("%s: got %v, want %q", op.Type, status, want)
 		}
 	}
 	// Without an id nobody hears of it: the next offer tells.
-	f.accept(f.offer(any1), reserve("", scalar("cpus", 1)))
+	f.accept(f.offer(anyOffer), reserve("", scalar("cpus", 1)))
 	f.offer(func(o mesos.Offer) bool { return reservedIn(o) == 0 && cpus(o) == 4 })
 	agent.silent()
 }
@@ -201,7 +201,7 @@ func TestOperationsWithUsedOffers(t *testing.T) {
 	c := startCluster(t)
 	c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	f.accept(o)
 	f.accept(o, reserve("op", reserved(scalar("cpus", 1))))
 	want := "Operation attempted with invalid offers: Offer " + o.ID.Value + " is no longer valid"
@@ -216,11 +216,11 @@ func TestAgentWithoutOperationFeedback(t *testing.T) {
 	agent.process.Capabilities = agent.process.Capabilities[:3]
 	agent.register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), reserve("op", reserved(scalar("cpus", 1))))
+	f.accept(f.offer(anyOffer), reserve("op", reserved(scalar("cpus", 1))))
 	if s := f.operationStatus(); s.State != mesos.OPERATION_ERROR || !strings.Contains(s.GetMessage(), "AGENT_OPERATION_FEEDBACK") {
 		t.Errorf("got %v", s)
 	}
-	f.accept(f.offer(any1), reserve("", reserved(scalar("cpus", 1))))
+	f.accept(f.offer(anyOffer), reserve("", reserved(scalar("cpus", 1))))
 	agent.finish(next[link.Apply](agent))
 	next[link.AcknowledgeOperation](agent)
 	f.offer(func(o mesos.Offer) bool { return reservedIn(o) == 1 })
@@ -230,7 +230,7 @@ func TestOperationReconciliation(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), reserve("op", reserved(scalar("cpus", 1))))
+	f.accept(f.offer(anyOffer), reserve("op", reserved(scalar("cpus", 1))))
 	apply := next[link.Apply](agent)
 	ask := func(operations ...scheduler.Call_ReconcileOperations_Operation) mesos.OperationStatus {
 		f.call(&scheduler.Call{Type: scheduler.Call_RECONCILE_OPERATIONS, ReconcileOperations: &scheduler.Call_ReconcileOperations{Operations: operations}})
@@ -261,7 +261,7 @@ func TestOperationThatNeverReachedTheAgent(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	agent.cable.Cut()
 	f.accept(o, reserve("op", reserved(scalar("cpus", 1))))
 	agent.cable.Heal()
@@ -293,7 +293,7 @@ func TestOperatorReservesAndCreates(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.offer(any1)
+	f.offer(anyOffer)
 	try := func(call *operator.Call) answer {
 		return c.post("/api/v1", encode(t, mediaJSON, call), map[string]string{"Content-Type": mediaJSON})
 	}
@@ -332,7 +332,7 @@ func TestOperationOutlivesTheMaster(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), reserve("op", reserved(scalar("cpus", 1))))
+	f.accept(f.offer(anyOffer), reserve("op", reserved(scalar("cpus", 1))))
 	sent := agent.finish(next[link.Apply](agent))
 	f.operationStatus()
 	c.failover("m1")

@@ -20,7 +20,7 @@ func running(t *testing.T, configure ...func(*master.Config)) (*cluster, *fakeAg
 	c := startCluster(t, configure...)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	f.accept(f.offer(any1), launch(task("a", agent.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", agent.id())))
 	run := next[link.Run](agent)
 	agent.update(run, mesos.TASK_RUNNING)
 	f.acknowledge(f.update())
@@ -71,7 +71,7 @@ func TestUnreachableAgentAndItsReturn(t *testing.T) {
 		s.GetMessage() != "Unreachable agent re-reregistered" || s.UUID != nil || !s.GetHealthy() || s.ContainerStatus == nil {
 		t.Errorf("got %v", s)
 	}
-	if o := f.offer(any1); cpus(o) != 3.9 {
+	if o := f.offer(anyOffer); cpus(o) != 3.9 {
 		t.Errorf("offer of %v CPUs", cpus(o))
 	}
 	agent.update(run, mesos.TASK_FINISHED)
@@ -87,7 +87,7 @@ func TestLaunchReusesNoIDOfAnUnreachableTask(t *testing.T) {
 	other := c.agent(2).register()
 	f.await(scheduler.Event_RESCIND)
 	f.await(scheduler.Event_FAILURE)
-	f.accept(f.offer(any1), launch(task("a", other.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", other.id())))
 	if s := f.update(); s.GetMessage() != "Task reuses the ID of an unreachable task: a" {
 		t.Errorf("got %v", s)
 	}
@@ -99,7 +99,7 @@ func TestFrameworksThatAreNotPartitionAwareGetLost(t *testing.T) {
 	info := framework()
 	info.Capabilities = info.Capabilities[:2]
 	f := c.subscribe(mediaJSON, info).subscribed()
-	f.accept(f.offer(any1), launch(task("a", agent.id())))
+	f.accept(f.offer(anyOffer), launch(task("a", agent.id())))
 	run := next[link.Run](agent)
 	agent.cable.Cut()
 	if s := f.update(); s.GetState() != mesos.TASK_LOST {
@@ -122,7 +122,7 @@ func TestAgentProcessRestart(t *testing.T) {
 	if len(welcome.Kill) != 1 || welcome.Kill[0].TaskID.Value != "a" {
 		t.Errorf("the kill got lost: %v", welcome)
 	}
-	if o := f.offer(any1); cpus(o) != 3.9 {
+	if o := f.offer(anyOffer); cpus(o) != 3.9 {
 		t.Errorf("offer of %v CPUs", cpus(o))
 	}
 }
@@ -143,7 +143,7 @@ func TestLaunchThatNeverReachedTheAgent(t *testing.T) {
 	c := startCluster(t)
 	agent := c.agent(1).register()
 	f := c.subscribe(mediaJSON, framework()).subscribed()
-	o := f.offer(any1)
+	o := f.offer(anyOffer)
 	agent.cable.Cut()
 	f.accept(o, launch(task("lost", agent.id())))
 	agent.cable.Heal()
@@ -183,7 +183,7 @@ func TestMasterFailover(t *testing.T) {
 	agent.die()
 	agent.connect()
 	agent.reregister(agent.reported(run, mesos.TASK_RUNNING))
-	if o := again.offer(any1); cpus(o) != 3.9 || o.ID.Value != "m1-O0" {
+	if o := again.offer(anyOffer); cpus(o) != 3.9 || o.ID.Value != "m1-O0" {
 		t.Errorf("offer %v", o)
 	}
 	again.reconcile()
@@ -372,7 +372,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("agent %v", found)
 		}
 		c.operate(&operator.Call{Type: operator.Call_REACTIVATE_AGENT, ReactivateAgent: &operator.Call_ReactivateAgent{AgentID: agent.id()}})
-		f.offer(any1)
+		f.offer(anyOffer)
 		c.operate(&operator.Call{Type: operator.Call_DEACTIVATE_AGENT, DeactivateAgent: &operator.Call_DeactivateAgent{AgentID: agent.id()}})
 		f.await(scheduler.Event_RESCIND)
 	}
