@@ -164,6 +164,16 @@ func TestBackOffNeedsNoReviveUntilItEnds(t *testing.T) {
 	}
 }
 
+func TestWipeKeepsOffersNear(t *testing.T) {
+	w := thrifty()
+	w.Offer("a1").Usual().Attr("rack", "r2")
+	w.Pending("x").Where("rack", scheduler.Is, "r1")
+	w.Wiped = []string{"gone"}
+	if got := refused(w.Decide())["offer-1"]; got != moment {
+		t.Errorf("refused for %s while data is to be destroyed, want %s", got, moment)
+	}
+}
+
 func TestWipeNeedsOffers(t *testing.T) {
 	w := thrifty()
 	w.Wiped = []string{"gone"}

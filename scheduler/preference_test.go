@@ -95,6 +95,22 @@ func TestInstanceOverridesTheWait(t *testing.T) {
 	}
 }
 
+func TestTheAgentCountsBeforeItsHost(t *testing.T) {
+	w := schedtest.New()
+	for _, a := range []string{"a1", "a2", "a3", "a4"} {
+		w.Offer(a).Usual().Hostname = "shared.test"
+	}
+	v := w.Volume("v")
+	v.LastAgent, v.LastHostname = "a3", "shared.test"
+	w.Pending("x").Mounts("v", scheduler.OneTask)
+	for seed := range uint64(9) {
+		w.Seed = seed
+		if on := schedtest.On(w.Decide()); on["x"] != "a3" {
+			t.Fatalf("launched %v, want the agent where the volume was, not another on its host", on)
+		}
+	}
+}
+
 func TestMostVolumesDecide(t *testing.T) {
 	w := schedtest.New()
 	w.Agents("one", "two", "far")
