@@ -1,4 +1,4 @@
-module github.com/mesos-dvdi/dvdi/test/thirdparty/go-marathon
+module github.com/mesos-dvdi/dvdi/internal/thirdparty/go-marathon
 
 go 1.26.0
 

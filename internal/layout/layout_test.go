@@ -1,5 +1,6 @@
-// Package dvdi_test holds what is true of the repository as a whole.
-package dvdi_test
+// Package layout_test holds what is true of the repository as a whole: which
+// package may import which.
+package layout_test
 
 import (
 	"bytes"
@@ -15,7 +16,10 @@ import (
 	"testing"
 )
 
-const module = "github.com/mesos-dvdi/dvdi"
+const (
+	module = "github.com/mesos-dvdi/dvdi"
+	root   = "../.." // of the module, seen from here
+)
 
 // rule says what the packages of a tree may import of this module besides their
 // own tree.
@@ -42,6 +46,7 @@ var rules = []rule{
 	{tree: "=framework", may: []string{"scheduler", "framework", "internal/embeddedmesos"}},
 	{tree: "internal/embeddedmesos"},
 	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos"}},
+	{tree: "internal/layout"},
 	{tree: "internal/e2e", may: []string{"internal/devcluster", "internal/embeddedmesos"}},
 	{tree: "examples", may: []string{"internal/devcluster", "internal/embeddedmesos"}},
 }
@@ -83,7 +88,7 @@ func TestImportsGoOneWay(t *testing.T) {
 // them: what go list reads is not known to it.
 func readSources(t *testing.T) {
 	t.Helper()
-	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "bin") {
 			return filepath.SkipDir
 		}
@@ -98,6 +103,7 @@ func readSources(t *testing.T) {
 func list(t *testing.T) []pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,TestImports,XTestImports,Deps", "./...")
+	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
