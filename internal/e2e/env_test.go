@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+)
+
+// deadline bounds every wait of the suite. It is long: a real master notices a
+// lost agent after 75 s only.
+const deadline = 150 * time.Second
+
+// driver is a volume driver that the suite runs with.
+type driver struct {
+	name    string
+	options map[string]string // %s becomes the volume's name
+}
+
+// env is a Mesos with a framework on it.
+type env struct {
+	t       *testing.T
+	ctx     context.Context
+	dir     string
+	driver  driver
+	cluster *devcluster.Cluster // nil: an external Mesos
+	opts    devcluster.FrameworkOptions
+	*devcluster.Framework
+}
+
+// newEnv starts a framework on an external Mesos where one is named, otherwise
+// on an embedded one with the given number of agents. pick selects the driver
+// for the embedded one.
+func newEnv(t *testing.T, agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver)) *env {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*deadline)
+	t.Cleanup(cancel)
+	e := &env{t: t, ctx: ctx, dir: shortDir(t)}
+	if master := os.Getenv("DVDI_E2E_MASTER"); master != "" {
+		e.external(master)
+	} else {
+		e.embedded(agents, pick)
+	}
+	e.startFramework()
+	return e
+}
+
+// shortDir is a directory whose path leaves room for socket names, which
+// t.TempDir with a long test name does not.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dvdi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("something was left in use: %v", err)
+		}
+	})
+	return dir
+}
+
+func (e *env) embedded(agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver)) {
+	plugin, d := pick(e.t, e.dir)
+	e.driver = d
+	c, err := devcluster.Start(e.ctx, devcluster.Config{
+		Dir: e.dir, Bin: binaries, Agents: agents, Plugins: []devcluster.Plugin{plugin},
+		Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(e.t, zaptest.Level(zap.WarnLevel)),
+		Output: testWriter{e.t},
+	})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.cluster = c
+	// Tests change more in a second than operators do.
+	e.opts.Args = []string{"--min_revive_offers_interval", "200"}
+	e.t.Cleanup(func() {
+		if err := c.Stop(context.WithoutCancel(e.ctx)); err != nil {
+			e.t.Error(err)
+		}
+	})
+}
+
+func (e *env) external(master string) {
+	e.driver = driver{name: os.Getenv("DVDI_E2E_DRIVER"), options: map[string]string{}}
+	for _, kv := range strings.Split(os.Getenv("DVDI_E2E_OPTIONS"), ",") {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			e.driver.options[k] = v
+		}
+	}
+	if e.driver.name == "" {
+		e.t.Fatal("DVDI_E2E_MASTER is set: name the agents' volume driver in DVDI_E2E_DRIVER")
+	}
+	e.opts.Master = master
+	if role := os.Getenv("DVDI_E2E_ROLE"); role != "" {
+		e.opts.Args = append(e.opts.Args, "--mesos_role", role)
+	}
+	e.opts.Args = append(e.opts.Args, strings.Fields(os.Getenv("DVDI_E2E_ARGS"))...)
+	if path := os.Getenv("DVDI_E2E_DVDCLI"); path != "" {
+		install(e.t, filepath.Join(binaries, "dvdcli"), path)
+	}
+}
+
+// install replaces a program that may be running: by rename.
+func install(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if old, err := os.ReadFile(to); err == nil && string(old) == string(data) {
+		return
+	}
+	if err := os.WriteFile(to+".new", data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(to+".new", to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startFramework starts the framework, again on the same state if it ran
+// before.
+func (e *env) startFramework() {
+	e.t.Helper()
+	if e.opts.Port == 0 {
+		port, err := devcluster.FreePort()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		e.opts.Port = port
+	}
+	var err error
+	if e.cluster != nil {
+		e.Framework, err = e.cluster.StartFramework(e.ctx, e.opts)
+	} else {
+		e.Framework, err = devcluster.StartFramework(e.ctx, devcluster.Config{Dir: e.dir, Bin: binaries, Output: testWriter{e.t}}, e.opts)
+		if e.Framework != nil {
+			e.t.Cleanup(e.teardown(e.Framework))
+		}
+	}
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// teardown leaves an external Mesos as it was: without our apps.
+func (e *env) teardown(f *devcluster.Framework) func() {
+	return func() {
+		select {
+		case <-f.Done():
+			return
+		default:
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), deadline)
+		defer cancel()
+		for _, id := range e.appIDs(ctx) {
+			e.deleteApp(ctx, id)
+		}
+		if err := f.Stop(ctx); err != nil {
+			e.t.Error(err)
+		}
+	}
+}
+
+func (e *env) appIDs(ctx context.Context) []string {
+	var out struct {
+		Apps []struct {
+			ID string `json:"id"`
+		} `json:"apps"`
+	}
+	if err := e.Do(ctx, http.MethodGet, "/v2/apps", nil, &out); err != nil {
+		e.t.Error(err)
+	}
+	var ids []string
+	for _, a := range out.Apps {
+		ids = append(ids, a.ID)
+	}
+	return ids
+}
+
+// fault injects a fault on the agent of that host name, or skips the test where
+// nobody can.
+func (e *env) fault(action, hostname string) {
+	e.t.Helper()
+	if e.cluster == nil {
+		command := os.Getenv("DVDI_E2E_FAULT")
+		if command == "" {
+			e.t.Skipf("%s on an external Mesos needs DVDI_E2E_FAULT", action)
+		}
+		if out, err := exec.CommandContext(e.ctx, command, action, hostname).CombinedOutput(); err != nil {
+			e.t.Fatalf("%s %s %s: %v\n%s", command, action, hostname, err, out)
+		}
+		return
+	}
+	n := e.cluster.Node(hostname)
+	if n == nil {
+		e.t.Fatalf("no node %q", hostname)
+	}
+	var err error
+	switch action {
+	case "kill-agent":
+		err = n.Agent.KillProcess()
+	case "start-agent":
+		err = n.Agent.Start(e.ctx)
+	case "lose-host":
+		err = n.PowerOff()
+	case "agent-gone":
+		err = e.cluster.Mesos.MarkAgentGone(e.ctx, n.Agent.ID())
+	default:
+		err = fmt.Errorf("no such fault")
+	}
+	if err != nil {
+		e.t.Fatalf("%s on %s: %v", action, hostname, err)
+	}
+}
+
+// testWriter sends what processes print to the test's log.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Logf("%s", strings.TrimRight(string(b), "\n"))
+	return len(b), nil
+}
