@@ -265,3 +265,12 @@ func (m *Master) Apply(agent string, o mesos.Offer_Operation) {
 	id := uuid.New()
 	m.Send(agent, link.Apply{FrameworkID: mesos.FrameworkID{Value: FrameworkID}, UUID: id[:], Operation: o})
 }
+
+// Terminal tells whether a task in that state has ended.
+func Terminal(s mesos.TaskState) bool {
+	switch s {
+	case mesos.TASK_FINISHED, mesos.TASK_FAILED, mesos.TASK_KILLED, mesos.TASK_LOST, mesos.TASK_ERROR, mesos.TASK_GONE:
+		return true
+	}
+	return false
+}
