@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -390,7 +389,7 @@ func examine(c *cli.Context, s *session) error {
 	found := s.drivers(s.log())
 	defer found.Close()
 	in := doctor.Input{
-		RunDir: dirs.Run, StateDir: dirs.State, Mounts: hostmount.New(), Drivers: found, Root: "/", UID: os.Geteuid(),
+		RunDir: dirs.Run, StateDir: dirs.State, Mounts: hostmount.New(), Drivers: found, Root: "/",
 		Policy: func() error {
 			_, err := engine.LoadPolicy(c.String(flagPolicy))
 			return err

@@ -48,7 +48,6 @@ type Input struct {
 	Reconcile func() ([]engine.Finding, error)
 	// Root is the root of the file system that is examined: "/", but for tests.
 	Root string
-	UID  int
 }
 
 // Examine makes all checks. What a check cannot find out is a finding too.
