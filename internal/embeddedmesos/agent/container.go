@@ -154,11 +154,8 @@ func sandboxEntry(sandbox string) string { return "MESOS_SANDBOX=" + sandbox }
 // task was killed meanwhile.
 func (p *process) deliver(r *run) (*executor.Conn, error) {
 	var conn *executor.Conn
-	err := context.Cause(r.ctx)
-	if err != nil {
-		return nil, err
-	}
-	wait := p.do(p.ctx, func() {
+	var err error
+	if ended := p.do(p.ctx, func() {
 		if err = context.Cause(r.ctx); err != nil {
 			return
 		}
@@ -169,8 +166,10 @@ func (p *process) deliver(r *run) (*executor.Conn, error) {
 		if err := conn.Launch(); err != nil {
 			r.log(p).Warn("Executor ended before it got its task", zap.Error(err))
 		}
-	})
-	return conn, errors.Join(wait, err)
+	}); ended != nil {
+		return nil, ended // the loop may still be at it
+	}
+	return conn, err
 }
 
 // follow hands the executor's reports to the loop until the executor has

@@ -185,7 +185,8 @@ func (p *process) loop() {
 // post hands a function to the loop; it is lost if the process ends first.
 func (p *process) post(f func()) { p.mailbox.Put(f) }
 
-// do has the loop call f and waits for it.
+// do has the loop call f and waits for it. After an error f may still be
+// running: what it writes must not be looked at then.
 func (p *process) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	p.post(func() {
