@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -28,6 +30,11 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 	if ctx.Err() != nil {
 		return op.fail(volume.Deadline, "before the driver was asked", "give more time with --deadline", context.Cause(ctx))
 	}
+	done, err := op.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	now, err := op.ledger.SinceBoot()
 	if err != nil {
 		return err
@@ -61,7 +68,29 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 
 // ask makes a call that changes nothing.
 func (op *operation) ask(ctx context.Context, do func(context.Context) error) error {
+	done, err := op.turn(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return op.timed(ctx, op.timeouts.Query, do)
+}
+
+// turn waits until this process may call a driver that gets one call at a time,
+// and returns what ends the turn. It waits for no other driver.
+func (op *operation) turn(ctx context.Context) (done func(), err error) {
+	if !op.rules.OneCallAtATime {
+		return func() {}, nil
+	}
+	lock, err := op.ledger.LockDriver(ctx, op.key.Driver)
+	if err != nil {
+		return nil, op.explainOwn(err)
+	}
+	return func() {
+		if err := lock.Unlock(); err != nil {
+			op.log.Warn("lock of the driver not released", zap.String("driver", op.key.Driver), zap.Error(err))
+		}
+	}, nil
 }
 
 // timed makes a call with a time limit.

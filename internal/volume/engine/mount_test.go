@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -509,5 +511,57 @@ func TestReservedOptionsStayHere(t *testing.T) {
 	}
 	if h := r.records()[0].Record.Holders[0]; h.Instance != "app.1" {
 		t.Errorf("holder %+v", h)
+	}
+}
+
+// Calls to a driver that gets one at a time do not overlap, those to others do.
+func TestOneCallAtATime(t *testing.T) {
+	for _, one := range []bool{true, false} {
+		r := newRig(t, idempotent)
+		r.policy = &Policy{Drivers: map[string]DriverRules{"fake": {OneCallAtATime: one}}}
+		var inside, most atomic.Int32
+		both := make(chan struct{})
+		r.plugin.on = func(string, string) error {
+			n := inside.Add(1)
+			defer inside.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			if one {
+				return nil
+			}
+			select { // two must be inside at once
+			case both <- struct{}{}:
+			case <-both:
+			case <-time.After(10 * time.Second):
+				t.Error("calls to different volumes wait for each other")
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		for _, vol := range []string{"a", "b"} {
+			wg.Go(func() {
+				if _, err := r.engine().Mount(context.Background(), MountRequest{Driver: "fake", Volume: vol, Holder: agent}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if one && most.Load() != 1 {
+			t.Errorf("%d calls at once", most.Load())
+		}
+	}
+}
+
+// A Create that was done, though its answer was lost, is seen by Get: nobody
+// waits for the end of its time.
+func TestLostCreateIsSeenAtOnce(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.lost("create", "after")
+	if _, err := r.mount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	r.mustMount("v")
+	if n := r.plugin.made("create", "v"); n != 1 {
+		t.Errorf("%d creates", n)
 	}
 }

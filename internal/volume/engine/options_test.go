@@ -191,3 +191,14 @@ func FuzzParsePolicy(f *testing.F) {
 		}
 	})
 }
+
+// The example that operators start from is a policy.
+func TestExamplePolicy(t *testing.T) {
+	p, err := LoadPolicy("../../../examples/dvdcli.yaml")
+	if err != nil || p == nil {
+		t.Fatal(err)
+	}
+	if r := p.rulesFor("rexray"); r.MountPoint != "required" || r.OneCallAtATime || !p.rulesFor("rclone").OneCallAtATime {
+		t.Errorf("%+v", r)
+	}
+}

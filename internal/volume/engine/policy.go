@@ -45,6 +45,9 @@ type DriverRules struct {
 	DefaultOptions map[string]string `yaml:"defaultOptions"`
 	// SecretOptions are keys whose values stay out of records, logs and errors.
 	SecretOptions []string `yaml:"secretOptions"`
+	// OneCallAtATime keeps calls to the driver from overlapping, for drivers that
+	// lock themselves up otherwise, such as rclone 1.60.
+	OneCallAtATime bool `yaml:"oneCallAtATime"`
 	// Timeouts of single calls.
 	Timeouts TimeoutRules `yaml:"timeouts"`
 	// MountPoint says what mount paths may be: "auto" (learned), "required" (a
@@ -179,6 +182,7 @@ func (p *Policy) rulesFor(driver string) DriverRules {
 	if r.DefaultOptions == nil {
 		r.DefaultOptions = d.DefaultOptions
 	}
+	r.OneCallAtATime = r.OneCallAtATime || d.OneCallAtATime
 	r.SecretOptions = slices.Concat(r.SecretOptions, d.SecretOptions)
 	r.Timeouts = r.Timeouts.over(d.Timeouts)
 	for _, s := range []struct{ to, from *string }{{&r.MountPoint, &d.MountPoint}, {&r.Root, &d.Root}, {&r.Chown, &d.Chown}} {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,12 +72,28 @@ func (op *operation) settleOnce(ctx context.Context) (done bool, err error) {
 	case ledger.OpUnmount:
 		return op.settleUnmount(ctx, over)
 	}
-	if !over {
+	// Create and Remove leave nothing on this host. Whether they are done, Get
+	// tells; whether they failed or are still going on, only time.
+	if !over && !op.getShowsDone(ctx) {
 		return false, nil
 	}
-	// Create and Remove leave nothing on this host; whether they succeeded, Get
-	// will tell.
 	return true, op.drop()
+}
+
+// getShowsDone says whether the effect of an open Create or Remove can be seen.
+func (op *operation) getShowsDone(ctx context.Context) bool {
+	d, err := op.driver(ctx)
+	if err != nil {
+		return false
+	}
+	err = op.ask(ctx, func(ctx context.Context) error {
+		_, err := d.Get(ctx, op.ref())
+		return err
+	})
+	if op.rec.Call.Op == ledger.OpRemove {
+		return errors.Is(err, volume.NotFound)
+	}
+	return err == nil
 }
 
 // settleMount: a mount that appeared is taken over at once. One that did not

@@ -110,6 +110,21 @@ func (l *Ledger) Lock(ctx context.Context, key Key) (*Entry, error) {
 	return &Entry{ledger: l, key: key, lock: lock}, nil
 }
 
+// LockDriver locks a whole driver and waits for that until ctx ends. Volumes'
+// locks are taken before it, never after. It fails as Lock does.
+func (l *Ledger) LockDriver(ctx context.Context, driver string) (*FileLock, error) {
+	key := Key{Driver: driver}
+	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "driver-"+key.FileName()+".lock"))
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, &volume.Error{Kind: volume.Deadline, Op: "wait for the driver", Driver: driver, Err: err,
+				Message: "another call to this driver is going on", Hint: "see `dvdcli status`; if the driver hangs, restart it"}
+		}
+		return nil, failed("lock the driver", key, err)
+	}
+	return lock, nil
+}
+
 // TryLock locks one volume without waiting; IsLocked tells that somebody else
 // has it.
 func (l *Ledger) TryLock(key Key) (*Entry, error) {
