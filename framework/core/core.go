@@ -285,13 +285,17 @@ func (c *Core) step(batch []message) error {
 // decides on offers, after the messages of a batch changed the state.
 func (c *Core) settle(tx *txn) {
 	for range maxSettleRounds {
+		changed := map[string]bool{} // deployments that may go on
 		for len(c.touched) > 0 {
 			for id := range c.touched {
 				delete(c.touched, id)
 				c.reconcileApp(tx, id)
+				if d := c.state.locks[id]; d != nil {
+					changed[d.ID] = true
+				}
 			}
 		}
-		c.advanceDeployments(tx)
+		c.advanceDeployments(tx, changed)
 		if len(c.touched) == 0 {
 			break
 		}

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/uuid"
@@ -151,10 +152,12 @@ func (c *Core) startDeployment(tx *txn, version app.Timestamp, changes map[app.I
 	return DeploymentRef{ID: d.ID, Version: version}, nil
 }
 
-// advanceDeployments moves deployments on whose current step is done.
-func (c *Core) advanceDeployments(tx *txn) {
-	for _, d := range c.state.sortedDeployments() {
-		if !c.stepDone(d) {
+// advanceDeployments moves those of the named deployments on whose current step
+// is done.
+func (c *Core) advanceDeployments(tx *txn, ids map[string]bool) {
+	for _, id := range slices.Sorted(maps.Keys(ids)) {
+		d := c.state.deployments[id]
+		if d == nil || !c.stepDone(d) {
 			continue
 		}
 		tx.publish(deploymentStep(tx.now, d))

@@ -19,6 +19,8 @@ import (
 type offerFlow struct {
 	held  map[string]scheduler.Offer
 	round bool // a decision is due
+	// lastLook is when the last decision was made.
+	lastLook time.Time
 	// revive: something waits that earlier declined offers may serve.
 	revive bool
 	// revives allows one revive per interval in the long run, since each makes
@@ -67,7 +69,14 @@ func (c *Core) scheduleRound(tx *txn) {
 	if !c.link.connected || !c.flow.round {
 		return
 	}
+	if len(c.flow.held) == 0 && tx.now.Sub(c.flow.lastLook) < c.cfg.Tick {
+		// Without offers a decision only tells the queue why things wait;
+		// a burst of changes needs that once. The next tick comes back to it.
+		c.applyFlow(tx, scheduler.Plan{})
+		return
+	}
 	c.flow.round = false
+	c.flow.lastLook = tx.now
 	snapshot := c.snapshot(tx.now)
 	plan := scheduler.Decide(snapshot)
 	used := c.applyAccepts(tx, plan.Accepts)
