@@ -13,6 +13,7 @@ import (
 const (
 	exitStateUnusable    = 100
 	exitStateLost        = 101
+	exitFailedOver       = 103
 	exitMesos            = 106
 	exitOther            = 107
 	exitFrameworkRemoved = 110
@@ -48,6 +49,8 @@ func exitCode(err error) int {
 		return exitStateUnusable
 	case errors.Is(err, core.ErrFrameworkRemoved):
 		return exitFrameworkRemoved
+	case errors.Is(err, core.ErrFailedOver):
+		return exitFailedOver
 	case errors.Is(err, errPort):
 		return exitPort
 	case errors.Is(err, errMesos):

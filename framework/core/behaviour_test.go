@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -588,6 +589,44 @@ func TestSubscriptionFollowsTheRolesOfApps(t *testing.T) {
 			t.Errorf("after the end of the app: %q", got)
 		}
 		r.restart()
+	})
+}
+
+// stuckStore blocks in Commit until it is released.
+type stuckStore struct {
+	store.Store
+	release chan struct{}
+}
+
+func (s *stuckStore) Commit(writes []store.Write) error {
+	<-s.release
+	return s.Store.Commit(writes)
+}
+
+func TestRequestsEndWithTheirContext(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		stuck := &stuckStore{release: make(chan struct{})}
+		r.wrap = func(st store.Store) store.Store { stuck.Store = st; return stuck }
+		r.start()
+		ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+		defer cancel()
+		if _, err := r.core.Change(ctx, Change{Upsert: []*app.App{r.parse(web)}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("change while the disk hangs: %v", err)
+		}
+		if _, err := r.core.Apps(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("query while the disk hangs: %v", err)
+		}
+		close(stuck.release)
+		r.idle()
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.core.Apps(r.t.Context()); !errors.Is(err, ErrStopped) {
+			t.Errorf("query of a stopped core: %v", err)
+		}
 	})
 }
 

@@ -11,12 +11,7 @@ import (
 
 // Change implements Service.
 func (c *Core) Change(ctx context.Context, ch Change) (DeploymentRef, error) {
-	var ref DeploymentRef
-	err := c.do(ctx, func(tx *txn) (err error) {
-		ref, err = c.change(tx, ch, nil)
-		return err
-	})
-	return ref, err
+	return ask(ctx, c, func(tx *txn) (DeploymentRef, error) { return c.change(tx, ch, nil) })
 }
 
 // change applies a set of changes as one deployment. All checks come before
@@ -254,11 +249,10 @@ func (c *Core) storeDefinition(tx *txn, a *app.App) {
 
 // Restart implements Service.
 func (c *Core) Restart(ctx context.Context, id app.ID, force bool) (DeploymentRef, error) {
-	var ref DeploymentRef
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (ref DeploymentRef, err error) {
 		r := c.state.apps[id]
 		if r == nil {
-			return appNotFound(id)
+			return ref, appNotFound(id)
 		}
 		version := c.nextVersion(tx.now, Change{Upsert: []*app.App{r.App}})
 		to := *r.App
@@ -267,15 +261,12 @@ func (c *Core) Restart(ctx context.Context, id app.ID, force bool) (DeploymentRe
 		changes := map[app.ID]appChange{id: {From: r.App, To: &to}}
 		conflicts := c.conflicts(changes)
 		if err := c.checkLocks(changes, conflicts, true, force); err != nil {
-			return err
+			return ref, err
 		}
 		for _, d := range conflicts {
 			c.cancel(tx, d, "a restart took its place by force")
 		}
 		c.storeDefinition(tx, &to)
-		var err error
-		ref, err = c.startDeployment(tx, version, changes, [][]Action{{{Kind: actionRestart, App: id}}})
-		return err
+		return c.startDeployment(tx, version, changes, [][]Action{{{Kind: actionRestart, App: id}}})
 	})
-	return ref, err
 }

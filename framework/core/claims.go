@@ -267,16 +267,14 @@ func (c *Core) VolumeReleased(ctx context.Context, key scheduler.VolumeKey, agen
 
 // Claims implements Service.
 func (c *Core) Claims(ctx context.Context) ([]ClaimView, error) {
-	var out []ClaimView
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out []ClaimView, err error) {
 		for _, v := range c.state.sortedVolumes() {
 			if v.Claim != nil {
 				out = append(out, c.claimView(v))
 			}
 		}
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 func (c *Core) claimView(v *volumeRecord) ClaimView {

@@ -311,30 +311,41 @@ const maxSettleRounds = 10000
 // touch marks an app for reconciliation within this batch.
 func (c *Core) touch(id app.ID) { c.touched[id] = true }
 
-// do runs fn in the core's goroutine and returns its error once the effects
-// are committed.
-func (c *Core) do(ctx context.Context, fn func(tx *txn) error) error {
-	done := make(chan error, 1)
-	var result error
+// ask runs fn in the core's goroutine and returns what it returns once the
+// effects are committed. When ctx ends before that the request may still take
+// effect.
+func ask[T any](ctx context.Context, c *Core, fn func(tx *txn) (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	var none, given answer
+	done := make(chan answer, 1) // given is touched by the core's goroutine only
 	m := message{
-		handle: func(tx *txn) { result = fn(tx) },
-		reply:  func() { done <- result },
+		handle: func(tx *txn) { given.value, given.err = fn(tx) },
+		reply:  func() { done <- given },
 	}
 	select {
 	case c.inbox <- m:
 	case <-ctx.Done():
-		return ctx.Err()
+		return none.value, ctx.Err()
 	case <-c.stopped:
-		return ErrStopped
+		return none.value, ErrStopped
 	}
 	select {
-	case err := <-done:
-		return err
+	case a := <-done:
+		return a.value, a.err
 	case <-ctx.Done():
-		return fmt.Errorf("%w; the request may still take effect", ctx.Err())
+		return none.value, fmt.Errorf("%w; the request may still take effect", ctx.Err())
 	case <-c.stopped:
-		return ErrStopped
+		return none.value, ErrStopped
 	}
+}
+
+// do is ask for a function that returns nothing but an error.
+func (c *Core) do(ctx context.Context, fn func(tx *txn) error) error {
+	_, err := ask(ctx, c, func(tx *txn) (struct{}, error) { return struct{}{}, fn(tx) })
+	return err
 }
 
 // Info implements Service.

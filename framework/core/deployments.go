@@ -232,14 +232,12 @@ func (c *Core) reachable(list []*instance) int {
 
 // Deployments implements Service.
 func (c *Core) Deployments(ctx context.Context) ([]DeploymentView, error) {
-	var out []DeploymentView
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out []DeploymentView, err error) {
 		for _, d := range c.state.sortedDeployments() {
 			out = append(out, c.deploymentView(d))
 		}
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 func (c *Core) deploymentView(d *deployment) DeploymentView {
@@ -256,15 +254,14 @@ func (c *Core) deploymentView(d *deployment) DeploymentView {
 // CancelDeployment implements Service. Without force the definitions from
 // before the deployment are deployed again.
 func (c *Core) CancelDeployment(ctx context.Context, id string, force bool) (*DeploymentRef, error) {
-	var ref *DeploymentRef
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (*DeploymentRef, error) {
 		d := c.state.deployments[id]
 		if d == nil {
-			return &NotFoundError{Message: fmt.Sprintf("DeploymentPlan %s does not exist", id)}
+			return nil, &NotFoundError{Message: fmt.Sprintf("DeploymentPlan %s does not exist", id)}
 		}
 		if force {
 			c.cancel(tx, d, "canceled by force")
-			return nil
+			return nil, nil
 		}
 		revert := Change{Force: true}
 		configs := map[app.ID]app.Timestamp{}
@@ -278,12 +275,10 @@ func (c *Core) CancelDeployment(ctx context.Context, id string, force bool) (*De
 		}
 		started, err := c.change(tx, revert, configs)
 		if err != nil {
-			return fmt.Errorf("revert deployment %s: %w", id, err)
+			return nil, fmt.Errorf("revert deployment %s: %w", id, err)
 		}
-		ref = &started
-		return nil
+		return &started, nil
 	})
-	return ref, err
 }
 
 // cancel stops a deployment where it is. What it stopped for deletion stays an

@@ -16,28 +16,24 @@ import (
 
 // Apps implements Service.
 func (c *Core) Apps(ctx context.Context) ([]AppView, error) {
-	var out []AppView
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out []AppView, err error) {
 		for _, id := range c.state.appIDs() {
 			out = append(out, c.appView(c.state.apps[id]))
 		}
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 // App implements Service.
 func (c *Core) App(ctx context.Context, id app.ID) (AppView, error) {
-	var out AppView
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out AppView, err error) {
 		r := c.state.apps[id]
 		if r == nil {
-			return appNotFound(id)
+			return out, appNotFound(id)
 		}
 		out = c.appView(r)
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 func (c *Core) appView(r *appRecord) AppView {
@@ -110,58 +106,53 @@ func (c *Core) readinessOf(id app.ID) []ReadinessView {
 
 // Versions implements Service.
 func (c *Core) Versions(ctx context.Context, id app.ID) ([]app.Timestamp, error) {
-	var out []app.Timestamp
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out []app.Timestamp, err error) {
 		if c.state.apps[id] == nil {
-			return appNotFound(id)
+			return out, appNotFound(id)
 		}
 		out = c.state.sortedVersions(id)
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 // AppVersion implements Service.
 func (c *Core) AppVersion(ctx context.Context, id app.ID, v app.Timestamp) (*app.App, error) {
-	var out *app.App
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out *app.App, err error) {
 		if c.state.apps[id] == nil {
-			return appNotFound(id)
+			return out, appNotFound(id)
 		}
 		out = c.state.versions[id][v]
 		if out == nil {
-			return &NotFoundError{Message: fmt.Sprintf("App '%s' does not exist in version %s", id, v)}
+			return out, &NotFoundError{Message: fmt.Sprintf("App '%s' does not exist in version %s", id, v)}
 		}
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 // KillTasks implements Service. It returns the tasks as they were before.
 func (c *Core) KillTasks(ctx context.Context, k Kill) ([]TaskView, *DeploymentRef, error) {
-	var views []TaskView
-	var ref *DeploymentRef
-	err := c.do(ctx, func(tx *txn) error {
+	type killed struct {
+		tasks []TaskView
+		ref   *DeploymentRef
+	}
+	out, err := ask(ctx, c, func(tx *txn) (out killed, err error) {
 		list, err := c.selected(k)
 		if err != nil {
-			return err
+			return out, err
 		}
 		for _, i := range list {
-			views = append(views, c.taskView(i))
+			out.tasks = append(out.tasks, c.taskView(i))
 		}
-		if len(list) == 0 {
-			return nil
-		}
-		if k.Scale {
-			ref, err = c.killAndScale(tx, list, k.Force)
-			return err
+		if len(list) > 0 && k.Scale {
+			out.ref, err = c.killAndScale(tx, list, k.Force)
+			return out, err
 		}
 		for _, i := range list {
 			c.killByUser(tx, i, k.Wipe)
 		}
-		return nil
+		return out, nil
 	})
-	return views, ref, err
+	return out.tasks, out.ref, err
 }
 
 // selected returns the instances that a kill names. Unknown task ids are
@@ -222,16 +213,14 @@ func (c *Core) killAndScale(tx *txn, list []*instance, force bool) (*DeploymentR
 
 // Queue implements Service.
 func (c *Core) Queue(ctx context.Context) ([]QueueView, error) {
-	var out []QueueView
-	err := c.do(ctx, func(tx *txn) error {
+	return ask(ctx, c, func(tx *txn) (out []QueueView, err error) {
 		for _, id := range c.state.appIDs() {
 			if v, ok := c.queueView(c.state.apps[id], tx.now); ok {
 				out = append(out, v)
 			}
 		}
-		return nil
+		return out, nil
 	})
-	return out, err
 }
 
 func (c *Core) queueView(r *appRecord, now time.Time) (QueueView, bool) {
