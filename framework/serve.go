@@ -50,7 +50,7 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // again after the server has: no harm
+	defer listener.Close() // the server has closed it already, unless it never ran
 	masters, stopMesos, err := master(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener 
 	defer func() { err = errors.Join(err, detector.Close()) }()
 	connection, err := connect(cfg, detector, listener, log)
 	if err != nil {
-		return &marked{errMesos, err}
+		return &config.Error{Err: err}
 	}
 	c, err := core.New(coreConfig(cfg, listener), connection, st, log.Named("core"))
 	if err != nil {
@@ -100,7 +100,7 @@ func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener 
 	return errors.Join(classify(coreErr), serverErr)
 }
 
-// shutdown ends the API: requests under way are finished.
+// shutdown ends the API: requests under way still get an answer.
 func shutdown(server *http.Server, served chan error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
@@ -138,6 +138,8 @@ func detector(masters string, log *zap.Logger) (detect.Detector, error) {
 	return detect.NewZooKeeper(ensemble, 0, log.Named("detect")), nil
 }
 
+// connect makes the connection that core.Run starts. Its errors are mistakes in
+// the configuration.
 func connect(cfg *config.Config, detector detect.Detector, l net.Listener, log *zap.Logger) (*mesos.Conn, error) {
 	tlsConfig, err := mesosTLS(cfg)
 	if err != nil {

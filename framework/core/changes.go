@@ -38,8 +38,14 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 	if err != nil {
 		return DeploymentRef{}, err
 	}
+	return c.deploy(tx, version, changes, steps, ch.Force)
+}
+
+// deploy stores changed definitions and starts their deployment, in place of
+// those that lock the apps if that is forced.
+func (c *Core) deploy(tx *txn, version app.Timestamp, changes map[app.ID]appChange, steps [][]Action, force bool) (DeploymentRef, error) {
 	conflicts := c.conflicts(changes)
-	if err := c.checkLocks(changes, conflicts, len(steps) > 0, ch.Force); err != nil {
+	if err := c.checkLocks(changes, conflicts, len(steps) > 0, force); err != nil {
 		return DeploymentRef{}, err
 	}
 	for _, d := range conflicts {
@@ -259,14 +265,6 @@ func (c *Core) Restart(ctx context.Context, id app.ID, force bool) (DeploymentRe
 		to.Version = version
 		to.VersionInfo = &app.VersionInfo{LastScalingAt: version, LastConfigChangeAt: version}
 		changes := map[app.ID]appChange{id: {From: r.App, To: &to}}
-		conflicts := c.conflicts(changes)
-		if err := c.checkLocks(changes, conflicts, true, force); err != nil {
-			return ref, err
-		}
-		for _, d := range conflicts {
-			c.cancel(tx, d, "a restart took its place by force")
-		}
-		c.storeDefinition(tx, &to)
-		return c.startDeployment(tx, version, changes, [][]Action{{{Kind: actionRestart, App: id}}})
+		return c.deploy(tx, version, changes, [][]Action{{{Kind: actionRestart, App: id}}}, force)
 	})
 }
