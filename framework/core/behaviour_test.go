@@ -569,6 +569,7 @@ func TestSubscriptionFollowsTheRolesOfApps(t *testing.T) {
 		}
 		a := r.parse(web)
 		a.Role = "prod"
+		r.pass(time.Second)
 		r.cluster.set(func(c *cluster) { c.refuseRoles = errors.New("not now") })
 		if _, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{a}}); err != nil {
 			t.Fatal(err)

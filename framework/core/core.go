@@ -139,7 +139,8 @@ func (c *Core) Run(ctx context.Context) error {
 	frameworkID := c.state.meta.FrameworkID
 	c.link.roles = c.state.roles(c.cfg.DefaultRole)
 	if err := c.mesos.UpdateRoles(ctx, c.link.roles); err != nil {
-		return fmt.Errorf("set the roles to subscribe with: %w", err)
+		c.log.Warn("roles to subscribe with not set; it is tried again", zap.Strings("roles", c.link.roles), zap.Error(err))
+		c.link.roles = nil
 	}
 	go func() { mesosEnd <- c.mesos.Run(mesosCtx, frameworkID) }()
 	sent := make(chan struct{})
