@@ -392,3 +392,24 @@ func TestBadPolicy(t *testing.T) {
 	r.mustUnmount("v")
 	r.clean("v")
 }
+
+// The answer to a mount was lost, and the driver forgot the mount since: mounting
+// again puts one on top, which is undone, and the first one is used.
+func TestForgottenMountIsFound(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("w")
+	r.plugin.vols["v"] = true
+	r.lost("mount", "after")
+	if _, err := r.mount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	r.plugin.restart(false)
+	r.clock.advance(longAfter)
+	if res := r.mustMount("v"); res.Path != "/vol/v" || r.host.stacked("/vol/v") != 1 {
+		t.Errorf("%+v, %d mounts", res, r.host.stacked("/vol/v"))
+	}
+	r.mustUnmount("v")
+	if n := r.host.stacked("/vol/v"); n != 0 {
+		t.Errorf("%d mounts left", n)
+	}
+}

@@ -27,6 +27,7 @@ type host struct {
 	devices    map[string]uint64
 	dead       map[string]error
 	dirs       map[string]bool
+	links      map[string]string
 	elsewhere  map[int]volume.MountTable
 	nextDevice uint64
 }
@@ -55,6 +56,9 @@ func (h *host) Stat(_ context.Context, path string) (volume.PathFacts, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	path = filepath.Clean(path)
+	if to, ok := h.links[path]; ok {
+		path = to
+	}
 	if err := h.dead[path]; err != nil {
 		return volume.PathFacts{}, err
 	}
@@ -416,9 +420,19 @@ func (c *clock) advance(d time.Duration) {
 	c.at += d
 }
 
+// reporter is what rig needs of a test; rapid's can shrink what fails through it.
+type reporter interface {
+	Helper()
+	Logf(string, ...any)
+	Error(...any)
+	Errorf(string, ...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 // rig is an engine with everything around it made up, but for the files.
 type rig struct {
-	t       testing.TB
+	t       reporter
 	host    *host
 	plugin  *plugin
 	drivers *drivers

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"regexp"
 
+	"go.uber.org/zap"
+
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -312,17 +314,17 @@ func (op *operation) orphan(ctx context.Context, path string, holder Holder) (*l
 // that count below zero, from where only their restart brings it back.
 func (m *mounting) fresh(ctx context.Context, d volume.Driver, vol volume.Volume) error {
 	before := m.hint
-	suspect := m.suspect || before != nil
+	m.suspect = m.suspect || before != nil
 	m.rec = m.newRecord(before, vol)
 	err := m.attempt(ctx, d)
-	if suspect && m.rec != nil && m.rec.Call == nil && saysHeld(err) {
+	if m.suspect && m.rec != nil && m.rec.Call == nil && saysHeld(err) {
 		m.note("the driver has the volume mounted from before; asking it to undo that first: " + err.Error())
 		if undoErr := m.undo(ctx); undoErr != nil {
 			return errors.Join(err, undoErr)
 		}
 		m.rec = m.newRecord(before, vol)
 		err = m.attempt(ctx, d)
-	} else if suspect && m.rec == nil && errors.Is(err, volume.BadPath) {
+	} else if m.suspect && m.rec == nil && errors.Is(err, volume.BadPath) {
 		m.note("the driver took the volume for mounted; it was unmounted and is mounted again: " + err.Error())
 		m.rec = m.newRecord(before, vol)
 		err = m.attempt(ctx, d)
@@ -330,7 +332,7 @@ func (m *mounting) fresh(ctx context.Context, d volume.Driver, vol volume.Volume
 	if err == nil || m.rec == nil || m.rec.Call != nil || m.rec.Phase != ledger.PhaseNew {
 		return err
 	}
-	if suspect {
+	if m.suspect {
 		// The suspicion outlives this failure.
 		m.rec.Doubt = true
 		return errors.Join(err, m.watch())
@@ -366,10 +368,38 @@ func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
 	if err != nil {
 		return m.giveUp(ctx, mounted, err)
 	}
+	if s.stacked > 1 {
+		m.log.Warn("mounts lie on each other", zap.String("driver", m.key.Driver), zap.String("volume", m.key.Volume),
+			zap.String("path", s.path), zap.Int("mounts", s.stacked))
+	}
+	if s.stacked > 1 && m.suspect {
+		if s, err = m.unstack(ctx, s); err != nil {
+			return err
+		}
+	}
 	s.describe(m.rec)
 	m.rec.Phase, m.rec.Since = ledger.PhaseMounted, m.ledger.Now()
 	m.hint = nil
 	return m.saveMounted()
+}
+
+// unstack undoes a mount that came to lie on an earlier one: the driver had done
+// a mount without an answer and forgotten it since. The earlier one is used, if
+// it shows the same.
+func (m *mounting) unstack(ctx context.Context, s seen) (seen, error) {
+	m.rec.Path = s.path
+	if err := m.undo(ctx); err != nil {
+		return s, err
+	}
+	below := m.look(ctx)
+	if below.what == present && below.dead == nil && below.mount.FSType == s.mount.FSType && below.mount.Source == s.mount.Source {
+		m.rec.Adopted = true
+		m.note("an earlier mount without an answer was found done at " + s.path + " and is used")
+		return below, nil
+	}
+	err := m.badPath(fmt.Sprintf("%d mounts lay on each other at %s", s.stacked, s.path),
+		"unmount what is there by hand: the driver no longer knows of it", below.dead)
+	return s, errors.Join(err, m.drop())
 }
 
 func kindOf(s seen) ledger.PathKind {

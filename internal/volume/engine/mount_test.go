@@ -565,3 +565,24 @@ func TestLostCreateIsSeenAtOnce(t *testing.T) {
 		t.Errorf("%d creates", n)
 	}
 }
+
+// A driver that links: the path is a symbolic link, and it is the link that must
+// still be there, not only what it led to.
+func TestLinkThatIsGone(t *testing.T) {
+	r := newRig(t, refusing)
+	r.plugin.plain = true
+	r.host.dirs["/store/v"] = true
+	r.host.links = map[string]string{"/vol/v": "/store/v"}
+	if res := r.mustMount("v"); res.Path != "/vol/v" {
+		t.Errorf("%+v", res)
+	}
+	if res := r.mustMount("v"); res.Path != "/vol/v" || !res.Shared {
+		t.Errorf("%+v", res)
+	}
+	r.plugin.restart(false)
+	r.host.links = nil
+	delete(r.host.dirs, "/vol/v")
+	if res := r.mustMount("v"); res.Shared {
+		t.Errorf("a link that is gone was taken for mounted: %+v", res)
+	}
+}

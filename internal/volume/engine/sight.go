@@ -45,10 +45,7 @@ type seen struct {
 // look finds out whether the volume of op.rec is mounted. It never fails: what
 // cannot be found out is unclear, with the reason in dead.
 func (op *operation) look(ctx context.Context) seen {
-	path := op.rec.Resolved
-	if path == "" {
-		path = op.rec.Path
-	}
+	path := op.rec.Path
 	if path == "" {
 		claim, err := op.claim(ctx)
 		if err != nil {
@@ -60,6 +57,15 @@ func (op *operation) look(ctx context.Context) seen {
 		path = claim
 	}
 	return op.lookAt(ctx, path, op.pathKind())
+}
+
+// resolvedBefore is where the path led when it was last looked at; a dead mount
+// cannot be resolved any more.
+func (op *operation) resolvedBefore(path string) string {
+	if op.rec != nil && op.rec.Path == path && op.rec.Resolved != "" {
+		return op.rec.Resolved
+	}
+	return filepath.Clean(path)
 }
 
 // claim asks the driver where the volume is mounted.
@@ -132,7 +138,7 @@ func (op *operation) lookAt(ctx context.Context, path string, kind ledger.PathKi
 	facts, statErr := op.mounts.Stat(ctx, path)
 	s.facts, s.dead, s.resolved = facts, statErr, facts.Resolved
 	if s.resolved == "" {
-		s.resolved = filepath.Clean(path) // a dead mount cannot be resolved
+		s.resolved = op.resolvedBefore(path)
 	}
 	s.mount, s.stacked = table.At(s.resolved)
 	switch {
