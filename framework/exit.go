@@ -45,7 +45,7 @@ func exitCode(err error) int {
 		return exitBadFlag
 	case errors.As(err, &state) && state.Op == "write":
 		return exitStateLost
-	case errors.As(err, &state):
+	case errors.As(err, &state), errors.Is(err, core.ErrState):
 		return exitStateUnusable
 	case errors.Is(err, core.ErrFrameworkRemoved):
 		return exitFrameworkRemoved

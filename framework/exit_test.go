@@ -15,7 +15,7 @@ func TestExitCodes(t *testing.T) {
 	for want, err := range map[int]error{
 		0:                    nil,
 		exitBadFlag:          wrapped(&config.Error{Err: errors.New("x")}),
-		exitStateUnusable:    wrapped(&store.Error{Op: "open", Err: store.ErrLocked}),
+		exitStateUnusable:    wrapped(core.ErrState),
 		exitStateLost:        wrapped(&store.Error{Op: "write", Err: errors.New("no space left on device")}),
 		exitFrameworkRemoved: classify(wrapped(core.ErrFrameworkRemoved)),
 		exitFailedOver:       classify(wrapped(core.ErrFailedOver)),
@@ -26,6 +26,9 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(err); got != want {
 			t.Errorf("%v: exit code %d, want %d", err, got, want)
 		}
+	}
+	if got := exitCode(&store.Error{Op: "open", Err: store.ErrLocked}); got != exitStateUnusable {
+		t.Errorf("locked state: exit code %d", got)
 	}
 	if err := classify(&store.Error{Op: "write", Err: errors.New("x")}); exitCode(err) != exitStateLost {
 		t.Error("a lost state is taken for a fault of Mesos")

@@ -249,6 +249,9 @@ func (c *Core) storeDefinition(tx *txn, a *app.App) {
 		r = &appRecord{}
 	}
 	r.App = a
+	for _, h := range a.Health {
+		tx.publish(newEvent("add_health_check_event", tx.now, fields{"appId": a.ID, "version": a.Version, "healthCheck": h}))
+	}
 	tx.saveVersion(a)
 	tx.saveApp(r)
 }

@@ -84,8 +84,8 @@ func (b *infoBoard) set(change func(*Info)) {
 	change(&b.info)
 }
 
-// New loads the state from st. It returns an error when a record cannot be
-// read. The core does nothing before Run.
+// New loads the state from st. It returns the store's error, or ErrState when a
+// record cannot be understood. The core does nothing before Run.
 func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 	c := &Core{
 		cfg:     cfg.withDefaults(),
@@ -104,7 +104,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 	c.outbox = newOutbox()
 	loaded, err := loadState(st)
 	if err != nil {
-		return nil, fmt.Errorf("load the framework's state: %w", err)
+		return nil, err
 	}
 	c.state = loaded
 	c.info.info = Info{

@@ -182,6 +182,9 @@ func (c *Core) advanceDeployments(tx *txn, ids map[string]bool) {
 }
 
 func (c *Core) appGone(tx *txn, id app.ID) {
+	if r := c.state.apps[id]; r != nil && len(r.App.Health) > 0 {
+		tx.publish(newEvent("remove_health_check_event", tx.now, fields{"appId": id}))
+	}
 	tx.removeApp(id)
 	tx.publish(appTerminated(tx.now, id))
 	c.log.Info("app deleted", zap.String("app", string(id)))

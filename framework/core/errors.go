@@ -11,6 +11,9 @@ import (
 // and will not accept it again ("Framework has been removed").
 var ErrFrameworkRemoved = errors.New("the master has removed this framework")
 
+// ErrState means that a stored record cannot be understood.
+var ErrState = errors.New("the framework's state cannot be understood")
+
 // ErrStale means that a definition was derived from one that is not current any
 // more (Change.Base). Derive it again from the current one.
 var ErrStale = errors.New("the app was changed by another request meanwhile")

@@ -155,7 +155,7 @@ func volumeStoreKey(k scheduler.VolumeKey) string { return k.Driver + "@" + k.Na
 func decode[T any](kind, key string, value []byte) (*T, error) {
 	v := new(T)
 	if err := json.Unmarshal(value, v); err != nil {
-		return nil, fmt.Errorf("read %s %q: %w", kind, key, err)
+		return nil, fmt.Errorf("%w: %s %q: %w; restore the state from a backup, or start the version that wrote it", ErrState, kind, key, err)
 	}
 	return v, nil
 }

@@ -56,7 +56,7 @@ func (s *state) load(kind, key string, value []byte) error {
 	case kindVolume:
 		return loadRecord(kind, key, value, func(r *volumeRecord) { s.volumes[r.Key] = r })
 	default:
-		return fmt.Errorf("record %q is of the unknown kind %q", key, kind)
+		return fmt.Errorf("%w: record %q is of the unknown kind %q; start the version that wrote it", ErrState, key, kind)
 	}
 }
 
