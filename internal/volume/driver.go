@@ -66,7 +66,8 @@ type Traits struct {
 	// CallerChoosesTarget says that the driver mounts at MountRequest.Target
 	// (CSI, FlexVolume). The engine then makes the target's parent directory
 	// before Mount and removes the empty target after Unmount. Otherwise the
-	// driver chooses (Docker plugins) and the target is ignored.
+	// driver chooses (Docker plugins) and the target is ignored. Such a driver
+	// must take an Unmount of what is not mounted, or not any more, for success.
 	CallerChoosesTarget bool
 }
 

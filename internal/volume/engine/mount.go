@@ -502,11 +502,13 @@ func (op *operation) undo(ctx context.Context) error {
 			return op.owe(err)
 		}
 		op.note("the driver had nothing to undo: " + err.Error())
+		op.removeTarget()
 		return nil
 	}
 	if err != nil {
 		return op.owe(err)
 	}
+	op.removeTarget()
 	return nil
 }
 

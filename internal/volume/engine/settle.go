@@ -112,7 +112,7 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 		return false, nil
 	}
 	op.rec.Doubt = true
-	if s.what == absent {
+	if s.what == absent && !op.severalSteps() {
 		return true, op.watch()
 	}
 	// Nothing shows whether it was done: ask the driver to undo it.
@@ -120,6 +120,12 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 	op.rec.Phase = ledger.PhasePending
 	return true, op.entry.Save(op.rec)
 }
+
+// severalSteps says that the driver does more than mounting, such as attaching:
+// that nothing is mounted does not mean then that nothing is left. Drivers that
+// take a target have to bear an Unmount too many (CSI: NodeUnpublishVolume and
+// ControllerUnpublishVolume must be idempotent).
+func (op *operation) severalSteps() bool { return op.rec.Target != "" }
 
 // watch leaves the record behind as a look-out for a mount that appears late.
 func (op *operation) watch() error {
@@ -137,7 +143,7 @@ func (op *operation) watch() error {
 // settleUnmount: once the mount is gone it is done. Otherwise it is owed again.
 func (op *operation) settleUnmount(ctx context.Context, over bool) (bool, error) {
 	s := op.look(ctx)
-	if s.what == absent {
+	if s.what == absent && !op.severalSteps() {
 		return true, op.release()
 	}
 	if !over {

@@ -226,10 +226,10 @@ func (op *operation) payUnmount(ctx context.Context) error {
 // what is there belongs to another ledger or nobody.
 func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string) {
 	s := op.look(ctx)
-	if s.what == absent {
+	if s.what == absent && !op.severalSteps() {
 		return true, "nothing is mounted"
 	}
-	if !doubt {
+	if !doubt || op.severalSteps() {
 		return false, ""
 	}
 	if s.what == unclear {
