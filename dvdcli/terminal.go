@@ -44,7 +44,11 @@ func (t *terminal) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(t.stderr, "dvdcli: "+format+"\n", args...)
 }
 
+// notes tells what is worth knowing about a result; as JSON they are part of it.
 func (t *terminal) notes(notes []string) {
+	if t.json {
+		return
+	}
 	for _, n := range notes {
 		t.say("note: %s", n)
 	}

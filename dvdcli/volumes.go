@@ -62,10 +62,10 @@ func mount(c *cli.Context, s *session) error {
 		Driver: c.String(flagDriver), Volume: c.String(flagName), Options: options,
 		Explicit: c.Bool(flagExplicit), Force: c.Bool(flagForce), Holder: s.holder(),
 	})
+	s.notes(res.Notes)
 	if err != nil {
 		return err
 	}
-	s.notes(res.Notes)
 	return s.result(res, res.Path)
 }
 

@@ -33,7 +33,7 @@ type MountResult struct {
 	Created bool `json:"created"`
 	// Shared says that it was mounted already and the driver was not asked.
 	Shared bool `json:"shared"`
-	// Notes are for people.
+	// Notes are for people; they are there on failure too.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -61,7 +61,7 @@ func (e *Engine) Mount(ctx context.Context, req MountRequest) (res MountResult, 
 	m.open = open
 
 	if err := m.run(ctx); err != nil {
-		return res, err
+		return MountResult{Notes: op.notes}, err
 	}
 	m.result.Path = op.rec.Path
 	m.result.Notes = op.notes
