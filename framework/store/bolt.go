@@ -32,14 +32,17 @@ const recordPrefix = "r."
 // Bolt is a Store in one bbolt file. Each Commit is one transaction that is on
 // disk (fsync) when Commit returns.
 type Bolt struct {
-	path string
-	db   *bolt.DB
+	path   string
+	db     *bolt.DB
+	format format
 }
 
 // OpenBolt opens the state in directory dir, which it creates when there is
 // none. Errors are *Error and wrap ErrLocked, ErrDamaged, ErrNewer or the cause
 // that the file system gave.
-func OpenBolt(dir string) (*Bolt, error) {
+func OpenBolt(dir string) (*Bolt, error) { return openBolt(dir, current) }
+
+func openBolt(dir string, f format) (*Bolt, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &Error{Op: "create", Path: dir, Err: err,
@@ -52,7 +55,7 @@ func OpenBolt(dir string) (*Bolt, error) {
 	if err != nil {
 		return nil, openError(path, err)
 	}
-	s := &Bolt{path: path, db: db}
+	s := &Bolt{path: path, db: db, format: f}
 	if err := s.checkFormat(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -102,8 +105,8 @@ func openError(path string, err error) error {
 const damagedRemedy = "restore the file from a backup; it is left as it is. " +
 	"Starting without it would make a new framework that does not know the running tasks"
 
-// checkFormat writes the version into a new file and refuses one that is newer
-// than this program.
+// checkFormat writes the version into a new file, migrates one that is older and
+// refuses one that is newer than this program.
 func (s *Bolt) checkFormat() error {
 	return s.guard("read", func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
@@ -113,17 +116,47 @@ func (s *Bolt) checkFormat() error {
 			}
 			raw := b.Get(keyVersion)
 			if raw == nil {
-				return b.Put(keyVersion, binary.BigEndian.AppendUint32(nil, FormatVersion))
+				return s.putVersion(b)
 			}
 			if len(raw) != 4 {
 				return fmt.Errorf("%w: the format version has %d bytes", ErrDamaged, len(raw))
 			}
-			if v := binary.BigEndian.Uint32(raw); v > FormatVersion {
-				return fmt.Errorf("%w: format %d, known up to %d", ErrNewer, v, FormatVersion)
+			v := int(binary.BigEndian.Uint32(raw))
+			switch {
+			case v > s.format.version:
+				return fmt.Errorf("%w: format %d, known up to %d", ErrNewer, v, s.format.version)
+			case v < s.format.version:
+				return errors.Join(s.migrate(tx, v), s.putVersion(b))
 			}
 			return nil
 		})
 	})
+}
+
+func (s *Bolt) putVersion(b *bolt.Bucket) error {
+	return b.Put(keyVersion, binary.BigEndian.AppendUint32(nil, uint32(s.format.version)))
+}
+
+// migrate changes the records within the transaction that sets the version.
+func (s *Bolt) migrate(tx *bolt.Tx, from int) error {
+	var records []Write
+	err := forEach(tx, func(kind, key string, value []byte) error {
+		records = append(records, Write{Kind: kind, Key: key, Value: append([]byte{}, value...)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	writes, err := s.format.migrate(from, records)
+	if err != nil {
+		return err
+	}
+	for _, w := range writes {
+		if err := apply(tx, w); err != nil {
+			return fmt.Errorf("%s %q: %w", w.Kind, w.Key, err)
+		}
+	}
+	return nil
 }
 
 // guard runs fn, turns bbolt's panics on a damaged file into errors, and adds
@@ -165,19 +198,24 @@ func (e *recordError) Error() string { return e.err.Error() }
 func (s *Bolt) Load(fn func(kind, key string, value []byte) error) error {
 	return s.guard("read", func() error {
 		return s.db.View(func(tx *bolt.Tx) error {
-			return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
-				kind, ok := cutRecordPrefix(name)
-				if !ok {
-					return nil
+			return forEach(tx, func(kind, key string, value []byte) error {
+				if err := fn(kind, key, value); err != nil {
+					return &recordError{err}
 				}
-				return b.ForEach(func(k, v []byte) error {
-					if err := fn(kind, string(k), v); err != nil {
-						return &recordError{err}
-					}
-					return nil
-				})
+				return nil
 			})
 		})
+	})
+}
+
+// forEach calls fn for every record of the transaction's state.
+func forEach(tx *bolt.Tx, fn func(kind, key string, value []byte) error) error {
+	return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		kind, ok := cutRecordPrefix(name)
+		if !ok {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error { return fn(kind, string(k), v) })
 	})
 }
 

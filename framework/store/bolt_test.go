@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,16 +30,6 @@ func open(t *testing.T, dir string) *Bolt {
 	return s
 }
 
-// reopened returns all records after closing and opening the store.
-func reopened(t *testing.T, s *Bolt) (*Bolt, map[string]string) {
-	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, filepath.Dir(s.path))
-	return s, records(t, s)
-}
-
 func records(t *testing.T, s Store) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -52,60 +41,6 @@ func records(t *testing.T, s Store) map[string]string {
 		t.Fatal(err)
 	}
 	return out
-}
-
-func TestEachStepSurvivesReopening(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "new", "dir"))
-	steps := []struct {
-		writes []Write
-		want   map[string]string
-	}{
-		{nil, map[string]string{}},
-		{[]Write{{"app", "/a", []byte("1")}, {"task", "t", []byte("x")}}, map[string]string{"app /a": "1", "task t": "x"}},
-		{[]Write{{"app", "/a", []byte("2")}}, map[string]string{"app /a": "2", "task t": "x"}},
-		{[]Write{{"app", "/a", nil}, {"app", "/b", []byte("3")}}, map[string]string{"app /b": "3", "task t": "x"}},
-		{[]Write{{"task", "unknown", nil}}, map[string]string{"app /b": "3", "task t": "x"}},
-	}
-	for n, step := range steps {
-		if err := s.Commit(step.writes); err != nil {
-			t.Fatal(err)
-		}
-		var got map[string]string
-		if s, got = reopened(t, s); !maps.Equal(got, step.want) {
-			t.Fatalf("step %d: %v, want %v", n, got, step.want)
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestCommitIsAllOrNothing(t *testing.T) {
-	s := open(t, t.TempDir())
-	// bbolt refuses the empty key: the second write fails.
-	err := s.Commit([]Write{{"app", "/a", []byte("1")}, {"app", "", []byte("2")}})
-	if err == nil || !strings.Contains(err.Error(), s.path) {
-		t.Fatalf("error %v does not name the file", err)
-	}
-	s, got := reopened(t, s)
-	if len(got) != 0 {
-		t.Fatalf("half a transaction: %v", got)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestLoadReturnsTheCallersError(t *testing.T) {
-	s := open(t, t.TempDir())
-	defer s.Close()
-	if err := s.Commit([]Write{{"app", "/a", []byte("1")}}); err != nil {
-		t.Fatal(err)
-	}
-	mine := errors.New("mine")
-	if err := s.Load(func(string, string, []byte) error { return mine }); err != mine {
-		t.Fatalf("got %v", err)
-	}
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
@@ -160,19 +95,6 @@ func TestDirectoryThatCannotBeMade(t *testing.T) {
 	}
 	if _, err := OpenBolt(filepath.Join(file, "dir")); err == nil || !strings.Contains(err.Error(), "--data-dir") {
 		t.Fatalf("got %v", err)
-	}
-}
-
-func TestClosed(t *testing.T) {
-	s := open(t, t.TempDir())
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Commit([]Write{{"app", "/a", nil}}); !errors.Is(err, ErrClosed) {
-		t.Errorf("Commit: %v", err)
-	}
-	if err := s.Load(func(string, string, []byte) error { return nil }); !errors.Is(err, ErrClosed) {
-		t.Errorf("Load: %v", err)
 	}
 }
 

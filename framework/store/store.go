@@ -8,11 +8,6 @@ import (
 	"fmt"
 )
 
-// FormatVersion is the version of the record formats that this program writes.
-// A store of an older version is migrated when it is opened; a newer one is
-// refused.
-const FormatVersion = 1
-
 // Errors that a caller decides on. They come wrapped in an *Error.
 var (
 	// ErrLocked means that another process has the state open.
