@@ -96,7 +96,7 @@ func exitStatus(err error) int {
 		return exitUnsettled
 	case volume.Forbidden, volume.BadPolicy:
 		return exitForbidden
-	case volume.InUse:
+	case volume.InUse, volume.OutdatedEpoch:
 		return exitInUse
 	case volume.BadRecord, volume.LedgerFailed:
 		return exitLedger

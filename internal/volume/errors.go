@@ -39,6 +39,9 @@ const (
 	Deadline Kind = "deadline exceeded"
 	// InUse: another holder has the volume.
 	InUse Kind = "volume in use"
+	// OutdatedEpoch: a framework registered that the volume belongs to somebody
+	// newer, here or on another host.
+	OutdatedEpoch Kind = "epoch not valid here"
 	// NotMounted: nothing is mounted; an error only where asked to be strict.
 	NotMounted Kind = "not mounted"
 	// BadPath: the driver answered Mount with success, and the path is empty,

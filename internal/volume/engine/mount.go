@@ -44,7 +44,7 @@ type MountResult struct {
 // It returns when ctx ends at the latest. After a crash at any point the next
 // operation on the volume repairs what is left. Error kinds: BadPolicy,
 // Forbidden, DriverUnknown, DriverUnreachable, NotFound, Refused, BadPath,
-// Unsettled, Deadline, BadRecord, LedgerFailed, Invalid.
+// Unsettled, Deadline, BadRecord, LedgerFailed, Invalid, OutdatedEpoch.
 func (e *Engine) Mount(ctx context.Context, req MountRequest) (res MountResult, err error) {
 	if err := e.mayChange("mount", req.Driver, req.Volume, req.Options.Driver); err != nil {
 		return res, err
@@ -86,10 +86,15 @@ type mounting struct {
 	// options are all for the driver, open those that are no secrets.
 	options map[string]string
 	open    map[string]string
-	result  MountResult
+	// epoch is the registered one under which this mount is, 0 for none.
+	epoch  uint64
+	result MountResult
 }
 
 func (m *mounting) run(ctx context.Context) error {
+	if err := m.admit(); err != nil {
+		return err
+	}
 	if err := m.settle(ctx); err != nil {
 		return err
 	}
@@ -170,6 +175,7 @@ func (m *mounting) share() error {
 	m.rec.Phase = ledger.PhaseMounted
 	m.rec.Doubt, m.rec.Attempts, m.rec.LastError, m.rec.NextTryBoot = false, 0, "", 0
 	m.rec.Hold(m.holder())
+	m.rec.Epoch = m.epoch
 	m.result.Shared = true
 	if err := m.entry.Save(m.rec); err != nil {
 		return err
@@ -270,6 +276,7 @@ func (m *mounting) adopt(ctx context.Context, vol volume.Volume) (bool, error) {
 	m.rec.BackendID, m.rec.Context = vol.BackendID, vol.Context
 	m.rec.Options = m.open
 	m.rec.Hold(m.holder())
+	m.rec.Epoch = m.epoch
 	m.note(fmt.Sprintf("it was found mounted at %s and taken over", m.rec.Path))
 	m.result.Shared = true
 	return true, m.saveMounted()
@@ -411,7 +418,8 @@ func kindOf(s seen) ledger.PathKind {
 
 func (m *mounting) newRecord(before *ledger.Record, vol volume.Volume) *ledger.Record {
 	r := &ledger.Record{Driver: m.key.Driver, Volume: m.key.Volume, Phase: ledger.PhaseNew,
-		MountID: m.mountID(m.req.Holder), Options: m.open, BackendID: vol.BackendID, Context: vol.Context}
+		MountID: m.mountID(m.req.Holder), Options: m.open, BackendID: vol.BackendID, Context: vol.Context,
+		Epoch: m.epoch}
 	if before != nil {
 		// A driver that remembers the earlier mount gets to know this one under
 		// the same ID, so that one Unmount ends both.

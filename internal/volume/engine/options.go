@@ -16,6 +16,8 @@ const reservedPrefix = "dvdi."
 const (
 	optionInstance = reservedPrefix + "instance"
 	optionExplicit = reservedPrefix + "explicit"
+	optionEpoch    = reservedPrefix + "epoch"
+	optionLease    = reservedPrefix + "lease"
 )
 
 // Options are a volume's options as a caller gave them.

@@ -278,8 +278,8 @@ func (r *reconciling) watched(ctx context.Context) error {
 	return r.drop()
 }
 
-// Forget deletes what the ledger holds about a volume without asking the
-// driver. What the driver has mounted stays mounted. A record that cannot be
+// Forget deletes what the ledger holds about a volume, registered epochs
+// included, without asking the driver. What the driver has mounted stays mounted. A record that cannot be
 // read is forgotten too.
 func (e *Engine) Forget(ctx context.Context, key ledger.Key) (err error) {
 	op := e.describe("forget", key)
@@ -290,6 +290,6 @@ func (e *Engine) Forget(ctx context.Context, key ledger.Key) (err error) {
 	if err != nil {
 		return op.explainOwn(err)
 	}
-	err = entry.Delete()
+	err = errors.Join(entry.Delete(), entry.DeleteRegistration())
 	return errors.Join(err, entry.Close())
 }

@@ -108,7 +108,7 @@ func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 		return err
 	}
 	if err == nil || errors.Is(err, volume.NotFound) {
-		err = errors.Join(err, op.entry.DeleteIdentity())
+		err = errors.Join(err, op.entry.DeleteIdentity(), op.entry.DeleteRegistration())
 	}
 	return errors.Join(err, op.drop())
 }

@@ -8,6 +8,7 @@
 //
 //	volumes/<key>.json    one Record per driver and volume
 //	locks/<key>.lock      its lock: flock(2), released by the kernel with the process
+//	leases/<key>.json     until when a registered epoch counts, where it has a lease
 //	set-aside/            records that could not be read, kept for people
 //
 // The state directory (survives reboots):
@@ -16,6 +17,7 @@
 //	                      backend id and publish context a driver may still hold
 //	volumes/<key>.json    a volume's Identity: backend id and context
 //	drivers/<key>.json    what was learned about a driver
+//	epochs/<key>.json     the Registration: under which epoch a framework may mount
 //	set-aside/
 //
 // <key> is Key.FileName. Files are JSON objects with a "version"; the meaning

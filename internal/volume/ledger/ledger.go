@@ -36,6 +36,8 @@ const (
 	dirLocks    = "locks"
 	dirMounts   = "mounts"
 	dirDrivers  = "drivers"
+	dirEpochs   = "epochs"
+	dirLeases   = "leases"
 	dirSetAside = "set-aside"
 )
 
@@ -49,8 +51,9 @@ func Open(cfg Config) (*Ledger, error) {
 		}
 	}
 	for _, dir := range []string{
-		cfg.RunDir, filepath.Join(cfg.RunDir, dirVolumes), filepath.Join(cfg.RunDir, dirLocks),
+		cfg.RunDir, filepath.Join(cfg.RunDir, dirVolumes), filepath.Join(cfg.RunDir, dirLocks), filepath.Join(cfg.RunDir, dirLeases),
 		cfg.StateDir, filepath.Join(cfg.StateDir, dirMounts), filepath.Join(cfg.StateDir, dirVolumes), filepath.Join(cfg.StateDir, dirDrivers),
+		filepath.Join(cfg.StateDir, dirEpochs),
 	} {
 		if err := privateDir(dir); err != nil {
 			return nil, failed("open the ledger", Key{}, err)

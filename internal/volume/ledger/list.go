@@ -103,6 +103,7 @@ func (l *Ledger) Leftovers() ([]string, error) {
 	for _, dir := range []string{
 		filepath.Join(l.cfg.RunDir, dirVolumes), filepath.Join(l.cfg.StateDir, dirMounts),
 		filepath.Join(l.cfg.StateDir, dirVolumes), filepath.Join(l.cfg.StateDir, dirDrivers),
+		filepath.Join(l.cfg.StateDir, dirEpochs), filepath.Join(l.cfg.RunDir, dirLeases),
 	} {
 		found, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
 		if err != nil {

@@ -98,6 +98,9 @@ type Record struct {
 	Holders []Holder `json:"holders,omitempty"`
 	// Since is when the volume was mounted or adopted.
 	Since time.Time `json:"since,omitzero"`
+	// Epoch is the registered one under which it was mounted or taken last, 0 for
+	// none.
+	Epoch uint64 `json:"epoch,omitempty"`
 
 	// Path is what the driver answered; Resolved is the same without symbolic
 	// links, as it appears in the mount table.
