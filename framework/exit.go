@@ -5,14 +5,17 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/election"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/framework/zookeeper"
 )
 
 // The exit codes, Marathon's where the cause is the same (contract 9; its codes
-// for ZooKeeper stand for the state here).
+// for ZooKeeper stand for the state in a file, too).
 const (
 	exitStateUnusable    = 100
 	exitStateLost        = 101
+	exitLeadershipLost   = 103
 	exitFailedOver       = 103
 	exitMesos            = 106
 	exitOther            = 107
@@ -43,6 +46,12 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &badFlag):
 		return exitBadFlag
+	case errors.Is(err, election.ErrAbdicated), errors.Is(err, election.ErrDeposed), errors.Is(err, store.ErrFenced):
+		return exitLeadershipLost
+	case errors.Is(err, zookeeper.ErrLost):
+		return exitStateLost
+	case errors.Is(err, zookeeper.ErrUnavailable):
+		return exitStateUnusable
 	case errors.As(err, &state) && state.Op == "write":
 		return exitStateLost
 	case errors.As(err, &state), errors.Is(err, core.ErrState):

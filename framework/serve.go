@@ -41,11 +41,13 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	st, err := store.OpenBolt(cfg.DataDir)
-	if err != nil {
-		return err
+	var st *store.Bolt
+	if cfg.ZooKeeper == "" {
+		if st, err = store.OpenBolt(cfg.DataDir); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, st.Close()) }()
 	}
-	defer func() { err = errors.Join(err, st.Close()) }()
 	listener, err := listen(cfg)
 	if err != nil {
 		return err
@@ -56,49 +58,82 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, stopMesos()) }()
-	return runParts(ctx, cfg, st, listener, masters, log)
+	if st == nil {
+		return serveElected(ctx, cfg, listener, masters, log)
+	}
+	return serveAlone(ctx, cfg, st, listener, masters, log)
 }
 
-// runParts runs core and API until ctx ends or one of them fails.
-func runParts(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters string, log *zap.Logger) (err error) {
-	detector, err := detector(masters, log)
-	if err != nil {
-		return &config.Error{Err: fmt.Errorf("--master: %w", err)}
-	}
-	defer func() { err = errors.Join(err, detector.Close()) }()
-	connection, err := connect(cfg, detector, listener, log)
-	if err != nil {
-		return &config.Error{Err: err}
-	}
-	c, err := core.New(coreConfig(cfg, listener), connection, st, log.Named("core"))
+// serveAlone runs core and API of a framework that has its state to itself.
+func serveAlone(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters string, log *zap.Logger) (err error) {
+	p, err := newParts(cfg, st, listener, masters, nil, log)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),
+		zap.String("data", cfg.DataDir), zap.String("master", config.WithoutCredentials(masters)))
+	return serveWhile(ctx, listener, p.handler, p.run)
+}
+
+// serveWhile serves handler while run runs, and ends both when either ends.
+func serveWhile(ctx context.Context, listener net.Listener, handler http.Handler, run func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := &http.Server{
-		Handler:           api.New(apiConfig(cfg, listener), c, log.Named("api")),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),
-		zap.String("data", cfg.DataDir), zap.String("master", config.WithoutCredentials(masters)))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	ran := make(chan error, 1)
-	go func() { ran <- c.Run(ctx) }()
+	go func() { ran <- run(ctx) }()
 
-	var coreErr, serverErr error
+	var runErr, serverErr error
 	select {
-	case coreErr = <-ran:
+	case runErr = <-ran:
 		cancel()
 		serverErr = shutdown(server, served)
 	case serverErr = <-served:
 		cancel()
-		coreErr = <-ran
+		runErr = <-ran
 	}
-	return errors.Join(classify(coreErr), serverErr)
+	return errors.Join(runErr, serverErr)
 }
+
+// parts are core and API on an open store.
+type parts struct {
+	core     *core.Core
+	handler  http.Handler
+	detector detect.Detector
+}
+
+func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters string, abdicate func(), log *zap.Logger) (_ *parts, err error) {
+	detector, err := detector(masters, log)
+	if err != nil {
+		return nil, &config.Error{Err: fmt.Errorf("--master: %w", err)}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, detector.Close())
+		}
+	}()
+	connection, err := connect(cfg, detector, listener, log)
+	if err != nil {
+		return nil, &config.Error{Err: err}
+	}
+	c, err := core.New(coreConfig(cfg, listener), connection, st, log.Named("core"))
+	if err != nil {
+		return nil, err
+	}
+	ac := apiConfig(cfg, listener)
+	ac.Abdicate = abdicate
+	return &parts{core: c, handler: api.New(ac, c, log.Named("api")), detector: detector}, nil
+}
+
+func (p *parts) run(ctx context.Context) error { return classify(p.core.Run(ctx)) }
+func (p *parts) close() error                  { return p.detector.Close() }
 
 // shutdown ends the API: requests under way still get an answer.
 func shutdown(server *http.Server, served chan error) error {
@@ -121,7 +156,8 @@ func classify(err error) error {
 		return err
 	}
 	if errors.Is(err, core.ErrFrameworkRemoved) {
-		return fmt.Errorf("%w; its tasks are gone. To start anew, move the state file in the data directory aside", err)
+		return fmt.Errorf("%w; its tasks are gone or going. To see what becomes of the instances, and to register anew "+
+			"with the same apps and volumes, start with --new-framework-id", err)
 	}
 	return &marked{errMesos, err}
 }
@@ -231,7 +267,7 @@ func apiConfig(cfg *config.Config, l net.Listener) api.Config {
 			Secrets:           cfg.Feature("secrets"), GPUs: cfg.Feature("gpu_resources"),
 		},
 		Name: cfg.FrameworkName, Version: version,
-		Marathon: cfg.Marathon(), HTTP: map[string]any{"http_port": port, "https_port": nil},
+		Marathon: cfg.Marathon(), ZooKeeper: cfg.ZooKeeperInfo(), HTTP: map[string]any{"http_port": port, "https_port": nil},
 		User: cfg.HTTPUser, Password: cfg.HTTPPassword, Realm: cfg.HTTPRealm,
 		AllowOrigin: cfg.AllowOrigin, MaxConcurrent: cfg.MaxConcurrent, EventBuffer: cfg.EventBuffer,
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/detect"
 )
 
 // EmbeddedMaster is the value of --master that starts a built-in Mesos.
@@ -32,6 +33,12 @@ type Config struct {
 	Failover      time.Duration
 	Checkpoint    bool
 	DataDir       string
+
+	// ZooKeeper is the URL of the state and the election, empty for a state in
+	// DataDir.
+	ZooKeeper                             string
+	ZKSessionTimeout, ZKConnectTimeout    time.Duration
+	ProxyConnectTimeout, ProxyReadTimeout time.Duration
 
 	HTTPAddress   string
 	HTTPPort      int
@@ -130,6 +137,19 @@ func (c *Config) check(credentials string) error {
 	if c.DataDir == "" {
 		wrong("data-dir", "say where the state is kept")
 	}
+	if c.ZooKeeper != "" {
+		if e, err := detect.ParseEnsemble(c.ZooKeeper); err != nil {
+			wrong("zk", "%v", err)
+		} else if e.Path == "/" {
+			wrong("zk", "name a node of its own for the framework, as in zk://host:2181/dvdi")
+		}
+		if c.Master == EmbeddedMaster {
+			wrong("zk", "several frameworks cannot share a built-in Mesos: name a --master")
+		}
+		if c.ZKSessionTimeout <= 0 || c.ZKConnectTimeout <= 0 {
+			wrong("zk_session_timeout", "and --zk_connection_timeout must be above 0")
+		}
+	}
 	if c.MaxChecks < 1 {
 		wrong("max_concurrent_marathon_health_checks", "at least 1 is needed")
 	}
@@ -182,7 +202,7 @@ func (c *Config) Marathon() map[string]any {
 	return map[string]any{
 		"master": WithoutCredentials(c.Master), "framework_name": c.FrameworkName, "mesos_role": c.Role, "mesos_user": c.User,
 		"hostname": c.Hostname, "webui_url": c.WebUIURL, "failover_timeout": int(c.Failover / time.Second),
-		"checkpoint": c.Checkpoint, "ha": false, "features": append([]string{}, c.Features...),
+		"checkpoint": c.Checkpoint, "ha": c.ZooKeeper != "", "features": append([]string{}, c.Features...),
 		"default_network_name": c.DefaultNetwork, "mesos_bridge_name": c.BridgeName,
 		"env_vars_prefix": c.EnvPrefix, "executor": c.Executor,
 		"local_port_min": c.ServicePorts.Min, "local_port_max": c.ServicePorts.Max,
@@ -195,6 +215,19 @@ func (c *Config) Marathon() map[string]any {
 		"min_revive_offers_interval":   c.ReviveInterval.Milliseconds(),
 		"max_instances_per_offer":      c.MaxInstancesPerOffer,
 		"maintenance_mode":             c.MaintenanceMode,
+	}
+}
+
+// ZooKeeperInfo is the section zookeeper_config of GET /v2/info, nil without
+// ZooKeeper.
+func (c *Config) ZooKeeperInfo() map[string]any {
+	if c.ZooKeeper == "" {
+		return nil
+	}
+	return map[string]any{
+		"zk":                    WithoutCredentials(c.ZooKeeper),
+		"zk_session_timeout":    c.ZKSessionTimeout.Milliseconds(),
+		"zk_connection_timeout": c.ZKConnectTimeout.Milliseconds(),
 	}
 }
 

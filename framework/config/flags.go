@@ -44,6 +44,11 @@ func Flags() []cli.Flag {
 	return []cli.Flag{
 		text("master", "", "Mesos `MASTER`: host:port, several separated by commas, http(s)://host:port, zk://hosts/path, or \"embedded\""),
 		text("data-dir", "/var/lib/dvdi-framework", "`DIR` that holds the framework's state"),
+		text("zk", "", "ZooKeeper `URL` zk://[user:pass@]host:port,.../path for the state and the election of a leader, instead of --data-dir"),
+		millis("zk_session_timeout", 10_000, "after which a leader that ZooKeeper does not hear of has lost the lead"),
+		millis("zk_connection_timeout", 10_000, "to wait for ZooKeeper at the start"),
+		millis("leader_proxy_connection_timeout", 5_000, "to connect to the leader on behalf of a client"),
+		millis("leader_proxy_read_timeout", 10_000, "to wait for the leader's answer on behalf of a client"),
 		text("framework_name", "dvdi", "name of the framework in Mesos"),
 		text("mesos_role", "*", "default role of apps"),
 		text("mesos_user", "", "user that tasks run as (default: the current user)"),
@@ -112,6 +117,9 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		User: c.String("mesos_user"), Hostname: c.String("hostname"), WebUIURL: c.String("webui_url"),
 		Failover:   time.Duration(c.Int("failover_timeout")) * time.Second,
 		Checkpoint: !c.Bool("disable_checkpoint"), DataDir: c.String("data-dir"),
+
+		ZooKeeper: c.String("zk"), ZKSessionTimeout: ms(c, "zk_session_timeout"), ZKConnectTimeout: ms(c, "zk_connection_timeout"),
+		ProxyConnectTimeout: ms(c, "leader_proxy_connection_timeout"), ProxyReadTimeout: ms(c, "leader_proxy_read_timeout"),
 
 		HTTPAddress: c.String("http_address"), HTTPPort: c.Int("http_port"), HTTPRealm: c.String("http_realm"),
 		AllowOrigin: c.String("access_control_allow_origin"), MaxConcurrent: c.Int("http_max_concurrent_requests"),
