@@ -34,13 +34,13 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 		Self: self, ConnectTimeout: cfg.ProxyConnectTimeout, ReadTimeout: cfg.ProxyReadTimeout,
 	}, e, log.Named("proxy"))
 	defer proxy.Close()
-	lead := func(ctx context.Context, session *zookeeper.Session) (err error) {
+	run := func(ctx context.Context, session *zookeeper.Session) (err error) {
 		st, err := openZooKeeper(session, sessions.Ensemble, root, self)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()
-		p, err := newParts(cfg, st, listener, masters, e.Abdicate, log)
+		p, err := newParts(cfg, st, listener, masters, lead{lost: session.Lost(), abdicate: e.Abdicate}, log)
 		if err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 	}
 	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),
 		zap.Stringer("zookeeper", sessions.Ensemble), zap.String("master", config.WithoutCredentials(masters)))
-	return serveWhile(ctx, listener, proxy, func(ctx context.Context) error { return e.Run(ctx, lead) })
+	return serveWhile(ctx, listener, proxy, func(ctx context.Context) error { return e.Run(ctx, run) })
 }
 
 // zkConfig reads --zk: how to connect, and the node below which everything is.

@@ -66,7 +66,7 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 
 // serveAlone runs core and API of a framework that has its state to itself.
 func serveAlone(ctx context.Context, cfg *config.Config, st store.Store, listener net.Listener, masters string, log *zap.Logger) (err error) {
-	p, err := newParts(cfg, st, listener, masters, nil, log)
+	p, err := newParts(cfg, st, listener, masters, lead{}, log)
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,14 @@ type parts struct {
 	detector detect.Detector
 }
 
-func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters string, abdicate func(), log *zap.Logger) (_ *parts, err error) {
+// lead is what a process that was elected can lose and give up; zero for one
+// that is alone.
+type lead struct {
+	lost     <-chan struct{}
+	abdicate func()
+}
+
+func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters string, lead lead, log *zap.Logger) (_ *parts, err error) {
 	detector, err := detector(masters, log)
 	if err != nil {
 		return nil, &config.Error{Err: fmt.Errorf("--master: %w", err)}
@@ -123,12 +130,14 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 	if err != nil {
 		return nil, &config.Error{Err: err}
 	}
-	c, err := core.New(coreConfig(cfg, listener), connection, st, log.Named("core"))
+	cc := coreConfig(cfg, listener)
+	cc.LeadLost = lead.lost
+	c, err := core.New(cc, connection, st, log.Named("core"))
 	if err != nil {
 		return nil, err
 	}
 	ac := apiConfig(cfg, listener)
-	ac.Abdicate = abdicate
+	ac.Abdicate = lead.abdicate
 	return &parts{core: c, handler: api.New(ac, c, log.Named("api")), detector: detector}, nil
 }
 

@@ -19,6 +19,9 @@ type Config struct {
 	Policy scheduler.Policy
 	// ServicePorts is the range of assigned service ports [10000-20000].
 	ServicePorts app.PortRange
+	// LeadLost is closed when another process may lead: from then on nothing
+	// is sent to the master. Nil: that cannot be.
+	LeadLost <-chan struct{}
 	// Checker runs the checks that the framework performs; nil performs none.
 	// The core closes it at the end of Run.
 	Checker Checker

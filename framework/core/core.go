@@ -154,7 +154,7 @@ func (c *Core) Run(ctx context.Context) error {
 	if err == nil {
 		// Calls that are committed but not yet made need not wait for the
 		// reconciliation of the next start.
-		c.outbox.drain(c.cfg.StopTimeout)
+		c.outbox.drain(c.cfg.StopTimeout, c.cfg.LeadLost)
 	}
 	stopMesos()
 	<-sent

@@ -99,23 +99,34 @@ func (o *outbox) deliver(ctx context.Context, r func(tx *txn)) {
 	}
 }
 
-// drain waits until every call is made, at most for timeout. Results are
-// dropped: it is called when the core's loop has ended.
-func (o *outbox) drain(timeout time.Duration) {
+// drain waits until every call is made, at most for timeout, and not at all once
+// lost is closed. Results are dropped: it is called when the core's loop has
+// ended.
+func (o *outbox) drain(timeout time.Duration, lost <-chan struct{}) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	for {
 		o.mu.Lock()
 		empty := len(o.queue) == 0 && !o.busy
 		o.mu.Unlock()
-		if empty {
+		if empty || closed(lost) {
 			return
 		}
 		select {
+		case <-lost:
 		case <-o.idle:
 		case <-o.results:
 		case <-timer.C:
 			return
 		}
+	}
+}
+
+func closed(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
 	}
 }

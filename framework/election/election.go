@@ -123,8 +123,8 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, sessi
 }
 
 // once takes part with one session; led tells whether lead was called.
-func (e *Election) once(ctx context.Context, lead func(context.Context, *zookeeper.Session) error) (led bool, err error) {
-	session, err := zookeeper.Connect(ctx, e.cfg.Session, e.log)
+func (e *Election) once(parent context.Context, lead func(context.Context, *zookeeper.Session) error) (led bool, err error) {
+	session, err := zookeeper.Connect(parent, e.cfg.Session, e.log)
 	if err != nil {
 		return false, err
 	}
@@ -133,7 +133,7 @@ func (e *Election) once(ctx context.Context, lead func(context.Context, *zookeep
 	if err != nil {
 		return false, fmt.Errorf("take part in the election at %s: %w", e.cfg.Root, err)
 	}
-	ctx, end := context.WithCancelCause(ctx)
+	ctx, end := context.WithCancelCause(parent)
 	defer end(nil)
 	var watch sync.WaitGroup
 	defer watch.Wait()
@@ -153,8 +153,8 @@ func (e *Election) once(ctx context.Context, lead func(context.Context, *zookeep
 		}
 	})
 	err = lead(ctx, session)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = errors.Join(err, cause)
+	if parent.Err() == nil {
+		err = errors.Join(err, context.Cause(ctx)) // nil if the lead was not lost
 	}
 	return true, err
 }
