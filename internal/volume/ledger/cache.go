@@ -1,0 +1,100 @@
+package ledger
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Cache lists a ledger again and again, for programs that run long: a file is
+// read only when it was replaced. It is not safe for concurrent use.
+type Cache struct {
+	ledger *Ledger
+	files  map[string]cachedFile
+}
+
+type cachedFile struct {
+	inode    uint64
+	size     int64
+	modified time.Time
+	item     Listed
+}
+
+// NewCache makes a Cache of the ledger.
+func (l *Ledger) NewCache() *Cache { return &Cache{ledger: l, files: map[string]cachedFile{}} }
+
+// List is Ledger.List; callers must not change the records. Changed says
+// whether anything differs from the last time.
+func (c *Cache) List() (items []Listed, changed bool, err error) {
+	files := make(map[string]cachedFile, len(c.files))
+	run, runChanged, err := c.dir(filepath.Join(c.ledger.cfg.RunDir, dirVolumes), files)
+	if err != nil {
+		return nil, false, err
+	}
+	kept, keptChanged, err := c.dir(filepath.Join(c.ledger.cfg.StateDir, dirMounts), files)
+	if err != nil {
+		return nil, false, err
+	}
+	changed = runChanged || keptChanged || len(files) != len(c.files)
+	c.files = files
+	current := make(map[Key]bool, len(run))
+	for i := range run {
+		if r := run[i].Record; r != nil {
+			run[i].Hint = r.BootID != c.ledger.boot
+			current[r.Key()] = true
+		}
+	}
+	for _, k := range kept {
+		if k.Record != nil && current[k.Record.Key()] {
+			continue
+		}
+		k.Hint = true
+		run = append(run, k)
+	}
+	return run, changed, nil
+}
+
+func (c *Cache) dir(dir string, files map[string]cachedFile) (out []Listed, changed bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, false, failed("list the ledger", Key{}, err)
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) || strings.HasPrefix(e.Name(), tempPrefix) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		st, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		f := cachedFile{item: Listed{File: path}}
+		if err == nil {
+			f.size, f.modified = st.Size(), st.ModTime()
+			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+				f.inode = sys.Ino
+			}
+			if old, ok := c.files[path]; ok && old.inode == f.inode && old.size == f.size && old.modified.Equal(f.modified) {
+				files[path] = old
+				out = append(out, old.item)
+				continue
+			}
+		}
+		changed = true
+		data, err := readFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			f.item.Record, err = decode(data, e.Name())
+		}
+		f.item.Err = err
+		files[path] = f
+		out = append(out, f.item)
+	}
+	return out, changed, nil
+}
