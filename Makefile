@@ -13,7 +13,7 @@ STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 RACE := if command -v gcc >/dev/null; then race=-race; else race=; echo "no gcc: running without the race detector" >&2; fi
 
 # Debian packages that only tests need: real volume plugins and file systems.
-TEST_PACKAGES := rclone fuse3 e2fsprogs gcc libc6-dev
+TEST_PACKAGES := rclone fuse3 e2fsprogs gcc libc6-dev zookeeper default-jre-headless
 
 .PHONY: help build demo test test-long lint bench packages clean
 

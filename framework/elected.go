@@ -48,6 +48,7 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 		proxy.SetLocal(p.handler)
 		defer proxy.SetLocal(nil)
 		log.Info("leading", zap.Uint64("epoch", st.Epoch()))
+		defer log.Info("not leading any more", zap.Uint64("epoch", st.Epoch()))
 		return p.run(ctx)
 	}
 	log.Info("serving", zap.String("api", listener.Addr().String()), zap.String("version", version),

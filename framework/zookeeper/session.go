@@ -151,8 +151,9 @@ func (s *Session) connected() {
 }
 
 // disconnected sets the time at which the session is lost if no connection
-// returns: when the servers, counting from the last that was heard of them,
-// may have given it up.
+// returns: a tenth of the time-out before the servers, counting from the last
+// that was heard of them, could give it up. Whoever stops then has stopped
+// before another begins.
 func (s *Session) disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,6 +161,7 @@ func (s *Session) disconnected() {
 		return
 	}
 	timeout := s.wire.timeout()
+	timeout -= timeout / 10
 	left := time.Until(s.wire.heard().Add(timeout))
 	s.log.Warn("connection to ZooKeeper lost", zap.Duration("session_lasts", left))
 	s.timer = time.AfterFunc(max(0, left), func() {

@@ -48,6 +48,7 @@ var rules = []rule{
 	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos"}},
 	{tree: "internal/layout"},
 	{tree: "internal/e2e", may: []string{"internal/devcluster", "internal/embeddedmesos"}},
+	{tree: "internal/hatest", may: []string{"internal/devcluster", "internal/embeddedmesos", "framework/detect/zktest"}},
 	{tree: "examples", may: []string{"internal/devcluster", "internal/embeddedmesos"}},
 }
 

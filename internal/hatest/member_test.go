@@ -1,0 +1,211 @@
+package hatest
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+)
+
+// member is one of the framework processes, which is started again whenever it
+// ends, as systemd does.
+type member struct {
+	*devcluster.Client
+	name  string
+	addr  string // host:port of its API
+	args  []string
+	t     *testing.T
+	log   io.Writer
+	leads *leads
+
+	done chan struct{} // closed when the keeper has ended
+
+	mu    sync.Mutex // guards what follows
+	cmd   *exec.Cmd
+	stop  bool
+	exits []int // exit codes; -1 for a signal
+}
+
+// newMember starts a framework and keeps it running until the test ends.
+func newMember(t *testing.T, name, dir, master, zk string, l *leads, args ...string) *member {
+	t.Helper()
+	port, err := devcluster.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, name+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &member{
+		name: name, addr: "127.0.0.1:" + strconv.Itoa(port), t: t, leads: l, log: log, done: make(chan struct{}),
+		args: append([]string{"--master", master, "--zk", zk, "--hostname", "127.0.0.1", "--http_address", "127.0.0.1",
+			"--http_port", strconv.Itoa(port), "--zk_session_timeout", "3000", "--logging_format", "json"}, args...),
+	}
+	m.Client = devcluster.NewClient("http://" + m.addr)
+	go m.keep()
+	t.Cleanup(func() {
+		m.end()
+		<-m.done
+		m.HTTP.CloseIdleConnections()
+		if t.Failed() {
+			content, err := os.ReadFile(log.Name())
+			t.Logf("log of %s (%v):\n%s", name, err, content[max(0, len(content)-20_000):])
+		}
+		log.Close()
+	})
+	return m
+}
+
+// keep runs the program again and again.
+func (m *member) keep() {
+	defer close(m.done)
+	for {
+		cmd := exec.Command(filepath.Join(binaries, "dvdi-framework"), m.args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+		m.mu.Lock()
+		if m.stop {
+			m.mu.Unlock()
+			return
+		}
+		err = cmd.Start()
+		m.cmd = cmd
+		m.mu.Unlock()
+		if err != nil {
+			m.t.Error(err)
+			return
+		}
+		m.read(stderr)
+		_ = cmd.Wait() // the exit code says it
+		m.leads.over(m.name, time.Now())
+		m.mu.Lock()
+		m.exits = append(m.exits, cmd.ProcessState.ExitCode())
+		m.mu.Unlock()
+		time.Sleep(100 * time.Millisecond) // RestartSec
+	}
+}
+
+// read copies the log and notes when the process leads.
+func (m *member) read(stderr io.Reader) {
+	lines := bufio.NewScanner(stderr)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		_, _ = m.log.Write(append(lines.Bytes(), '\n')) // for people only
+		var line struct {
+			Time  string `json:"ts"`
+			Msg   string `json:"msg"`
+			Epoch uint64 `json:"epoch"`
+		}
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
+			continue
+		}
+		at, err := time.Parse("2006-01-02T15:04:05.000Z0700", line.Time)
+		if err != nil {
+			continue
+		}
+		switch line.Msg {
+		case "leading":
+			m.leads.begin(m.name, line.Epoch, at)
+		case "not leading any more":
+			m.leads.over(m.name, at)
+		}
+	}
+}
+
+// kill ends the process as kill -9 does; the keeper starts it again.
+func (m *member) kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		_ = m.cmd.Process.Kill() // it may have ended
+	}
+}
+
+// end stops the process for good.
+func (m *member) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stop = true
+	if m.cmd != nil && m.cmd.Process != nil {
+		_ = m.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	}
+}
+
+// exited returns how often the process has ended, and how the last time.
+func (m *member) exited() (times, last int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.exits) == 0 {
+		return 0, 0
+	}
+	return len(m.exits), m.exits[len(m.exits)-1]
+}
+
+// leads records who led when.
+type leads struct {
+	mu   sync.Mutex // guards all
+	list []lead
+}
+
+type lead struct {
+	name  string
+	epoch uint64
+	from  time.Time
+	to    time.Time // zero while it lasts
+}
+
+func (l *leads) begin(name string, epoch uint64, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, lead{name: name, epoch: epoch, from: at})
+}
+
+func (l *leads) over(name string, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.list {
+		if l.list[i].name == name && l.list[i].to.IsZero() {
+			l.list[i].to = at
+		}
+	}
+}
+
+// count is how often the lead has changed hands.
+func (l *leads) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.list)
+}
+
+// check fails the test if two led at the same time, or an epoch did not grow.
+func (l *leads) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, b := range l.list {
+		if i == 0 {
+			continue
+		}
+		a := l.list[i-1]
+		if a.epoch >= b.epoch {
+			t.Errorf("%s led in epoch %d after %s in %d", b.name, b.epoch, a.name, a.epoch)
+		}
+		if a.to.IsZero() || a.to.After(b.from) {
+			t.Errorf("%s led from %s while %s led until %s", b.name, b.from, a.name, a.to)
+		}
+	}
+}
