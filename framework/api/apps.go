@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"go.uber.org/zap"
+
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
@@ -127,6 +129,7 @@ func (s *server) createApp(w http.ResponseWriter, r *http.Request, _ params) err
 		return err
 	}
 	s.audit(r, d)
+	s.warnOfDeprecated(d, a)
 	a = s.asStored(r.Context(), a, d)
 	s.posted(r, d, a)
 	w.Header().Set("Location", "/v2/apps"+string(a.ID))
@@ -154,6 +157,25 @@ func (s *server) posted(r *http.Request, d core.DeploymentRef, a *app.App) {
 		Type: "api_post_event", Timestamp: d.Version, ClientIP: clientIP(r), URI: r.URL.Path,
 		Definition: a,
 	}})
+}
+
+// warnOfDeprecated tells listeners, and the log, of accepted definitions that use
+// what is deprecated. Marathon has no such event; clients ignore types that they
+// do not know.
+func (s *server) warnOfDeprecated(d core.DeploymentRef, apps ...*app.App) {
+	for _, a := range apps {
+		for _, text := range a.Deprecations() {
+			s.log.Warn("deprecated definition", zap.String("app", string(a.ID)), zap.String("what", text))
+			s.svc.Publish(core.BusEvent{Type: "deprecation_event", Data: deprecationEvent{"deprecation_event", d.Version, a.ID, text}})
+		}
+	}
+}
+
+type deprecationEvent struct {
+	Type      string        `json:"eventType"`
+	Timestamp app.Timestamp `json:"timestamp"`
+	App       app.ID        `json:"appId"`
+	Message   string        `json:"message"`
 }
 
 type apiPostEvent struct {
@@ -255,6 +277,7 @@ func (s *server) update(r *http.Request, targets []target, partial, create bool)
 			return updated{}, err
 		}
 		s.audit(r, out.ref)
+		s.warnOfDeprecated(out.ref, out.apps...)
 		return out, nil
 	}
 }

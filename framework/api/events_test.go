@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
 
@@ -180,6 +181,46 @@ func TestChangeOfOneAppIsAnnounced(t *testing.T) {
 		}
 		if ev.EventType != "api_post_event" || ev.ClientIP != "127.0.0.1" || ev.URI != want.uri || ev.AppDefinition.Instances != want.instances || ev.AppDefinition.Version == "" {
 			t.Errorf("got %s", data)
+		}
+	}
+}
+
+func TestDeprecatedDefinitionsAreAnnounced(t *testing.T) {
+	const old = `{"id":"/a","cmd":"x","env":{"DVDI_VOLUME_NAME":"v","DVDI_VOLUME_DRIVER":"d"}}`
+	for what, send := range map[string]func(*wire){
+		"post":   func(w *wire) { w.ok(201, "POST", "/v2/apps", old) },
+		"put":    func(w *wire) { w.ok(201, "PUT", "/v2/apps/a", old) },
+		"groups": func(w *wire) { w.ok(201, "POST", "/v2/groups", `{"id":"/","apps":[`+old+`]}`) },
+	} {
+		w := start(t, everything())
+		r := w.listen("?event_type=deprecation_event", 1)
+		send(w)
+		_, data, err := frame(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ev struct{ EventType, AppID, Message, Timestamp string }
+		if err := json.Unmarshal([]byte(data), &ev); err != nil {
+			t.Fatal(err)
+		}
+		if ev.AppID != "/a" || !strings.Contains(ev.Message, "container.volumes") || ev.Timestamp == "" {
+			t.Errorf("%s: %s", what, data)
+		}
+	}
+}
+
+func TestChangeOfAGroupIsAnnounced(t *testing.T) {
+	w := start(t, everything())
+	r := w.listen("?event_type=group_change_success&event_type=group_change_failed", 1)
+	w.ok(201, "POST", "/v2/groups", `{"id":"/g","apps":[{"id":"a","cmd":"x"}]}`)
+	w.core.mu.Lock()
+	w.core.deployments = []core.DeploymentView{{ID: "d", Apps: []app.ID{"/g/a"}}}
+	w.core.mu.Unlock()
+	w.ok(409, "DELETE", "/v2/groups/g?force=false", "")
+	for _, want := range []string{"group_change_success", "group_change_failed"} {
+		kind, data, err := frame(r)
+		if err != nil || kind != want || !strings.Contains(data, `"groupId":"/g"`) || strings.Contains(data, "locked") != (want == "group_change_failed") {
+			t.Errorf("%s %s %v, want %s", kind, data, err, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
@@ -221,10 +222,12 @@ func (s *server) changeGroup(w http.ResponseWriter, r *http.Request, p params, c
 		if errors.Is(err, core.ErrStale) && attempt < maxAttempts {
 			continue
 		}
+		s.groupChanged(g.ID(), d, err)
 		if err != nil {
 			return err
 		}
 		s.audit(r, d)
+		s.warnOfDeprecated(d, change.Upsert...)
 		if create {
 			w.Header().Set("Location", "/v2/groups"+string(g.ID()))
 			return writeDeployment(w, http.StatusCreated, d)
@@ -342,9 +345,29 @@ func (s *server) deleteGroup(w http.ResponseWriter, r *http.Request, p params) e
 		change.Delete = append(change.Delete, a.App.ID)
 	}
 	d, err := s.svc.Change(r.Context(), change)
+	s.groupChanged(id, d, err)
 	if err != nil {
 		return err
 	}
 	s.audit(r, d)
 	return writeDeployment(w, http.StatusOK, d)
+}
+
+type groupChangeEvent struct {
+	Type      string        `json:"eventType"`
+	Timestamp app.Timestamp `json:"timestamp"`
+	Group     app.ID        `json:"groupId"`
+	Version   app.Timestamp `json:"version"`
+	Reason    string        `json:"reason,omitempty"`
+}
+
+// groupChanged tells listeners how a change of a group went.
+func (s *server) groupChanged(id app.ID, d core.DeploymentRef, err error) {
+	now := app.NewTimestamp(time.Now())
+	ev := groupChangeEvent{Type: "group_change_success", Timestamp: now, Group: id, Version: d.Version}
+	if err != nil {
+		_, answer := problemOf(err)
+		ev.Type, ev.Version, ev.Reason = "group_change_failed", now, answer.Message
+	}
+	s.svc.Publish(core.BusEvent{Type: ev.Type, Data: ev})
 }

@@ -169,6 +169,9 @@ type External struct {
 	Size     *int64            `json:"size,omitempty"` // GiB
 	Shared   bool              `json:"shared,omitempty"`
 	Options  map[string]string `json:"options"`
+	// Class is the volume class that the option dvdi/class names, as it was
+	// when the app first named it. Clients cannot set it.
+	Class *VolumeClass `json:"class,omitempty"`
 	// CSI holds the options of provider csi, nil for others. In JSON it takes
 	// the place of Options.
 	CSI *CSIOptions `json:"-"`

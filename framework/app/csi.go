@@ -47,7 +47,7 @@ func (v Volume) uniqueName() bool {
 	if c := v.External.CSI; c != nil {
 		return c.exclusive() || c.Capability.AccessMode == MultiNodeSingleWriter && v.Mode == readWrite
 	}
-	return !v.External.Shared
+	return !v.External.Shared && !v.External.anyAgents()
 }
 
 // external is External in JSON: options are text or those of csi.
@@ -57,6 +57,7 @@ type external struct {
 	Size     *int64          `json:"size,omitempty"`
 	Shared   bool            `json:"shared,omitempty"`
 	Options  json.RawMessage `json:"options"`
+	Class    *VolumeClass    `json:"class,omitempty"`
 }
 
 // MarshalJSON writes the options in the form of the provider.
@@ -69,7 +70,7 @@ func (e External) MarshalJSON() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("options of volume %s: %w", e.Name, err)
 	}
-	return json.Marshal(external{e.Provider, e.Name, e.Size, e.Shared, raw})
+	return json.Marshal(external{e.Provider, e.Name, e.Size, e.Shared, raw, e.Class})
 }
 
 // UnmarshalJSON reads what MarshalJSON writes.
@@ -78,7 +79,7 @@ func (e *External) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return fmt.Errorf("external volume: %w", err)
 	}
-	*e = External{Provider: in.Provider, Name: in.Name, Size: in.Size, Shared: in.Shared}
+	*e = External{Provider: in.Provider, Name: in.Name, Size: in.Size, Shared: in.Shared, Class: in.Class}
 	var target any = &e.Options
 	if in.Provider == CSI {
 		e.CSI = &CSIOptions{}

@@ -28,6 +28,9 @@ type Options struct {
 	CSI               bool // volumes of provider csi
 	Secrets           bool
 	GPUs              bool
+
+	// Classes are the operator's volume classes by name.
+	Classes map[string]VolumeClass
 }
 
 func (o Options) role() string {
@@ -240,7 +243,9 @@ func overlay(stored *App, base, update map[string]any) map[string]any {
 // default, where the update makes another default right: an app that gets its
 // first exclusive volume must be held when it becomes unreachable.
 func dropOldDefaults(fields map[string]any, stored *App, update map[string]any) {
-	updated := &App{Container: readContainer(object{s: &shape{}, fields: fields})}
+	o := object{s: &shape{}, fields: fields}
+	updated := &App{Container: readContainer(o), Env: readEnv(o)}
+	translateModuleEnv(&problems{}, updated)
 	oldUpgrade, oldUnreachable := defaultStrategies(stored)
 	newUpgrade, newUnreachable := defaultStrategies(updated)
 	if update["upgradeStrategy"] == nil && oldUpgrade != newUpgrade && stored.Upgrade == oldUpgrade {
@@ -261,6 +266,8 @@ func (u *Update) build(fields map[string]any, id ID, stored *App) (*App, error) 
 	}
 	d.App.ID = id
 	p := s.semantic
+	translateModuleEnv(&p, d.App)
+	resolveClasses(&p, d.App, u.opts, stored)
 	normalise(&p, d, u.opts, stored)
 	validate(&p, d, u.opts, stored)
 	if err := p.err(msgInvalid); err != nil {

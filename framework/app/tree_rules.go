@@ -15,6 +15,7 @@ func ValidateAll(apps map[ID]*App, changed []ID) error {
 	var p problems
 	validateTreeIDs(&p, apps, changed)
 	validateVolumeSharing(&p, apps, changed)
+	validateInstanceNames(&p, apps, changed)
 	validateDependencies(&p, apps, changed)
 	return p.err(msgInvalid)
 }

@@ -177,7 +177,9 @@ func validateInstances(p *problems, a *App) {
 		p.addf("/instances", "got %d, expected %d or less", a.Instances, maxInstances)
 	}
 	if a.Instances > 1 {
-		if slices.ContainsFunc(a.ExternalVolumes(), func(i int) bool { return a.Container.Volumes[i].External.Provider == DVDI }) {
+		if slices.ContainsFunc(a.externals(), func(v Volume) bool {
+			return v.External.Provider == DVDI && !v.External.PerInstance() && !v.External.anyAgents()
+		}) {
 			p.addf("/", "Number of instances is limited to 1 when declaring DVDI volumes in app [%s]", a.ID)
 		}
 		if a.Labels[singleInstanceLabel] == "true" {

@@ -19,6 +19,7 @@ const (
 	readOnly  = "RO"
 
 	driverOption = "dvdi/driver"
+	classOption  = "dvdi/class"
 	// engineOption is how options begin that speak to the volume engine; only
 	// the framework may set them.
 	engineOption = "dvdi/dvdi."
@@ -77,18 +78,18 @@ func (e *External) Exclusive() bool {
 	if e.CSI != nil {
 		return e.CSI.exclusive()
 	}
-	return !e.Shared
+	return !e.Shared && !e.anyAgents()
 }
 
 // Driver is the volume driver's name.
-func (e *External) Driver() string { return e.Options[driverOption] }
+func (e *External) Driver() string { return e.plainOptions()[driverOption] }
 
 // DriverOptions are the options that the driver gets: those with the prefix
 // "dvdi/", without it, except the driver's name; a Size beats an option "size"
 // (contract 3.2). It is nil when there are none.
 func (e *External) DriverOptions() map[string]string {
 	out := map[string]string{}
-	for key, value := range e.Options {
+	for key, value := range e.plainOptions() {
 		if name, ok := strings.CutPrefix(key, "dvdi/"); ok && key != driverOption {
 			out[name] = strings.TrimSpace(value)
 		}
@@ -230,21 +231,21 @@ func validateExternal(p *problems, path string, a *App, v Volume, opts Options) 
 
 func validateDVDI(p *problems, path string, a *App, v Volume) {
 	e := v.External
-	if strings.Contains(e.Name, "${instance}") {
-		p.add(path+"/external/name", "${instance} is reserved for volumes per instance, which are not supported yet; use a plain name")
+	if e.PerInstance() && e.Shared {
+		p.add(path+"/external/shared", "must be false: each instance has a volume of its own by the name "+e.Name)
 	}
 	validateDVDIOptions(p, path+"/external/options", e)
 	if v.ContainerPath == "." || v.ContainerPath == ".." {
 		p.add(path+"/containerPath", "can not be one of (.,..)")
 	}
 	if a.Container.Type == Mesos {
-		if v.Mode != readWrite {
+		if v.Mode != readWrite && e.Access() != AccessManyReaders {
 			p.add(path+"/mode", "does not equal RW")
 		}
 		return
 	}
 	for key := range e.Options {
-		if key != driverOption {
+		if key != driverOption && key != classOption {
 			p.add(path+"/external/options", "must only contain dvdi/driver")
 			break
 		}
@@ -266,6 +267,7 @@ func validateDVDIOptions(p *problems, path string, e *External) {
 	slices.Sort(keys)
 	driver, given := e.Options[driverOption]
 	switch {
+	case e.Class != nil:
 	case !given:
 		p.add(path+`("dvdi/driver")`, "not defined")
 	case !labelPattern.MatchString(driver):

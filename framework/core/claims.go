@@ -206,7 +206,7 @@ func (c *Core) wantedVolumes() map[scheduler.VolumeKey]bool {
 			continue
 		}
 		if def := c.state.definition(i); def != nil {
-			for _, r := range c.volumeRequests(def) {
+			for _, r := range c.requestsOf(i, def) {
 				wanted[r.Key] = true
 			}
 		}

@@ -60,6 +60,8 @@ type clusterTask struct {
 	app       *app.App
 	state     string
 	pending   []Status // not acknowledged, oldest first
+	options   map[int]map[string]string
+	secrets   map[string]string
 }
 
 func newCluster(hosts ...string) *cluster {
@@ -209,7 +211,8 @@ func (n *conn) Accept(ctx context.Context, a Accept) error {
 		ag.refused = time.Now().Add(a.Refuse)
 	}
 	for _, op := range a.Operations {
-		t := &clusterTask{id: op.Task.ID, agent: op.Task.AgentID, app: op.Task.App, state: taskStaging}
+		t := &clusterTask{id: op.Task.ID, agent: op.Task.AgentID, app: op.Task.App, state: taskStaging,
+			options: op.Task.VolumeOptions, secrets: op.Task.SecretValues}
 		c.calls = append(c.calls, "launch "+t.id)
 		c.launches[t.id]++
 		if c.launches[t.id] > 1 {

@@ -28,6 +28,8 @@ type Config struct {
 	// BackendExclusive names the volume drivers whose backend itself refuses
 	// a second attachment: their claims end with the task.
 	BackendExclusive map[string]bool
+	// Secrets knows the values of secrets; nil leaves all to the agents.
+	Secrets Secrets
 
 	Tick              time.Duration // how often deadlines are looked at [1s]
 	KillRetry         time.Duration // how often a kill is repeated [30s]
@@ -37,6 +39,7 @@ type Config struct {
 	ReconcileDelay    time.Duration // from subscription to implicit reconciliation [15s]
 	ReconcileInterval time.Duration // between reconciliations of all tasks [10m]
 	ProbeInterval     time.Duration // between questions about agents of claims that wait for their end [15s]
+	RestoreHold       time.Duration // after a backup was restored, before exclusive volumes are used [12m]
 	ReviveInterval    time.Duration // least time between two revives [5s]
 	StopTimeout       time.Duration // for outstanding calls at the end of Run [3s]
 	MaxDeployments    int           // running at the same time [100]
@@ -56,6 +59,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReconcileDelay, 15*time.Second)
 	setDefault(&c.ReconcileInterval, 10*time.Minute)
 	setDefault(&c.ProbeInterval, 15*time.Second)
+	setDefault(&c.RestoreHold, 12*time.Minute)
 	setDefault(&c.ReviveInterval, 5*time.Second)
 	setDefault(&c.StopTimeout, 3*time.Second)
 	setDefault(&c.MaxDeployments, 100)

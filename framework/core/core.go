@@ -47,6 +47,8 @@ type Core struct {
 	rolesStale bool
 	// readiness are the latest outcomes of readiness checks, by task.
 	readiness map[string]CheckOutcome
+	// seenAlive are the tasks seen alive since a backup was restored.
+	seenAlive map[string]bool
 	// checksStale: what is to be checked may have changed.
 	checksStale bool
 }
@@ -98,6 +100,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		touched: map[app.ID]bool{},
 
 		readiness:   map[string]CheckOutcome{},
+		seenAlive:   map[string]bool{},
 		checksStale: true,
 	}
 	c.flow = newOfferFlow(c.cfg.ReviveInterval)

@@ -98,6 +98,12 @@ func (c *Core) expireLost(tx *txn, id app.ID, g goal) {
 // wait always take the newest definition.
 func (c *Core) scale(tx *txn, g goal, list []*instance) {
 	var counted, uncounted []*instance
+	stopping := 0
+	for _, i := range c.state.instancesOf(g.def.ID) {
+		if i.Stop {
+			stopping++
+		}
+	}
 	for _, i := range list {
 		if i.Stop {
 			continue
@@ -112,9 +118,12 @@ func (c *Core) scale(tx *txn, g goal, list []*instance) {
 			counted = append(counted, i)
 		}
 	}
-	for range g.n - len(counted) {
-		c.createInstance(tx, g.def)
+	missing := g.n - len(counted)
+	if g.def.Ordered() {
+		// Who takes an ordinal waits until the one before is gone.
+		missing -= stopping
 	}
+	c.createInstances(tx, g.def, missing)
 	surplus := killOrder(counted, g.def)[:max(0, len(counted)-g.n)]
 	if g.n == 0 {
 		surplus = append(surplus, uncounted...)
@@ -163,6 +172,9 @@ func killOrder(list []*instance, def *app.App) []*instance {
 		}
 		return -d
 	})
+	if def.Ordered() {
+		return byOrdinal(out)
+	}
 	return out
 }
 
@@ -184,30 +196,12 @@ func (c *Core) replaceOld(tx *txn, g goal, list []*instance) {
 			old = append(old, i)
 		}
 	}
-	if c.stopFirst(g.def, old, stopping) {
-		for _, i := range old {
-			c.stop(tx, i, "replaced by a new configuration")
-		}
-		if c.anyStopping(g.def.ID) {
-			return
-		}
-		old = nil
-	}
-	if len(old) == 0 {
+	stopFirst := c.stopFirst(g.def, old, stopping)
+	if len(old) == 0 && (!stopFirst || len(stopping) == 0) {
 		c.scale(tx, g, current)
 		return
 	}
-	c.roll(tx, g, old, current, len(stopping))
-}
-
-// anyStopping tells whether an instance's task that is to end has not ended.
-func (c *Core) anyStopping(id app.ID) bool {
-	for _, i := range c.state.instancesOf(id) {
-		if i.Stop {
-			return true
-		}
-	}
-	return false
+	c.roll(tx, g, old, current, len(stopping), stopFirst)
 }
 
 // stopFirst tells whether old instances must be gone before new ones start: the
@@ -226,9 +220,9 @@ func (c *Core) stopFirst(def *app.App, old, stopping []*instance) bool {
 }
 
 // roll does what the upgrade strategy allows now.
-func (c *Core) roll(tx *txn, g goal, old, current []*instance, stopping int) {
+func (c *Core) roll(tx *txn, g goal, old, current []*instance, stopping int, stopFirst bool) {
 	in := rollInput{n: g.n, min: g.def.Upgrade.MinimumHealthCapacity, over: g.def.Upgrade.MaximumOverCapacity,
-		old: len(old), current: len(current), stopping: stopping}
+		old: len(old), current: len(current), stopping: stopping, stopFirst: stopFirst}
 	for _, i := range old {
 		if def := c.state.definition(i); def != nil && i.healthy(def) {
 			in.oldHealthy++
@@ -240,9 +234,7 @@ func (c *Core) roll(tx *txn, g goal, old, current []*instance, stopping int) {
 		}
 	}
 	kill, start := rollStep(in)
-	for range start {
-		c.createInstance(tx, g.def)
-	}
+	c.createInstances(tx, g.def, start)
 	if kill == 0 {
 		return
 	}
@@ -275,17 +267,23 @@ type rollInput struct {
 	old, oldHealthy,
 	current, currentReady,
 	stopping int
+	// stopFirst: a new instance starts only where an old one has ended.
+	stopFirst bool
 }
 
 // rollStep returns how many old instances may be killed and how many new ones
 // started now (contract 5.1). At least ceil(n*min) healthy instances are kept
 // and at most floor(n*(1+over)) exist; where both are the same number and
-// nothing could ever move, one more may exist.
+// nothing could ever move, one more may exist, or with stopFirst one less.
 func rollStep(in rollInput) (kill, start int) {
 	const epsilon = 1e-9 // 3*(1+1/3.) is meant to be 4
 	keep := int(math.Ceil(float64(in.n)*in.min - epsilon))
 	most := int(math.Floor(float64(in.n)*(1+in.over) + epsilon))
-	if keep >= most {
+	switch {
+	case in.stopFirst:
+		most = in.n
+		keep = min(keep, in.n-1)
+	case keep >= most:
 		most = keep + 1
 	}
 	healthy := in.oldHealthy + in.currentReady

@@ -79,13 +79,13 @@ func configOf(a *app.App) app.Timestamp {
 }
 
 // createInstance adds a waiting instance of a definition.
-func (c *Core) createInstance(tx *txn, a *app.App) {
+func (c *Core) createInstance(tx *txn, a *app.App, ordinal int) {
 	id, err := newInstanceID(a.ID)
 	if err != nil {
 		c.log.Error("cannot create an instance; it is tried again", zap.String("app", string(a.ID)), zap.Error(err))
 		return
 	}
-	i := &instance{ID: id, App: a.ID, Phase: waiting, Since: tx.now}
+	i := &instance{ID: id, App: a.ID, Phase: waiting, Since: tx.now, Ordinal: ordinal}
 	i.retarget(a)
 	tx.saveInstance(i)
 	tx.publish(instanceChanged(tx.now, i, "Scheduled"))

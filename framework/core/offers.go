@@ -144,7 +144,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 		CPUs:             milli(def.CPUs), Mem: milli(def.Mem), Disk: milli(def.Disk),
 		GPUs:    milli(float64(def.GPUs)),
 		Ports:   hostPorts(def),
-		Volumes: c.volumeRequests(def),
+		Volumes: c.requestsOf(i, def),
 		Since:   i.Since,
 	}
 	if def.ExecutorRes != nil && def.Executor != "" && def.Executor != "//cmd" {
@@ -159,6 +159,9 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	}
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
+	}
+	if hold := c.holdUntil(def); hold.After(p.NotBefore) {
+		p.NotBefore = hold
 	}
 	p.GPUUnrestricted = def.Labels["GPU_SCHEDULING_BEHAVIOR"] == "unrestricted"
 	return p
@@ -220,8 +223,12 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 		c.log.Error("the plan launches an instance that does not wait", zap.String("instance", l.InstanceID))
 		return nil, nil
 	}
-	def := c.state.definition(i)
+	def := c.state.definition(i).ForInstance(i.Ordinal)
 	requests := c.volumeRequests(def)
+	if tx.now.Before(c.holdUntil(def)) {
+		c.log.Error("the plan launches what a restored backup holds back", zap.String("instance", i.ID))
+		return nil, nil
+	}
 	for _, r := range requests {
 		if err := c.state.checkClaim(r, i.ID, offer.AgentID); err != nil {
 			c.log.Error("launch refused to keep two writers apart", zap.String("instance", i.ID), zap.Error(err))
@@ -245,7 +252,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 		zap.String("host", offer.Hostname), zap.String("why", l.Why))
 	return i, &Task{
 		ID: i.Task.ID, InstanceID: i.ID, AgentID: offer.AgentID, Hostname: offer.Hostname,
-		App: def, Resources: l.Resources, Ports: l.Ports,
+		App: def, Resources: l.Resources, Ports: l.Ports, VolumeOptions: engineOptions(def),
 	}
 }
 
@@ -259,7 +266,12 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 		attempts = append(attempts, attempt{i.ID, i.Task.ID})
 	}
 	tx.call(call{
-		make: func(ctx context.Context) error { return c.mesos.Accept(ctx, accept) },
+		make: func(ctx context.Context) error {
+			if err := c.resolveSecrets(accept); err != nil {
+				return err
+			}
+			return c.mesos.Accept(ctx, accept)
+		},
 		done: func(tx *txn, err error) {
 			if err == nil {
 				return
@@ -380,7 +392,7 @@ func (c *Core) waitsForVolume(instanceID string) bool {
 	if def == nil {
 		return false
 	}
-	for _, r := range c.volumeRequests(def) {
+	for _, r := range c.requestsOf(i, def) {
 		if v := c.state.volumes[r.Key]; v != nil && v.Claim != nil {
 			return true
 		}

@@ -28,6 +28,9 @@ type metaRecord struct {
 	FrameworkID string `json:"frameworkId,omitempty"`
 	// Sequence numbers deployments, so that their order survives a restart.
 	Sequence uint64 `json:"sequence"`
+	// RestoredAt is when a backup took the place of the state, until the tasks
+	// that it does not know have had time to show up.
+	RestoredAt time.Time `json:"restoredAt,omitzero"`
 }
 
 // appRecord is an app with what is remembered of it between its tasks.
@@ -62,6 +65,10 @@ type instance struct {
 	Phase       phase         `json:"phase"`
 	Since       time.Time     `json:"since"` // start of the current phase
 	Incarnation int           `json:"incarnation"`
+	// Ordinal tells the instances of an app apart, from 0; it names the volumes
+	// that each has for itself. Two have the same only while one of them is
+	// lost or to be given up.
+	Ordinal int `json:"ordinal,omitempty"`
 	// Stop: it shall end and not run again.
 	Stop bool `json:"stop,omitempty"`
 	// Forgotten instances do not count for their app any more. They are kept

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
-	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -24,7 +23,12 @@ type state struct {
 	volumes     map[scheduler.VolumeKey]*volumeRecord
 }
 
-func loadState(st store.Store) (*state, error) {
+// source is what records are read from.
+type source interface {
+	Load(fn func(kind, key string, value []byte) error) error
+}
+
+func loadState(st source) (*state, error) {
 	s := &state{
 		apps:        map[app.ID]*appRecord{},
 		versions:    map[app.ID]map[app.Timestamp]*app.App{},

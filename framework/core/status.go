@@ -25,8 +25,10 @@ func (c *Core) handleStatus(tx *txn, s Status) {
 	id, ours := instanceOfTask(s.TaskID)
 	i := c.state.instances[id]
 	if !ours || i == nil || i.Task == nil || i.Task.ID != s.TaskID {
-		c.strayStatus(tx, s)
-		return
+		if i = c.state.instances[s.TaskID]; i == nil { // not even a stray that is known
+			c.handleStray(tx, s)
+			return
+		}
 	}
 	switch s.State {
 	case taskStaging, taskStarting, taskRunning, taskKilling:
@@ -56,25 +58,12 @@ func (c *Core) acknowledge(tx *txn, s Status) {
 	})
 }
 
-// strayStatus handles a task that is no instance's current one: of an instance
-// that was given up or replaced, or of a state that this framework has lost.
-// It must not run on, since the volumes that it uses may be given to others.
-func (c *Core) strayStatus(tx *txn, s Status) {
-	switch s.State {
-	case taskStaging, taskStarting, taskRunning:
-		c.log.Warn("killing a task that belongs to no instance",
-			zap.String("task", s.TaskID), zap.String("agent", s.AgentID), zap.String("state", s.State))
-		c.callKill(tx, s.TaskID, s.AgentID)
-	case taskGoneByOp:
-		c.agentGone(tx, s)
-	case taskFinished, taskFailed, taskKilled, taskError, taskDropped, taskGone:
-		tx.publish(unknownTerminated(tx.now, s))
-	}
-}
-
 // taskAlive handles a status of a task that runs or is about to.
 func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 	t := i.Task
+	if c.restored() {
+		c.seenAlive[t.ID] = true
+	}
 	if t.State == s.State && i.Phase == active && !i.lost() && !c.changed(t, s) {
 		return
 	}

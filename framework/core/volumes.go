@@ -7,9 +7,19 @@ import (
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
+// explicitOption tells the volume engine that mounting must not create the
+// volume.
+const explicitOption = "dvdi.explicit"
+
+var accessModes = map[string]scheduler.AccessMode{
+	app.AccessOneTask:     scheduler.OneTask,
+	app.AccessOneAgent:    scheduler.OneAgent,
+	app.AccessManyReaders: scheduler.ManyReaders,
+	app.AccessManyWriters: scheduler.ManyWriters,
+}
+
 // volumeRequests returns the external volumes of an app as the scheduler sees
-// them. A volume is for one task at a time unless the app says that it shares
-// it with others on the same agent.
+// them. Names hold the ordinal only where a is the definition for an instance.
 func (c *Core) volumeRequests(a *app.App) []scheduler.VolumeRequest {
 	if a.Container == nil {
 		return nil
@@ -20,15 +30,34 @@ func (c *Core) volumeRequests(a *app.App) []scheduler.VolumeRequest {
 			continue
 		}
 		driver := v.External.Driver()
-		r := scheduler.VolumeRequest{
+		class := v.External.Class
+		out = append(out, scheduler.VolumeRequest{
 			Key:              scheduler.VolumeKey{Driver: driver, Name: v.External.Name},
+			Access:           accessModes[v.External.Access()],
 			ReadOnly:         strings.EqualFold(v.Mode, "RO"),
-			BackendExclusive: c.cfg.BackendExclusive[driver],
+			BackendExclusive: c.cfg.BackendExclusive[driver] || class != nil && class.BackendExclusive,
+		})
+	}
+	return out
+}
+
+// requestsOf are the volumes of an instance that runs def.
+func (c *Core) requestsOf(i *instance, def *app.App) []scheduler.VolumeRequest {
+	return c.volumeRequests(def.ForInstance(i.Ordinal))
+}
+
+// engineOptions are what the volume engine is told about volumes beside the
+// driver's options, by their index. The operator who defines such a class knows
+// that the agents have a dvdcli that understands it.
+func engineOptions(a *app.App) map[int]map[string]string {
+	var out map[int]map[string]string
+	for _, n := range a.ExternalVolumes() {
+		if class := a.Container.Volumes[n].External.Class; class != nil && class.ExplicitCreate {
+			if out == nil {
+				out = map[int]map[string]string{}
+			}
+			out[n] = map[string]string{explicitOption: "true"}
 		}
-		if v.External.Shared {
-			r.Access = scheduler.OneAgent
-		}
-		out = append(out, r)
 	}
 	return out
 }

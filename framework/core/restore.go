@@ -1,0 +1,191 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// Restored tells what Restore did.
+type Restored struct {
+	Apps      int
+	Instances int
+	// Kept are volumes that the backup does not know, or knows less of than the
+	// state that it replaces: what was known of them stays.
+	Kept []scheduler.VolumeKey
+}
+
+// incarnationGap is added to an instance's count of launches, so that no task id
+// is given again that the lost state may have given after the backup.
+const incarnationGap = 1 << 20
+
+// Restore replaces the state in st by the records of a backup, in one commit.
+// What the state knows of volumes and the backup does not is kept: of each
+// volume the record with the higher epoch counts. A core that runs on the
+// result starts nothing on exclusive volumes before it has heard of tasks that
+// the backup does not know (Config.RestoreHold), and destroys nothing that it
+// does not know. The store must not be in use by a running core.
+func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, error) {
+	before, err := loadState(st)
+	if err != nil {
+		return Restored{}, fmt.Errorf("load the state that is to be replaced: %w", err)
+	}
+	s, err := loadState(records(backup))
+	if err != nil {
+		return Restored{}, fmt.Errorf("read the backup: %w", err)
+	}
+	tx := &txn{now: now, dirty: map[recordKey]any{}}
+	err = st.Load(func(kind, key string, _ []byte) error {
+		tx.remove(kind, key)
+		return nil
+	})
+	if err != nil {
+		return Restored{}, fmt.Errorf("load the state that is to be replaced: %w", err)
+	}
+	report := Restored{Apps: len(s.apps), Instances: len(s.instances), Kept: s.keepVolumes(before)}
+	s.restoreMeta(before, now)
+	for _, i := range s.instances {
+		i.Incarnation += incarnationGap
+	}
+	s.disownHolders()
+	s.putAll(tx)
+	writes, err := tx.writes()
+	if err != nil {
+		return Restored{}, err
+	}
+	if err := st.Commit(writes); err != nil {
+		return Restored{}, fmt.Errorf("commit the restored state: %w", err)
+	}
+	return report, nil
+}
+
+// records is a list of records in the place of a store.
+type records []store.Write
+
+func (r records) Load(fn func(kind, key string, value []byte) error) error {
+	for _, w := range r {
+		if err := fn(w.Kind, w.Key, w.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepVolumes takes over what the replaced state knows better of volumes.
+func (s *state) keepVolumes(before *state) []scheduler.VolumeKey {
+	var kept []scheduler.VolumeKey
+	for _, v := range before.sortedVolumes() {
+		if old := s.volumes[v.Key]; old == nil || old.Epoch <= v.Epoch {
+			if old == nil || old.Epoch < v.Epoch {
+				kept = append(kept, v.Key)
+			}
+			s.volumes[v.Key] = v
+		}
+	}
+	return kept
+}
+
+// restoreMeta keeps the registration that is newer: the replaced state's.
+func (s *state) restoreMeta(before *state, now time.Time) {
+	if before.meta.FrameworkID != "" {
+		s.meta.FrameworkID = before.meta.FrameworkID
+	}
+	s.meta.Sequence = max(s.meta.Sequence, before.meta.Sequence)
+	s.meta.RestoredAt = now
+}
+
+// disownHolders takes out of the claims what the backup's instances do not hold:
+// the claims stay with their agents.
+func (s *state) disownHolders() {
+	for _, v := range s.volumes {
+		if v.Claim == nil {
+			continue
+		}
+		held := v.Claim
+		held.Holders = slices.DeleteFunc(slices.Clone(held.Holders), func(id string) bool {
+			i := s.instances[id]
+			return i == nil || i.Task == nil || i.Task.AgentID != held.AgentID || !slices.Contains(i.Task.Volumes, v.Key)
+		})
+		held.Used = true
+	}
+}
+
+// putAll writes every record.
+func (s *state) putAll(tx *txn) {
+	tx.put(kindMeta, metaKey, &s.meta)
+	for id, r := range s.apps {
+		tx.put(kindApp, string(id), r)
+	}
+	for id, versions := range s.versions {
+		for v, a := range versions {
+			tx.put(kindVersion, versionKey(id, v), a)
+		}
+	}
+	for id, i := range s.instances {
+		tx.put(kindInstance, id, i)
+	}
+	for id, d := range s.deployments {
+		tx.put(kindDeployment, id, d)
+	}
+	for key, v := range s.volumes {
+		tx.put(kindVolume, volumeStoreKey(key), v)
+	}
+}
+
+// restored tells whether the state came from a backup, so that tasks may run
+// that it does not know.
+func (c *Core) restored() bool { return !c.state.meta.RestoredAt.IsZero() }
+
+// holdUntil is when instances of a definition may be launched, as far as that
+// depends on the restoration of a backup; zero means now.
+func (c *Core) holdUntil(def *app.App) time.Time {
+	if !c.restored() || !c.bindsVolume(def) {
+		return time.Time{}
+	}
+	return c.link.since.Add(c.cfg.RestoreHold)
+}
+
+// tickRestored ends the caution after a restoration.
+func (c *Core) tickRestored(tx *txn) {
+	if !c.restored() || tx.now.Before(c.link.since.Add(c.cfg.RestoreHold)) {
+		return
+	}
+	c.log.Info("the tasks that the restored backup did not know should have shown up by now; "+
+		"volumes are used again", zap.Time("restored", c.state.meta.RestoredAt))
+	c.state.meta.RestoredAt = time.Time{}
+	tx.saveMeta()
+	c.flow.wantRevive()
+}
+
+// exclusiveVolumes are the volumes that any known definition of the app with a
+// safe path binds to one agent; known tells whether there is such an app.
+func (c *Core) exclusiveVolumes(safePath string) (id app.ID, keys []scheduler.VolumeRequest, known bool) {
+	found := map[scheduler.VolumeKey]scheduler.VolumeRequest{}
+	for _, candidate := range slices.Sorted(maps.Keys(c.state.versions)) {
+		if candidate.SafePath() != safePath {
+			continue
+		}
+		id, known = candidate, true
+		for _, def := range c.state.versions[candidate] {
+			for _, r := range c.volumeRequests(def) {
+				if exclusive(r.Access) {
+					found[r.Key] = r
+				}
+			}
+		}
+	}
+	for _, r := range found {
+		keys = append(keys, r)
+	}
+	slices.SortFunc(keys, func(a, b scheduler.VolumeRequest) int {
+		return compareVolumes(a.Key, b.Key)
+	})
+	return id, keys, known
+}
