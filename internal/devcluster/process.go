@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -25,7 +26,8 @@ type Process struct {
 }
 
 // startProcess runs path with args. Its output goes to log (may be nil), and
-// the last of it is kept for error messages.
+// the last of it is kept for error messages. The kernel kills the process when
+// this one ends, however it ends.
 func startProcess(name, path string, args, env []string, log io.Writer) (*Process, error) {
 	p := &Process{name: name, out: &tail{}, done: make(chan struct{})}
 	w := io.Writer(p.out)
@@ -35,17 +37,30 @@ func startProcess(name, path string, args, env []string, log io.Writer) (*Proces
 	p.cmd = exec.Command(path, args...)
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = w, w
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	// Its descendants may hold the output pipe open after it ended.
 	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
+	started := make(chan error)
+	go p.own(started)
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		close(p.done)
-	}()
 	return p, nil
+}
+
+// own starts the process, reports how that went, and waits for its end. It
+// keeps its thread all the while: Pdeathsig is sent when the thread ends that
+// started the process, and the runtime ends threads that it does not need.
+func (p *Process) own(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err != nil {
+		return
+	}
+	p.err = p.cmd.Wait()
+	close(p.done)
 }
 
 // Pid is the process id.
