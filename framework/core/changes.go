@@ -254,6 +254,7 @@ func (c *Core) storeDefinition(tx *txn, a *app.App) {
 	}
 	tx.saveVersion(a)
 	tx.saveApp(r)
+	c.endLeftStrays(tx, a.ID)
 }
 
 // Restart implements Service.

@@ -28,9 +28,11 @@ type metaRecord struct {
 	FrameworkID string `json:"frameworkId,omitempty"`
 	// Sequence numbers deployments, so that their order survives a restart.
 	Sequence uint64 `json:"sequence"`
-	// RestoredAt is when a backup took the place of the state, until the tasks
-	// that it does not know have had time to show up.
+	// RestoredAt is when a backup last took the place of the state. It is
+	// Unsettled until the tasks that the backup does not know have had time to
+	// show up.
 	RestoredAt time.Time `json:"restoredAt,omitzero"`
+	Unsettled  bool      `json:"unsettled,omitempty"`
 }
 
 // appRecord is an app with what is remembered of it between its tasks.
@@ -74,6 +76,7 @@ type instance struct {
 	// Forgotten instances do not count for their app any more. They are kept
 	// because a task that may still run holds a volume.
 	Forgotten bool  `json:"forgotten,omitempty"`
+	Left      bool  `json:"left,omitempty"` // a stray whose app is not known: it is left alone
 	Task      *task `json:"task,omitempty"` // nil while waiting
 }
 

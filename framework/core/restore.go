@@ -98,7 +98,7 @@ func (s *state) restoreMeta(before *state, now time.Time) {
 		s.meta.FrameworkID = before.meta.FrameworkID
 	}
 	s.meta.Sequence = max(s.meta.Sequence, before.meta.Sequence)
-	s.meta.RestoredAt = now
+	s.meta.RestoredAt, s.meta.Unsettled = now, true
 }
 
 // disownHolders takes out of the claims what the backup's instances do not hold:
@@ -139,9 +139,9 @@ func (s *state) putAll(tx *txn) {
 	}
 }
 
-// restored tells whether the state came from a backup, so that tasks may run
-// that it does not know.
-func (c *Core) restored() bool { return !c.state.meta.RestoredAt.IsZero() }
+// restored tells whether the state came from a backup so lately that tasks may
+// run that it does not know.
+func (c *Core) restored() bool { return c.state.meta.Unsettled }
 
 // holdUntil is when instances of a definition may be launched, as far as that
 // depends on the restoration of a backup; zero means now.
@@ -159,7 +159,7 @@ func (c *Core) tickRestored(tx *txn) {
 	}
 	c.log.Info("the tasks that the restored backup did not know should have shown up by now; "+
 		"volumes are used again", zap.Time("restored", c.state.meta.RestoredAt))
-	c.state.meta.RestoredAt = time.Time{}
+	c.state.meta.Unsettled = false
 	tx.saveMeta()
 	c.flow.wantRevive()
 }

@@ -94,7 +94,7 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 			c.healthResult(tx, i, def, n, *s.Healthy, s.Message)
 		}
 	}
-	if i.Forgotten || i.Stop {
+	if (i.Forgotten || i.Stop) && !i.Left {
 		c.kill(tx, i, "the instance is not wanted any more")
 	}
 }

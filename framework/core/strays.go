@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -36,11 +39,8 @@ func (c *Core) endStray(tx *txn, s Status) {
 	path, _, _ := strings.Cut(s.TaskID, ".instance-")
 	_, volumes, known := c.exclusiveVolumes(path)
 	switch {
-	case !known && c.restored():
-		// It may hold any volume, under a definition that is lost.
-		c.log.Warn("a task runs on whose app the restored backup does not know; it is left alone, as are its volumes. "+
-			"Define its app again, or end it by hand", zap.String("task", s.TaskID), zap.String("agent", s.AgentID))
-		return
+	case !known && c.mayPredateBackup(path, s.TaskID):
+		c.leaveStray(tx, path, s)
 	case len(volumes) > 0:
 		c.adoptStray(tx, s)
 	case s.State != taskKilling:
@@ -48,6 +48,66 @@ func (c *Core) endStray(tx *txn, s Status) {
 			zap.String("task", s.TaskID), zap.String("agent", s.AgentID), zap.String("state", s.State))
 		c.callKill(tx, s.TaskID, s.AgentID)
 	}
+}
+
+// leaveStray leaves a stray alone whose app is not known: it may hold any volume,
+// under a definition that is lost. It is remembered, so that its app, once
+// somebody defines it again, does not start beside it.
+func (c *Core) leaveStray(tx *txn, path string, s Status) {
+	c.log.Warn("a task runs on whose app the restored backup does not know; it is left alone, as are its volumes. "+
+		"Define its app again to take its place", zap.String("task", s.TaskID), zap.String("agent", s.AgentID))
+	i := c.strayInstance(tx, app.ID("/"+strings.ReplaceAll(path, "_", "/")), s)
+	i.Left = true
+	tx.saveInstance(i)
+}
+
+// endLeftStrays ends the strays that were left alone for want of a definition.
+func (c *Core) endLeftStrays(tx *txn, id app.ID) {
+	for _, i := range c.state.byApp[id] {
+		if !i.Left {
+			continue
+		}
+		i.Left, i.Stop = false, true
+		_, volumes, _ := c.exclusiveVolumes(id.SafePath())
+		for _, r := range volumes {
+			c.claimForStray(tx, i, r)
+		}
+		if i.lost() {
+			tx.saveInstance(i)
+			continue
+		}
+		c.kill(tx, i, "its app is defined again")
+	}
+}
+
+// strayInstance is a new record of a stray, uncounted; it is not yet stored.
+func (c *Core) strayInstance(tx *txn, id app.ID, s Status) *instance {
+	i := &instance{
+		ID: s.TaskID, App: id, Phase: active, Since: tx.now, Forgotten: true,
+		Task: &task{ID: s.TaskID, AgentID: s.AgentID, Hostname: c.hostnameOf(s.AgentID), State: s.State, StagedAt: tx.now,
+			Role: c.cfg.DefaultRole},
+	}
+	if r := c.state.apps[id]; r != nil {
+		i.retarget(r.App)
+		i.Task.Role = roleOf(r.App, c.cfg.DefaultRole)
+	}
+	return i
+}
+
+// mayPredateBackup tells whether a task may be one that a restored backup does
+// not know: its instance was made before the restoration, as the version 1 UUID
+// in its id tells.
+func (c *Core) mayPredateBackup(path, taskID string) bool {
+	restored := c.state.meta.RestoredAt
+	if restored.IsZero() {
+		return false
+	}
+	id, _ := instanceOfTask(taskID)
+	u, err := uuid.Parse(strings.TrimPrefix(id, path+".instance-"))
+	if err != nil || u.Version() != 1 {
+		return true
+	}
+	return time.Unix(u.Time().UnixTime()).Before(restored)
 }
 
 // adoptStray makes a stray an instance of its own, uncounted and to be stopped:
@@ -59,15 +119,8 @@ func (c *Core) adoptStray(tx *txn, s Status) {
 	if !known || len(volumes) == 0 {
 		return
 	}
-	i := &instance{
-		ID: s.TaskID, App: id, Phase: active, Since: tx.now, Stop: true, Forgotten: true,
-		Task: &task{ID: s.TaskID, AgentID: s.AgentID, Hostname: c.hostnameOf(s.AgentID), State: s.State, StagedAt: tx.now,
-			Role: c.cfg.DefaultRole},
-	}
-	if r := c.state.apps[id]; r != nil {
-		i.retarget(r.App)
-		i.Task.Role = roleOf(r.App, c.cfg.DefaultRole)
-	}
+	i := c.strayInstance(tx, id, s)
+	i.Stop = true
 	c.log.Warn("a task that belongs to no instance is to end; its volumes stay with its agent",
 		zap.String("task", s.TaskID), zap.String("agent", s.AgentID), zap.String("state", s.State))
 	for _, r := range volumes {

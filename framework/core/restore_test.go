@@ -1,0 +1,296 @@
+package core
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/store"
+)
+
+// content reads all records of the halted rig's state.
+func (r *rig) content() []store.Write {
+	r.t.Helper()
+	var out []store.Write
+	r.withStore(func(st store.Store) error {
+		return st.Load(func(kind, key string, value []byte) error {
+			out = append(out, store.Write{Kind: kind, Key: key, Value: slices.Clone(value)})
+			return nil
+		})
+	})
+	return out
+}
+
+// withStore opens the halted rig's state.
+func (r *rig) withStore(do func(st store.Store) error) {
+	r.t.Helper()
+	st, err := store.OpenBolt(r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := errors.Join(do(st), st.Close()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// stopped halts the core, does something with its state, and starts it again.
+func (r *rig) stopped(do func()) {
+	r.t.Helper()
+	if err := r.halt(); err != nil {
+		r.t.Fatal(err)
+	}
+	do()
+	r.start()
+}
+
+// moveVolume has /db, which runs on one agent, run on the other: its volume is
+// seen unmounted while its agent is away.
+func (r *rig) moveVolume() (from, to string) {
+	r.t.Helper()
+	from = r.running("/db").AgentID
+	epoch := r.claims()[0].Claim.Epoch
+	r.scale("/db", 0)
+	r.idle()
+	r.cluster.partition(from)
+	r.pass(time.Second)
+	if err := r.core.VolumeReleased(r.t.Context(), r.claims()[0].Claim.Key, from, epoch); err != nil {
+		r.t.Fatal(err)
+	}
+	r.scale("/db", 1)
+	to = r.running("/db").AgentID
+	if from == to {
+		r.t.Fatalf("/db is still on %s", from)
+	}
+	r.cluster.heal(from)
+	r.idle()
+	return from, to
+}
+
+func TestAnOldBackupDoesNotMountAVolumeTwice(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.cfg.RestoreHold = 3 * time.Minute
+		r.post(db)
+		r.post(web)
+		r.running("/db")
+		r.idle()
+		var backup []store.Write
+		r.stopped(func() { backup = r.content() })
+		_, now := r.moveVolume()
+		later := r.cluster.liveTasks("/db")
+
+		r.stopped(func() {
+			r.dir = t.TempDir() // the state is lost
+			r.withStore(func(st store.Store) error {
+				report, err := Restore(st, backup, time.Now())
+				if report.Apps != 2 || report.Instances != 3 || len(report.Kept) != 0 {
+					t.Errorf("report %+v", report)
+				}
+				return err
+			})
+		})
+		r.until("the task that the backup does not know has ended", func() bool {
+			return !slices.Contains(r.cluster.liveTasks("/db"), later[0])
+		})
+		r.pass(2 * time.Minute)
+		if tasks := r.cluster.liveTasks("/db"); len(tasks) != 0 {
+			t.Fatalf("%v runs while the state is not yet believed", tasks)
+		}
+		if n := len(r.cluster.liveTasks("/web")); n != 2 {
+			t.Errorf("%d tasks of /web, which has no volume", n)
+		}
+		v := r.running("/db")
+		if v.AgentID != now {
+			t.Errorf("/db runs on %s, its volume was last on %s", v.AgentID, now)
+		}
+		r.restart()
+		r.pass(time.Minute)
+		if again := r.running("/db"); again.ID != v.ID {
+			t.Errorf("the end of the caution was forgotten: %s became %s", v.ID, again.ID)
+		}
+	})
+}
+
+func TestARestoredTaskThatRunsIsLeftAlone(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		before := r.running("/db")
+		r.idle()
+		r.stopped(func() {
+			backup := r.content()
+			r.withStore(func(st store.Store) error {
+				_, err := Restore(st, backup, time.Now())
+				return err
+			})
+		})
+		r.pass(20 * time.Minute)
+		if after := r.running("/db"); after.ID != before.ID {
+			t.Errorf("%s became %s", before.ID, after.ID)
+		}
+	})
+}
+
+// TestATaskOfAnAppThatTheBackupDoesNotKnow may hold any volume: it runs on.
+func TestATaskOfAnAppThatTheBackupDoesNotKnow(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.cfg.RestoreHold = time.Minute
+		r.idle()
+		var backup []store.Write
+		r.stopped(func() { backup = r.content() })
+		r.post(db)
+		before := r.running("/db")
+		r.idle()
+		r.stopped(func() {
+			r.withStore(func(st store.Store) error {
+				report, err := Restore(st, backup, time.Now())
+				if len(report.Kept) != 1 || report.Kept[0].Name != "vol" {
+					t.Errorf("kept %v", report.Kept)
+				}
+				return err
+			})
+		})
+		r.pass(5 * time.Minute)
+		if tasks := r.cluster.liveTasks("/db"); !slices.Contains(tasks, before.ID) {
+			t.Errorf("%v runs", tasks)
+		}
+		claims := r.claims()
+		if len(claims) != 1 || claims[0].Claim.AgentID != before.AgentID {
+			t.Fatalf("claims %+v", claims)
+		}
+		// Once the app is defined again its task is ended, and the volume stays
+		// where it was.
+		r.post(db)
+		r.until("the old task has ended", func() bool { return !slices.Contains(r.cluster.liveTasks("/db"), before.ID) })
+		if v := r.running("/db"); v.AgentID != before.AgentID {
+			t.Errorf("/db runs on %s, its volume was on %s", v.AgentID, before.AgentID)
+		}
+	})
+}
+
+func TestRestoreKeepsWhatIsKnownOfVolumes(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		r.running("/db")
+		r.idle()
+		var backup []store.Write
+		r.stopped(func() { backup = r.content() })
+		_, to := r.moveVolume()
+		r.stopped(func() {
+			r.withStore(func(st store.Store) error {
+				report, err := Restore(st, backup, time.Now())
+				if len(report.Kept) != 1 {
+					t.Errorf("kept %v", report.Kept)
+				}
+				return err
+			})
+		})
+		if claims := r.claims(); len(claims) != 1 || claims[0].Claim.AgentID != to {
+			t.Errorf("claims %+v, the volume is on %s", claims, to)
+		}
+		r.pass(15 * time.Minute)
+		if v := r.running("/db"); v.AgentID != to {
+			t.Errorf("/db runs on %s, its volume is on %s", v.AgentID, to)
+		}
+	})
+}
+
+func TestADamagedBackupChangesNothing(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(web)
+		r.idle()
+		r.stopped(func() {
+			before := r.content()
+			r.withStore(func(st store.Store) error {
+				_, err := Restore(st, []store.Write{{Kind: kindApp, Key: "/x", Value: []byte("{")}}, time.Now())
+				if err == nil || !strings.Contains(err.Error(), "backup") {
+					t.Errorf("got %v", err)
+				}
+				return nil
+			})
+			if after := r.content(); len(after) != len(before) {
+				t.Errorf("%d records became %d", len(before), len(after))
+			}
+		})
+	})
+}
+
+func TestFatesAndANewFrameworkID(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		r.post(web)
+		task := r.running("/db")
+		r.idle()
+		r.stopped(func() {
+			r.withStore(func(st store.Store) error {
+				id, fates, err := Fates(st)
+				if err != nil || id != testFramework || len(fates) != 3 {
+					t.Fatalf("%s, %+v, %v", id, fates, err)
+				}
+				f := fates[0]
+				if f.App != "/db" || f.TaskID != task.ID || f.AgentID != task.AgentID || len(f.Volumes) != 1 ||
+					!strings.Contains(f.Text, "ref/vol stays with that agent") || !strings.Contains(f.Text, "launched again") {
+					t.Errorf("fate %+v", f)
+				}
+				if f := fates[1]; f.App != "/web" || len(f.Volumes) != 0 {
+					t.Errorf("fate %+v", f)
+				}
+				if err := Abandon(st, time.Now()); err != nil {
+					return err
+				}
+				id, fates, err = Fates(st)
+				if id != "" || fates[0].TaskID != "" || !strings.Contains(fates[0].Text, "has no task") {
+					t.Errorf("after Abandon: %q, %+v", id, fates)
+				}
+				return err
+			})
+			// The master has killed the removed framework's tasks.
+			r.cluster.set(func(c *cluster) { clear(c.tasks) })
+		})
+		if v := r.running("/db"); v.AgentID != task.AgentID || v.ID == task.ID {
+			t.Errorf("/db runs as %s on %s, its volume was on %s", v.ID, v.AgentID, task.AgentID)
+		}
+		r.until("/web runs", func() bool { return r.steady("/web", 2) })
+	})
+}
+
+func TestAbandonKeepsApartWhatAnUnreachableAgentHolds(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		task := r.running("/db")
+		r.idle()
+		r.cluster.partition(task.AgentID)
+		r.pass(time.Second)
+		r.stopped(func() {
+			r.withStore(func(st store.Store) error {
+				_, fates, err := Fates(st)
+				if err == nil && !strings.Contains(fates[0].Text, "unreachable now") {
+					t.Errorf("fate %+v", fates[0])
+				}
+				return errors.Join(err, Abandon(st, time.Now()))
+			})
+		})
+		r.pass(5 * time.Minute)
+		if tasks := r.cluster.agentsOf("/db"); len(tasks) != 1 {
+			t.Errorf("tasks on %v while the first agent may still write", tasks)
+		}
+	})
+}
+
+func TestClearLeavesNothing(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(web)
+		r.idle()
+		r.delete("/web")
+		r.idle()
+		r.stopped(func() {
+			r.withStore(Clear)
+			if left := r.content(); len(left) != 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+		if apps, err := r.core.Apps(t.Context()); err != nil || len(apps) != 0 {
+			t.Errorf("%v, %v", apps, err)
+		}
+	})
+}
