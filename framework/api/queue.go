@@ -61,9 +61,24 @@ type offerJSON struct {
 type waitingJSON struct {
 	InstanceID string         `json:"instanceId"`
 	Text       string         `json:"text"`
+	Reasons    []reasonJSON   `json:"reasons"`
 	Best       string         `json:"closestAgent,omitempty"`
 	Lacks      []string       `json:"lacks,omitempty"`
 	Until      *app.Timestamp `json:"until,omitempty"`
+}
+
+// reasonJSON is how many agents failed at a rule first.
+type reasonJSON struct {
+	Reason scheduler.Reason `json:"reason"`
+	Agents int              `json:"agents"`
+}
+
+func reasons(w scheduler.Waiting) []reasonJSON {
+	out := make([]reasonJSON, 0, len(w.Counts))
+	for _, c := range w.Counts {
+		out = append(out, reasonJSON{c.Reason, c.Agents})
+	}
+	return out
 }
 
 // funnel are Marathon's reasons in the order in which offers are tested; all
@@ -71,7 +86,7 @@ type waitingJSON struct {
 var funnel = []scheduler.Reason{
 	scheduler.UnfulfilledRole, scheduler.UnfulfilledConstraint, scheduler.NoReservationFound, scheduler.AgentMaintenance,
 	scheduler.DriverMissing, scheduler.VolumeHeldElsewhere, scheduler.VolumeReleasing, scheduler.FenceNotExpired,
-	scheduler.WrongZone, scheduler.AttachLimit, scheduler.WaitingForPreferred,
+	scheduler.VolumeIsLocal, scheduler.WrongZone, scheduler.AttachLimit, scheduler.WaitingForPreferred, scheduler.LaunchLimit,
 	scheduler.InsufficientCPUs, scheduler.InsufficientMemory, scheduler.InsufficientDisk, scheduler.InsufficientGPUs,
 	scheduler.InsufficientPorts, scheduler.DeclinedScarceResources,
 }
@@ -111,7 +126,7 @@ func queueView(q core.QueueView, withOffers bool) queueItemJSON {
 		Waiting: []waitingJSON{},
 	}
 	for _, w := range q.Waiting {
-		v.Waiting = append(v.Waiting, waitingJSON{w.InstanceID, w.Text, w.Best, w.Lacks, optionalTime(w.Until)})
+		v.Waiting = append(v.Waiting, waitingJSON{w.InstanceID, w.Text, reasons(w), w.Best, w.Lacks, optionalTime(w.Until)})
 	}
 	if withOffers {
 		unused := closestOffers(q.Waiting, q.LastUnused)

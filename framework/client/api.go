@@ -119,10 +119,26 @@ type Queued struct {
 		TimeLeftSeconds int  `json:"timeLeftSeconds"`
 		Overdue         bool `json:"overdue"`
 	} `json:"delay"`
-	Waiting []struct {
-		InstanceID string `json:"instanceId"`
-		Text       string `json:"text"`
-	} `json:"waiting"`
+	Waiting []Waiting `json:"waiting"`
+}
+
+// Waiting says what one instance waits for.
+type Waiting struct {
+	InstanceID string `json:"instanceId"`
+	Text       string `json:"text"`
+	// Reasons count the agents by the first rule that they fail.
+	Reasons []Reason `json:"reasons"`
+	// Best is the agent that comes closest, Lacks what it lacks.
+	Best  string   `json:"closestAgent,omitempty"`
+	Lacks []string `json:"lacks,omitempty"`
+	// Until is when the wait would end by time alone.
+	Until *app.Timestamp `json:"until,omitempty"`
+}
+
+// Reason is how many agents failed at a rule.
+type Reason struct {
+	Reason string `json:"reason"`
+	Agents int    `json:"agents"`
 }
 
 // Claim says who holds an exclusive volume.

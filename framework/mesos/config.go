@@ -16,6 +16,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -55,6 +56,9 @@ type Config struct {
 	// TLS is used for https masters; a master without a scheme is spoken to
 	// by https when TLS is set. Nil: plain http, system roots for https URLs.
 	TLS *tls.Config
+
+	// Dial opens the connections to masters, nil: as net.Dialer does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Tasks are the settings for what a task sees.
 	Tasks TaskConfig

@@ -69,6 +69,9 @@ type transport struct {
 func newTransport(config Config) *transport {
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.Proxy = nil // masters are inside of the cluster
+	if config.Dial != nil {
+		base.DialContext = config.Dial
+	}
 	base.TLSClientConfig = config.TLS.Clone()
 	base.DisableCompression = true // events must not wait for a compressor's block
 	base.TLSHandshakeTimeout = min(config.CallTimeout, 10*time.Second)

@@ -1,0 +1,264 @@
+// Package simulation_test plays random troubles on whole clusters: the real
+// framework, connection included, on the real master of the embedded Mesos with
+// simulated agents, in made-up time.
+package simulation_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/simulated"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// TestRandomClusters has agents partitioned, hosts lost and replaced, slow
+// detaches, rolling updates, scaling, failing tasks, and restarts of framework
+// and master. The invariants hold after every second; when the trouble ends
+// everything that can run does. A seed that fails is played alone with
+// -run TestRandomClusters/seed=N.
+func TestRandomClusters(t *testing.T) {
+	seeds := 5
+	if os.Getenv("DVDI_LONG") != "" {
+		seeds = 1000
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) { playSeed(t, dir, uint64(seed)) })
+		})
+	}
+}
+
+func playSeed(t *testing.T, dir string, seed uint64) {
+	s := newScenario(t, dir, seed)
+	defer s.close()
+	for range 60 {
+		s.trouble()
+		s.pass(time.Duration(s.rnd.IntN(20)) * time.Second)
+	}
+	s.peace()
+	s.until("everything runs", 45*time.Minute, s.allRun)
+	s.pass(time.Minute)
+	if !s.allRun() {
+		t.Fatalf("what ran does not any more\n%s", s.picture())
+	}
+}
+
+// scenario is a world with apps and what has been asked of them.
+type scenario struct {
+	*world
+	wanted map[app.ID]int
+	edits  int
+}
+
+func newScenario(t *testing.T, dir string, seed uint64) *scenario {
+	s := &scenario{wanted: map[app.ID]int{}}
+	var cfg simulated.Config
+	cfg.Timing = timing()
+	// The random numbers of the world are not there yet, and these functions are
+	// called by many goroutines: delays derive from the ids, which are random.
+	cfg.StartDelay = func(id string) time.Duration { return time.Duration(sum(id)%3) * time.Second }
+	cfg.UnmountDelay = func(id string) time.Duration { return time.Duration(sum(id)%40) * time.Second }
+	n := 3 + int(seed%6)
+	for i := range n {
+		cfg.Agents = append(cfg.Agents, agentConfig(i))
+	}
+	policy := scheduler.Policy{
+		Wait: scheduler.Wait{Attached: time.Duration(seed%4) * 5 * time.Second, LastAttached: time.Duration(seed%3) * 10 * time.Second},
+		Pack: seed%5 == 0, MaxInstancesPerOffer: int(seed % 4),
+	}
+	s.world = newWorld(t, dir, seed, cfg, policy)
+	s.deploy(fmt.Sprintf(`{"id":"/web","cmd":"run","cpus":0.2,"mem":32,"instances":%d,"constraints":[["@zone","GROUP_BY","3"]],"portDefinitions":[{"port":0}]}`, n))
+	s.deploy(`{"id":"/per","cmd":"run","cpus":0.1,"mem":32,"instances":2,"constraints":[["hostname","UNIQUE"]]}`)
+	for i := range n {
+		driver := "disk"
+		if i%3 == 2 {
+			driver = refusing
+		}
+		s.deploy(fmt.Sprintf(`{"id":"/db%d","cmd":"run","cpus":0.3,"mem":64,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0},
+			"container":{"type":"MESOS","volumes":[%s]}}`, i, external(driver, fmt.Sprintf("vol%d", i), false)))
+	}
+	for _, id := range []string{"one", "two"} {
+		s.deploy(fmt.Sprintf(`{"id":"/%s","cmd":"run","cpus":0.1,"mem":32,"instances":1,"container":{"type":"MESOS","volumes":[%s]}}`,
+			id, external("disk", "shared", true)))
+	}
+	return s
+}
+
+func sum(s string) (n uint32) {
+	for _, b := range []byte(s) {
+		n = n*31 + uint32(b)
+	}
+	return n
+}
+
+func agentConfig(i int) simulated.AgentConfig {
+	return simulated.AgentConfig{
+		Hostname: fmt.Sprintf("host%d.test", i), Region: "r", Zone: fmt.Sprintf("z%d", i%3),
+		CPUs: 6, MemMiB: 8192, MountDisks: []float64{2048, 4096},
+	}
+}
+
+func external(driver, name string, shared bool) string {
+	return fmt.Sprintf(`{"containerPath":"data","mode":"RW","external":{"provider":"dvdi","name":%q,"shared":%t,"options":{"dvdi/driver":%q}}}`, name, shared, driver)
+}
+
+func (s *scenario) deploy(body string) {
+	a := s.parse(body)
+	s.wanted[a.ID] = a.Instances
+	s.upsert(a)
+}
+
+// change edits the current definition of an app.
+func (s *scenario) change(id app.ID, edit func(a *app.App)) {
+	a := *s.view(id).App
+	edit(&a)
+	s.wanted[id] = a.Instances
+	s.upsert(&a)
+}
+
+func (s *scenario) anyApp() app.ID {
+	var ids []app.ID
+	for i := range len(s.wanted) - 4 {
+		ids = append(ids, app.ID(fmt.Sprintf("/db%d", i)))
+	}
+	ids = append(ids, "/web", "/per", "/one", "/two")
+	return ids[s.rnd.IntN(len(ids))]
+}
+
+func (s *scenario) anyAgent() *simulated.Agent {
+	all := s.cluster.Agents()
+	return all[s.rnd.IntN(len(all))]
+}
+
+// trouble makes at most one thing happen.
+func (s *scenario) trouble() {
+	a := s.anyAgent()
+	usable := !s.gone[a] && a.ID() != ""
+	switch s.rnd.IntN(16) {
+	case 0, 1:
+		if usable && !s.down[a] && !s.cut[a] {
+			a.Partition()
+			s.cut[a] = true
+		}
+	case 2, 3, 4:
+		s.repair(a)
+	case 5:
+		if usable && !s.down[a] {
+			a.LoseHost()
+			s.down[a] = true
+		}
+	case 6:
+		if usable && s.down[a] {
+			s.replace(a)
+		}
+	case 7, 8:
+		s.edits++
+		s.change(s.anyApp(), func(d *app.App) { d.Cmd = fmt.Sprintf("run %d", s.edits) })
+	case 9, 10:
+		s.scale(s.anyApp())
+	case 11, 12:
+		if tasks := a.Tasks(); len(tasks) > 0 {
+			a.End(tasks[s.rnd.IntN(len(tasks))], false)
+		}
+	case 13:
+		s.stopFramework()
+		s.startFramework()
+	case 14:
+		if s.rnd.IntN(3) == 0 {
+			s.failMaster()
+		}
+	case 15:
+		s.killTasks(s.anyApp())
+	}
+}
+
+func (s *scenario) repair(a *simulated.Agent) {
+	switch {
+	case s.gone[a]:
+	case s.cut[a]:
+		a.Heal()
+		delete(s.cut, a)
+	case s.down[a]:
+		a.StartHost()
+		delete(s.down, a)
+	}
+}
+
+// replace marks a host gone that is off, as an operator does who has made sure
+// of that, and puts a new one in its place.
+func (s *scenario) replace(a *simulated.Agent) {
+	a.Heal()
+	if err := s.cluster.MarkAgentGone(s.t.Context(), a.ID()); err != nil {
+		s.t.Fatal(err)
+	}
+	s.gone[a] = true
+	next := a.Config() // in the same zone: spreading over three must stay possible
+	next.Hostname = fmt.Sprintf("host%d.test", len(s.cluster.Agents()))
+	s.cluster.AddAgent(next)
+}
+
+func (s *scenario) scale(id app.ID) {
+	most := 1
+	if id == "/web" {
+		most = 8
+	} else if id == "/per" {
+		most = 3
+	}
+	s.change(id, func(d *app.App) { d.Instances = s.rnd.IntN(most + 1) })
+}
+
+func (s *scenario) failMaster() {
+	if err := s.cluster.KillMaster(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.pass(time.Duration(s.rnd.IntN(20)) * time.Second)
+	if err := s.cluster.StartMaster(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *scenario) killTasks(id app.ID) {
+	if _, _, err := s.core.KillTasks(s.t.Context(), core.Kill{App: id, Wipe: s.rnd.IntN(2) == 0}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// peace ends all trouble and asks for at least one instance of everything.
+func (s *scenario) peace() {
+	for _, a := range s.cluster.Agents() {
+		if s.down[a] && !s.gone[a] {
+			a.Heal()
+			a.StartHost()
+			delete(s.down, a)
+			delete(s.cut, a)
+		}
+		s.repair(a)
+	}
+	for id := range s.wanted {
+		if s.wanted[id] == 0 {
+			s.change(id, func(d *app.App) { d.Instances = 1 })
+		}
+	}
+}
+
+func (s *scenario) allRun() bool {
+	deployments, err := s.core.Deployments(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if len(deployments) > 0 {
+		return false
+	}
+	for id, n := range s.wanted {
+		if v := s.view(id); v.Running != n || len(v.Tasks) != n {
+			return false
+		}
+	}
+	return true
+}
