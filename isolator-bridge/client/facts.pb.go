@@ -725,6 +725,8 @@ type Change struct {
 	// Facts is set in the first message, and whenever the bridge had rather say
 	// all again; it replaces everything that was said before.
 	Facts *Facts `protobuf:"bytes,2,opt,name=facts,proto3" json:"facts,omitempty"`
+	// Head, if set, is Facts without volumes, and replaces all but them.
+	Head *Facts `protobuf:"bytes,5,opt,name=head,proto3" json:"head,omitempty"`
 	// Volumes changed; Gone are those on which there is nothing more to say.
 	Volumes       []*Volume     `protobuf:"bytes,3,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	Gone          []*VolumeName `protobuf:"bytes,4,rep,name=gone,proto3" json:"gone,omitempty"`
@@ -772,6 +774,13 @@ func (x *Change) GetRevision() uint64 {
 func (x *Change) GetFacts() *Facts {
 	if x != nil {
 		return x.Facts
+	}
+	return nil
+}
+
+func (x *Change) GetHead() *Facts {
+	if x != nil {
+		return x.Head
 	}
 	return nil
 }
@@ -1426,10 +1435,11 @@ const file_facts_proto_rawDesc = "" +
 	"\atask_id\x18\x03 \x01(\tR\x06taskId\x12\x1f\n" +
 	"\vexecutor_id\x18\x04 \x01(\tR\n" +
 	"executorId\x12\x12\n" +
-	"\x04live\x18\x05 \x01(\bR\x04live\"\xb3\x01\n" +
+	"\x04live\x18\x05 \x01(\bR\x04live\"\xde\x01\n" +
 	"\x06Change\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
-	"\x05facts\x18\x02 \x01(\v2\x15.dvdi.bridge.v1.FactsR\x05facts\x120\n" +
+	"\x05facts\x18\x02 \x01(\v2\x15.dvdi.bridge.v1.FactsR\x05facts\x12)\n" +
+	"\x04head\x18\x05 \x01(\v2\x15.dvdi.bridge.v1.FactsR\x04head\x120\n" +
 	"\avolumes\x18\x03 \x03(\v2\x16.dvdi.bridge.v1.VolumeR\avolumes\x12.\n" +
 	"\x04gone\x18\x04 \x03(\v2\x1a.dvdi.bridge.v1.VolumeNameR\x04gone\"\x90\x01\n" +
 	"\n" +
@@ -1532,36 +1542,37 @@ var file_facts_proto_depIdxs = []int32{
 	9,  // 6: dvdi.bridge.v1.Volume.containers:type_name -> dvdi.bridge.v1.Container
 	11, // 7: dvdi.bridge.v1.Volume.registered:type_name -> dvdi.bridge.v1.Registered
 	4,  // 8: dvdi.bridge.v1.Change.facts:type_name -> dvdi.bridge.v1.Facts
-	8,  // 9: dvdi.bridge.v1.Change.volumes:type_name -> dvdi.bridge.v1.Volume
-	7,  // 10: dvdi.bridge.v1.Change.gone:type_name -> dvdi.bridge.v1.VolumeName
-	12, // 11: dvdi.bridge.v1.Registered.fence:type_name -> dvdi.bridge.v1.Fence
-	21, // 12: dvdi.bridge.v1.Fence.lease:type_name -> google.protobuf.Duration
-	21, // 13: dvdi.bridge.v1.Fence.grace:type_name -> google.protobuf.Duration
-	1,  // 14: dvdi.bridge.v1.Fence.state:type_name -> dvdi.bridge.v1.Fence.State
-	7,  // 15: dvdi.bridge.v1.RegisterRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
-	21, // 16: dvdi.bridge.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
-	15, // 17: dvdi.bridge.v1.RenewRequest.renewals:type_name -> dvdi.bridge.v1.Renewal
-	7,  // 18: dvdi.bridge.v1.Renewal.volume:type_name -> dvdi.bridge.v1.VolumeName
-	17, // 19: dvdi.bridge.v1.Renewed.leases:type_name -> dvdi.bridge.v1.RenewedLease
-	7,  // 20: dvdi.bridge.v1.RenewedLease.volume:type_name -> dvdi.bridge.v1.VolumeName
-	12, // 21: dvdi.bridge.v1.RenewedLease.fence:type_name -> dvdi.bridge.v1.Fence
-	7,  // 22: dvdi.bridge.v1.WithdrawRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
-	8,  // 23: dvdi.bridge.v1.Withdrawn.volume:type_name -> dvdi.bridge.v1.Volume
-	2,  // 24: dvdi.bridge.v1.Agent.GetFacts:input_type -> dvdi.bridge.v1.GetFactsRequest
-	3,  // 25: dvdi.bridge.v1.Agent.WatchFacts:input_type -> dvdi.bridge.v1.WatchFactsRequest
-	13, // 26: dvdi.bridge.v1.Agent.Register:input_type -> dvdi.bridge.v1.RegisterRequest
-	14, // 27: dvdi.bridge.v1.Agent.Renew:input_type -> dvdi.bridge.v1.RenewRequest
-	18, // 28: dvdi.bridge.v1.Agent.Withdraw:input_type -> dvdi.bridge.v1.WithdrawRequest
-	4,  // 29: dvdi.bridge.v1.Agent.GetFacts:output_type -> dvdi.bridge.v1.Facts
-	10, // 30: dvdi.bridge.v1.Agent.WatchFacts:output_type -> dvdi.bridge.v1.Change
-	11, // 31: dvdi.bridge.v1.Agent.Register:output_type -> dvdi.bridge.v1.Registered
-	16, // 32: dvdi.bridge.v1.Agent.Renew:output_type -> dvdi.bridge.v1.Renewed
-	19, // 33: dvdi.bridge.v1.Agent.Withdraw:output_type -> dvdi.bridge.v1.Withdrawn
-	29, // [29:34] is the sub-list for method output_type
-	24, // [24:29] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	4,  // 9: dvdi.bridge.v1.Change.head:type_name -> dvdi.bridge.v1.Facts
+	8,  // 10: dvdi.bridge.v1.Change.volumes:type_name -> dvdi.bridge.v1.Volume
+	7,  // 11: dvdi.bridge.v1.Change.gone:type_name -> dvdi.bridge.v1.VolumeName
+	12, // 12: dvdi.bridge.v1.Registered.fence:type_name -> dvdi.bridge.v1.Fence
+	21, // 13: dvdi.bridge.v1.Fence.lease:type_name -> google.protobuf.Duration
+	21, // 14: dvdi.bridge.v1.Fence.grace:type_name -> google.protobuf.Duration
+	1,  // 15: dvdi.bridge.v1.Fence.state:type_name -> dvdi.bridge.v1.Fence.State
+	7,  // 16: dvdi.bridge.v1.RegisterRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
+	21, // 17: dvdi.bridge.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
+	15, // 18: dvdi.bridge.v1.RenewRequest.renewals:type_name -> dvdi.bridge.v1.Renewal
+	7,  // 19: dvdi.bridge.v1.Renewal.volume:type_name -> dvdi.bridge.v1.VolumeName
+	17, // 20: dvdi.bridge.v1.Renewed.leases:type_name -> dvdi.bridge.v1.RenewedLease
+	7,  // 21: dvdi.bridge.v1.RenewedLease.volume:type_name -> dvdi.bridge.v1.VolumeName
+	12, // 22: dvdi.bridge.v1.RenewedLease.fence:type_name -> dvdi.bridge.v1.Fence
+	7,  // 23: dvdi.bridge.v1.WithdrawRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
+	8,  // 24: dvdi.bridge.v1.Withdrawn.volume:type_name -> dvdi.bridge.v1.Volume
+	2,  // 25: dvdi.bridge.v1.Agent.GetFacts:input_type -> dvdi.bridge.v1.GetFactsRequest
+	3,  // 26: dvdi.bridge.v1.Agent.WatchFacts:input_type -> dvdi.bridge.v1.WatchFactsRequest
+	13, // 27: dvdi.bridge.v1.Agent.Register:input_type -> dvdi.bridge.v1.RegisterRequest
+	14, // 28: dvdi.bridge.v1.Agent.Renew:input_type -> dvdi.bridge.v1.RenewRequest
+	18, // 29: dvdi.bridge.v1.Agent.Withdraw:input_type -> dvdi.bridge.v1.WithdrawRequest
+	4,  // 30: dvdi.bridge.v1.Agent.GetFacts:output_type -> dvdi.bridge.v1.Facts
+	10, // 31: dvdi.bridge.v1.Agent.WatchFacts:output_type -> dvdi.bridge.v1.Change
+	11, // 32: dvdi.bridge.v1.Agent.Register:output_type -> dvdi.bridge.v1.Registered
+	16, // 33: dvdi.bridge.v1.Agent.Renew:output_type -> dvdi.bridge.v1.Renewed
+	19, // 34: dvdi.bridge.v1.Agent.Withdraw:output_type -> dvdi.bridge.v1.Withdrawn
+	30, // [30:35] is the sub-list for method output_type
+	25, // [25:30] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_facts_proto_init() }

@@ -97,8 +97,9 @@ func (op *operation) outdated(why string) error {
 // and mounted here; its epochs cannot be compared with these.
 //
 // lease, if not nil, is called with the volume locked, before the registration
-// is written: what it does is in force before any mount under the epoch.
-func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease func() error) (reg ledger.Registration, err error) {
+// is written: what it does is in force before any mount under the epoch, and
+// what it changes of the registration is kept.
+func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease func(*ledger.Registration) error) (reg ledger.Registration, err error) {
 	if want.Epoch == 0 || want.Framework == "" {
 		return reg, e.describe("register", want.Key()).fail(volume.Invalid, "epoch or framework missing", "epochs count from 1", nil)
 	}
@@ -124,7 +125,7 @@ func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease f
 	}
 	want.Withdrawn, want.Fenced = false, false
 	if lease != nil {
-		if err := lease(); err != nil {
+		if err := lease(&want); err != nil {
 			return old, err
 		}
 	}

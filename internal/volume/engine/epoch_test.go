@@ -178,7 +178,7 @@ func TestLeaseComesBeforeRegistration(t *testing.T) {
 	r := newRig(t, idempotent)
 	broken := errors.New("no watchdog")
 	_, err := r.engine().Register(context.Background(),
-		ledger.Registration{Driver: "fake", Volume: "v", Framework: "f", Epoch: 1, Lease: time.Minute}, func() error { return broken })
+		ledger.Registration{Driver: "fake", Volume: "v", Framework: "f", Epoch: 1, Lease: time.Minute}, func(*ledger.Registration) error { return broken })
 	if !errors.Is(err, broken) {
 		t.Fatal(err)
 	}

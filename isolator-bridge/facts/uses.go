@@ -1,0 +1,40 @@
+package facts
+
+import (
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// Uses is which containers use which volumes, as a look at the agent showed it.
+type Uses struct {
+	// Began is when the look began (CLOCK_BOOTTIME).
+	Began time.Duration
+	// AgentID is Mesos's id of the agent, empty if not known.
+	AgentID string
+	// Known says that the agent is recovered and answered, and that its
+	// checkpoints could be read: a volume that is not in Containers is used by
+	// none.
+	Known bool
+	// Containers are the containers that named each volume.
+	Containers map[ledger.Key][]Container
+	// Leaked are mounted volumes whose containers are all gone.
+	Leaked map[ledger.Key]bool
+}
+
+// Container is one that named a volume.
+type Container struct {
+	ID, FrameworkID, TaskID, ExecutorID string
+	// Gone says that it is positively gone; otherwise it may be running.
+	Gone bool
+}
+
+// live says whether a container that named the volume may be running.
+func (u Uses) live(key ledger.Key) bool {
+	for _, c := range u.Containers[key] {
+		if !c.Gone {
+			return true
+		}
+	}
+	return false
+}

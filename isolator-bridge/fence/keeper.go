@@ -1,0 +1,410 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// Store keeps leases and registrations, and tells the time; *ledger.Ledger does.
+type Store interface {
+	BootID() string
+	SinceBoot() (time.Duration, error)
+	Lease(ledger.Key) ledger.Lease
+	SaveLease(key ledger.Key, epoch uint64, expiresBoot time.Duration) error
+	Registrations() ([]ledger.Registration, error)
+}
+
+// Target is what ends the use of a volume on this host.
+type Target interface {
+	// Fence stops whoever uses the volume, has it unmounted, and returns nil
+	// only if nothing of it is left. It is called again after an error.
+	Fence(ctx context.Context, key ledger.Key, epoch uint64) error
+	// Fenced writes down that it is done.
+	Fenced(ctx context.Context, key ledger.Key, epoch uint64) error
+}
+
+// Config is what a Keeper works with. Store and Target are required.
+type Config struct {
+	Store  Store
+	Target Target
+	// Watchdog is nil where there is none.
+	Watchdog Watchdog
+	// WatchdogTimeout is asked of the watchdog [60s].
+	WatchdogTimeout time.Duration
+	// Revoking are the drivers whose backend revokes an old attachment.
+	Revoking map[string]bool
+	// Margin is M of the package comment [10s].
+	Margin time.Duration
+	// Look is the longest time between two looks at the clock while there are
+	// leases: timers stand while the host is suspended [500ms].
+	Look time.Duration
+	// Changed, if not nil, is called after a lease changed its state.
+	Changed func(key ledger.Key, state State)
+	Log     *zap.Logger
+}
+
+func (c Config) withDefaults() Config {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{{&c.WatchdogTimeout, time.Minute}, {&c.Margin, 10 * time.Second}, {&c.Look, 500 * time.Millisecond}} {
+		if *d.field <= 0 {
+			*d.field = d.value
+		}
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Changed == nil {
+		c.Changed = func(ledger.Key, State) {}
+	}
+	return c
+}
+
+// Keeper holds the leases of one host. Its methods are safe for concurrent use.
+// What it does not remember after a crash makes leases shorter, never longer.
+type Keeper struct {
+	cfg  Config
+	boot [bootHash]byte
+	kick chan struct{} // something changed that Run should look at
+
+	mu     sync.Mutex // guards all below
+	leases map[ledger.Key]*lease
+	dog    dog
+}
+
+// NewKeeper reads the registrations that have a lease. A lease that cannot be
+// found on disk is over: the volume will be fenced. The error tells of
+// registrations that cannot be read; the Keeper can be used all the same.
+func NewKeeper(cfg Config) (*Keeper, error) {
+	k := &Keeper{cfg: cfg.withDefaults(), boot: hashBoot(cfg.Store.BootID()), kick: make(chan struct{}, 1), leases: map[ledger.Key]*lease{}}
+	k.dog = dog{device: k.cfg.Watchdog, asked: k.cfg.WatchdogTimeout, timeout: k.cfg.WatchdogTimeout}
+	list, err := cfg.Store.Registrations()
+	for _, reg := range list {
+		if reg.Lease <= 0 || reg.Withdrawn && reg.Fenced {
+			continue
+		}
+		l := &lease{key: reg.Key(), framework: reg.Framework, epoch: reg.Epoch, length: reg.Lease, state: Holding}
+		kept := cfg.Store.Lease(l.key)
+		switch {
+		case reg.Fenced:
+			l.state = Fenced
+		case kept.Epoch == reg.Epoch:
+			l.expires = kept.ExpiresBoot
+		}
+		l.trust = k.trustOf(reg.Driver)
+		if !reg.Trusted {
+			l.trust = trust{reason: "nothing enforced it when the volume was mounted"}
+		}
+		k.leases[l.key] = l
+	}
+	return k, err
+}
+
+// trustOf says what will enforce an expiry, if it can.
+func (k *Keeper) trustOf(driver string) trust {
+	switch {
+	case k.cfg.Revoking[driver]:
+		return trust{by: theBackend, reason: "the backend revokes the old attachment"}
+	case k.cfg.Watchdog != nil:
+		return trust{by: theWatchdog, reason: "a watchdog resets the host"}
+	}
+	return trust{reason: "no watchdog is configured and the driver's backend revokes nothing"}
+}
+
+// arm sees to it that the watchdog runs where it is what enforces an expiry.
+// Starting it feeds it too: that must not happen while it shall starve.
+func (k *Keeper) arm(t trust, now time.Duration) (trust, error) {
+	if t.by != theWatchdog || k.dog.armed && k.dog.broken == nil {
+		return t, nil
+	}
+	if _, over := k.dependents(now); over {
+		return t, ErrFencing
+	}
+	if err := k.dog.arm(); err != nil {
+		k.cfg.Log.Error("watchdog cannot be relied upon", zap.Error(err))
+		return trust{reason: err.Error()}, nil
+	}
+	return t, nil
+}
+
+// dependents says whether leases depend on the watchdog, and whether it has to
+// starve for one that is over.
+func (k *Keeper) dependents(now time.Duration) (some, over bool) {
+	for _, l := range k.leases {
+		if l.trust.by == theWatchdog && l.state != Fenced {
+			some = true
+			over = over || l.over(now)
+		}
+	}
+	return some, over
+}
+
+// Grant makes a lease for a volume that is about to be registered, in force when
+// it returns. For an epoch that has a lease it tells the terms and prolongs
+// nothing: it may be a message that was delayed.
+func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, err := k.cfg.Store.SinceBoot()
+	if err != nil {
+		return Terms{}, err
+	}
+	old := k.leases[reg.Key()]
+	if old != nil && old.epoch == reg.Epoch && old.framework == reg.Framework {
+		return k.terms(old, now), nil
+	}
+	if old != nil && old.over(now) {
+		return Terms{}, ErrFencing
+	}
+	t, err := k.arm(k.trustOf(reg.Driver), now)
+	if err != nil {
+		return Terms{}, err
+	}
+	l := &lease{key: reg.Key(), framework: reg.Framework, epoch: reg.Epoch, length: reg.Lease, trust: t}
+	// The watchdog took its time: the lease begins after it.
+	if now, err = k.cfg.Store.SinceBoot(); err != nil {
+		return Terms{}, err
+	}
+	l.expires = now + l.length
+	if err := k.cfg.Store.SaveLease(l.key, l.epoch, l.expires); err != nil {
+		return Terms{}, err
+	}
+	k.leases[l.key] = l
+	k.wake()
+	return k.terms(l, now), nil
+}
+
+// Renew prolongs a lease to the time of the basis plus its length; never
+// shortens it. ErrNoLease, ErrOver, ErrBasis; the terms are those that hold
+// then, where there is a lease.
+func (k *Keeper) Renew(framework string, key ledger.Key, epoch uint64, basis []byte) (Terms, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.leases[key]
+	if l == nil || l.epoch != epoch || l.framework != framework {
+		return Terms{}, ErrNoLease
+	}
+	now, err := k.cfg.Store.SinceBoot()
+	if err != nil {
+		return Terms{}, err
+	}
+	if l.state != Holding || now >= l.expires {
+		return k.terms(l, now), ErrOver
+	}
+	at, err := k.basisTime(basis, now)
+	if err != nil {
+		return k.terms(l, now), err
+	}
+	if until := at + l.length; until > l.expires {
+		if err := k.cfg.Store.SaveLease(key, epoch, until); err != nil {
+			return k.terms(l, now), err
+		}
+		l.expires = until
+	}
+	return k.terms(l, now), nil
+}
+
+// Drop ends the lease of an epoch without fencing: nothing of it is left, or its
+// registration came to nothing.
+func (k *Keeper) Drop(key ledger.Key, epoch uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.leases[key]
+	if l == nil || l.epoch != epoch {
+		return
+	}
+	if l.dropped = l.working; !l.dropped {
+		delete(k.leases, key)
+		k.wake()
+	}
+}
+
+// Terms tells of a volume's lease; false if it has none.
+func (k *Keeper) Terms(key ledger.Key) (Terms, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.leases[key]
+	now, err := k.cfg.Store.SinceBoot()
+	if l == nil || err != nil {
+		return Terms{}, false
+	}
+	return k.terms(l, now), true
+}
+
+// Counts tells how many leases are in each state.
+func (k *Keeper) Counts() map[State]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := map[State]int{Holding: 0, Fencing: 0, Fenced: 0}
+	for _, l := range k.leases {
+		out[l.state]++
+	}
+	return out
+}
+
+func (k *Keeper) terms(l *lease, now time.Duration) Terms {
+	t := Terms{Lease: l.length, Trusted: l.trust.by != nobody, Reason: l.trust.reason, State: l.state, Basis: k.basis(now)}
+	switch {
+	case l.trust.by == theBackend:
+		t.Grace = k.cfg.Margin
+	case l.trust.by == theWatchdog:
+		t.Grace = feedsAfterLease*k.dog.timeout + k.cfg.Margin
+		if k.dog.broken != nil {
+			t.Trusted, t.Reason = false, k.dog.broken.Error()
+		}
+	}
+	if l.problem != "" {
+		t.Reason += "; " + l.problem
+	}
+	return t
+}
+
+func (k *Keeper) wake() {
+	select {
+	case k.kick <- struct{}{}:
+	default: // Run will look anyway
+	}
+}
+
+// Run watches over the leases until ctx ends; then it waits for the fencing that
+// is under way to stop. While leases depend on the watchdog that goes on
+// running: the next bridge has to start within its time-out.
+func (k *Keeper) Run(ctx context.Context) error {
+	var work sync.WaitGroup
+	defer work.Wait()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	told := ""
+	for {
+		idle, err := k.look(ctx, &work)
+		if err == nil {
+			told = ""
+		} else if told != err.Error() {
+			told = err.Error()
+			k.cfg.Log.Error("leases not looked after", zap.Error(err))
+		}
+		if timer.Stop(); !idle {
+			timer.Reset(k.cfg.Look)
+		}
+		select {
+		case <-ctx.Done():
+			return k.stop()
+		case <-k.kick:
+		case <-timer.C:
+		}
+	}
+}
+
+// look does what is due and says whether there is nothing to come back for
+// before something changes.
+func (k *Keeper) look(ctx context.Context, work *sync.WaitGroup) (idle bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, err := k.cfg.Store.SinceBoot()
+	if err != nil {
+		return false, err
+	}
+	for _, l := range k.leases {
+		if l.state == Holding && now >= l.expires {
+			l.state = Fencing
+			k.cfg.Log.Warn("lease is over, stopping the users of the volume", zap.String("driver", l.key.Driver),
+				zap.String("volume", l.key.Volume), zap.Uint64("epoch", l.epoch), zap.String("framework", l.framework))
+			k.cfg.Changed(l.key, Fencing)
+		}
+		if l.state == Fencing && !l.working {
+			l.working = true
+			work.Go(func() { k.fence(ctx, l) })
+		}
+	}
+	if err := k.tend(now); err != nil {
+		return false, err
+	}
+	return len(k.leases) == 0 && !k.dog.armed, nil
+}
+
+// tend feeds the watchdog, lets it starve, or stops it when no lease depends on
+// it. One that another bridge left running is taken over.
+func (k *Keeper) tend(now time.Duration) error {
+	switch some, over := k.dependents(now); {
+	case !some:
+		return k.dog.disarm()
+	case over:
+		return nil // the host is reset unless fencing comes to its end first
+	case !k.dog.armed:
+		return k.dog.arm()
+	}
+	return k.dog.feed(now)
+}
+
+// The pause between two attempts to fence.
+const (
+	firstPause = 100 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// fence works on one lease until nothing of the volume is left.
+func (k *Keeper) fence(ctx context.Context, l *lease) {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := k.cfg.Target.Fence(ctx, l.key, l.epoch)
+		if err == nil {
+			err = k.cfg.Target.Fenced(ctx, l.key, l.epoch)
+		}
+		if k.fenced(l, err) {
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// fenced notes the outcome of an attempt and says whether that was the last.
+func (k *Keeper) fenced(l *lease, err error) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	fields := []zap.Field{zap.String("driver", l.key.Driver), zap.String("volume", l.key.Volume), zap.Uint64("epoch", l.epoch)}
+	if err != nil {
+		if l.problem != err.Error() && !errors.Is(err, context.Canceled) {
+			k.cfg.Log.Warn("volume not fenced yet", append(fields, zap.Error(err))...)
+		}
+		l.problem = err.Error()
+		return false
+	}
+	l.state, l.problem, l.working = Fenced, "", false
+	if l.dropped {
+		delete(k.leases, l.key)
+	}
+	k.cfg.Log.Warn("volume fenced", fields...)
+	k.cfg.Changed(l.key, Fenced)
+	k.wake()
+	return true
+}
+
+// stop leaves the watchdog to the next bridge, or stops it.
+func (k *Keeper) stop() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, err := k.cfg.Store.SinceBoot()
+	if err != nil {
+		return err
+	}
+	if err := k.tend(now); err != nil {
+		return err
+	}
+	if k.dog.armed {
+		k.cfg.Log.Warn("watchdog left running for leases that depend on it: start the bridge again before it resets the host",
+			zap.Duration("timeout", k.dog.timeout))
+	}
+	return nil
+}
