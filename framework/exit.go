@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 
+	"github.com/mesos-dvdi/dvdi/framework/client"
+	"github.com/mesos-dvdi/dvdi/framework/command"
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/framework/election"
@@ -10,7 +12,15 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/zookeeper"
 )
 
-// The exit codes, Marathon's where the cause is the same (contract 9; its codes
+// The exit codes of the commands that operate a framework.
+const (
+	exitDiffers     = 1 // diff found differences, validate mistakes
+	exitFailed      = 2 // the deployment failed or took too long
+	exitRefused     = 3 // the framework refused
+	exitUnreachable = 4
+)
+
+// The exit codes of a framework, Marathon's where the cause is the same (contract 9; its codes
 // for ZooKeeper stand for the state in a file, too).
 const (
 	exitStateUnusable    = 100
@@ -46,6 +56,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &badFlag):
 		return exitBadFlag
+	case commandExitCode(err) != 0:
+		return commandExitCode(err)
 	case errors.Is(err, election.ErrAbdicated), errors.Is(err, election.ErrDeposed), errors.Is(err, store.ErrFenced):
 		return exitLeadershipLost
 	case errors.Is(err, zookeeper.ErrLost):
@@ -67,4 +79,27 @@ func exitCode(err error) int {
 	default:
 		return exitOther
 	}
+}
+
+// commandExitCode maps the errors of the operating commands, 0 for others.
+func commandExitCode(err error) int {
+	var (
+		usage       *command.UsageError
+		failed      *command.DeploymentError
+		refused     *client.Error
+		unreachable *client.UnreachableError
+	)
+	switch {
+	case errors.As(err, &usage):
+		return exitBadFlag
+	case errors.Is(err, command.ErrInvalid), errors.Is(err, command.ErrDiffers):
+		return exitDiffers
+	case errors.As(err, &failed):
+		return exitFailed
+	case errors.As(err, &refused):
+		return exitRefused
+	case errors.As(err, &unreachable):
+		return exitUnreachable
+	}
+	return 0
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/mesos-dvdi/dvdi/framework/command"
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
@@ -29,11 +30,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	a := &cli.App{
-		Name:            "dvdi-framework",
-		Usage:           "run stateful apps on Mesos, with Marathon's API",
-		Description:     "Every flag can be given in the environment as DVDI_ and its name in upper case.",
+		Name:  "dvdi-framework",
+		Usage: "run stateful apps on Mesos, with Marathon's API",
+		Description: "Without a command it runs the framework; the commands operate one that runs.\n" +
+			"Every flag can be given in the environment as DVDI_ and its name in upper case.",
 		Version:         version,
 		Flags:           config.Flags(),
+		Commands:        command.Commands(),
 		HideHelpCommand: true,
 		Writer:          stdout,
 		ErrWriter:       stderr,

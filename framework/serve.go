@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,6 +27,8 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/detect"
 	"github.com/mesos-dvdi/dvdi/framework/health"
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
+	"github.com/mesos-dvdi/dvdi/framework/metrics"
+	"github.com/mesos-dvdi/dvdi/framework/secret"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 	"github.com/mesos-dvdi/dvdi/scheduler"
@@ -48,7 +51,7 @@ func serve(ctx context.Context, cfg *config.Config, logs io.Writer) (err error) 
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()
 	}
-	listener, err := listen(cfg)
+	listener, err := listenAll(cfg)
 	if err != nil {
 		return err
 	}
@@ -106,7 +109,9 @@ func serveWhile(ctx context.Context, listener net.Listener, handler http.Handler
 type parts struct {
 	core     *core.Core
 	handler  http.Handler
+	metrics  *metrics.Metrics
 	detector detect.Detector
+	secrets  *secret.Dir // nil: none
 }
 
 // lead is what a process that was elected can lose and give up; zero for one
@@ -132,17 +137,40 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 	}
 	cc := coreConfig(cfg, listener)
 	cc.LeadLost = lead.lost
-	c, err := core.New(cc, connection, st, log.Named("core"))
-	if err != nil {
-		return nil, err
+	p := &parts{detector: detector}
+	if cfg.SecretsDir != "" {
+		if p.secrets, err = secret.OpenDir(cfg.SecretsDir); err != nil {
+			return nil, &config.Error{Err: fmt.Errorf("--secrets-dir: %w", err)}
+		}
+		cc.Secrets = p.secrets
 	}
+	if p.core, err = core.New(cc, connection, st, log.Named("core")); err != nil {
+		return nil, errors.Join(err, p.closeSecrets())
+	}
+	p.metrics = metrics.New(p.core, version, log.Named("metrics"))
 	ac := apiConfig(cfg, listener)
-	ac.Abdicate = lead.abdicate
-	return &parts{core: c, handler: api.New(ac, c, log.Named("api")), detector: detector}, nil
+	ac.Abdicate, ac.Metrics = lead.abdicate, p.metrics
+	p.handler = api.New(ac, p.core, log.Named("api"))
+	return p, nil
 }
 
-func (p *parts) run(ctx context.Context) error { return classify(p.core.Run(ctx)) }
-func (p *parts) close() error                  { return p.detector.Close() }
+// run runs the core, and counts what happens in it, until ctx ends.
+func (p *parts) run(ctx context.Context) error {
+	var counting sync.WaitGroup
+	counting.Go(func() { p.metrics.Run(ctx) })
+	err := p.core.Run(ctx)
+	counting.Wait() // the core's end ends the events
+	return classify(err)
+}
+
+func (p *parts) close() error { return errors.Join(p.detector.Close(), p.closeSecrets()) }
+
+func (p *parts) closeSecrets() error {
+	if p.secrets == nil {
+		return nil
+	}
+	return p.secrets.Close()
+}
 
 // shutdown ends the API: requests under way still get an answer.
 func shutdown(server *http.Server, served chan error) error {
@@ -203,7 +231,15 @@ func webUI(cfg *config.Config, l net.Listener) string {
 	if cfg.WebUIURL != "" {
 		return cfg.WebUIURL
 	}
-	return "http://" + leader(cfg, l)
+	return scheme(cfg) + leader(cfg, l)
+}
+
+// scheme is how leader is reached.
+func scheme(cfg *config.Config) string {
+	if cfg.DisableHTTP {
+		return "https://"
+	}
+	return "http://"
 }
 
 // leader is where clients reach this process's API.
@@ -265,30 +301,43 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 }
 
 func apiConfig(cfg *config.Config, l net.Listener) api.Config {
-	port := cfg.HTTPPort
-	if a, ok := l.Addr().(*net.TCPAddr); ok {
-		port = a.Port
-	}
 	return api.Config{
 		App: app.Options{
 			Role: cfg.Role, GroupRole: cfg.GroupRole, DefaultNetwork: cfg.DefaultNetwork,
 			NoExternalVolumes: !cfg.Feature("external_volumes"),
 			Secrets:           cfg.Feature("secrets"), GPUs: cfg.Feature("gpu_resources"),
+			Classes: cfg.VolumeClasses,
 		},
 		Name: cfg.FrameworkName, Version: version,
-		Marathon: cfg.Marathon(), ZooKeeper: cfg.ZooKeeperInfo(), HTTP: map[string]any{"http_port": port, "https_port": nil},
+		Marathon: cfg.Marathon(), ZooKeeper: cfg.ZooKeeperInfo(), HTTP: httpInfo(cfg, l), LeaderURL: scheme(cfg) + leader(cfg, l),
 		User: cfg.HTTPUser, Password: cfg.HTTPPassword, Realm: cfg.HTTPRealm,
 		AllowOrigin: cfg.AllowOrigin, MaxConcurrent: cfg.MaxConcurrent, EventBuffer: cfg.EventBuffer,
 	}
 }
 
-// listen opens the API's port.
-func listen(cfg *config.Config) (net.Listener, error) {
-	l, err := net.Listen("tcp", cfg.HTTPListen())
+// httpInfo are the ports as /v2/info shows them: null where nothing is served.
+func httpInfo(cfg *config.Config, l net.Listener) map[string]any {
+	port := cfg.HTTPPort
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		port = a.Port
+	}
+	out := map[string]any{"http_port": port, "https_port": nil}
+	switch {
+	case cfg.DisableHTTP:
+		out["http_port"], out["https_port"] = nil, port
+	case cfg.HTTPSCert != "":
+		out["https_port"] = cfg.HTTPSPort
+	}
+	return out
+}
+
+// listen opens a port of the API, that of the flag.
+func listen(address, flag string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
 	if err == nil {
 		return l, nil
 	}
-	remedy := "choose another with --http_address and --http_port"
+	remedy := "choose another with --http_address and " + flag
 	if errors.Is(err, syscall.EADDRINUSE) {
 		remedy = "another program uses it: stop that one or " + remedy
 	}

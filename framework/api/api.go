@@ -42,6 +42,9 @@ type Config struct {
 	// the core, without counters of events].
 	Metrics *metrics.Metrics
 
+	// LeaderURL is where clients reach the leader [http:// and Info.Leader].
+	LeaderURL string
+
 	// Abdicate is called when DELETE /v2/leader asks this process to give up
 	// the lead; it must not block. Nil means that there is no other process
 	// that could take over.
@@ -147,6 +150,7 @@ func (s *server) table() []route {
 		{"/v2/openapi.yaml", methods{get: s.openAPI}},
 
 		{"/v2/volumes", methods{get: s.claims}},
+		{"/v2/volume-classes", methods{get: s.volumeClasses}},
 		{"/v2/volumes/{driver}/{name...}/claim", methods{del: s.releaseClaim}},
 	}
 }

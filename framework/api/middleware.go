@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/core"
 )
 
 // headers puts those on every answer that Marathon puts on it (contract 0.1).
@@ -20,10 +22,17 @@ func (s *server) headers(next http.Handler) http.Handler {
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("X-XSS-Protection", "1; mode=block")
 		if info := s.svc.Info(); info.Elected && info.Leader != "" {
-			h.Set("X-Marathon-Leader", "http://"+info.Leader)
+			h.Set("X-Marathon-Leader", s.leaderURL(info))
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func (s *server) leaderURL(info core.Info) string {
+	if s.cfg.LeaderURL != "" {
+		return s.cfg.LeaderURL
+	}
+	return "http://" + info.Leader
 }
 
 // limited refuses requests beyond MaxConcurrent instead of queueing them. Event

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
@@ -85,4 +87,14 @@ func (s *server) releaseClaim(w http.ResponseWriter, r *http.Request, p params) 
 	return writeJSON(w, http.StatusOK, map[string]string{
 		"message": "The claim on volume " + key.Name + " of driver " + key.Driver + " is released.",
 	})
+}
+
+// volumeClasses lists the classes that apps may name. It is not part of
+// Marathon's API.
+func (s *server) volumeClasses(w http.ResponseWriter, _ *http.Request, _ params) error {
+	out := make([]app.VolumeClass, 0, len(s.cfg.App.Classes))
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.App.Classes)) {
+		out = append(out, s.cfg.App.Classes[name])
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{"classes": out})
 }

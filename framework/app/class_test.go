@@ -31,7 +31,6 @@ func classed(mode, external, extra string) []byte {
 	return []byte(dvdi(Mesos, mode, "data", external, extra))
 }
 
-
 func parsed(t *testing.T, data []byte, opts Options) *App {
 	t.Helper()
 	a, err := Parse(data, opts)

@@ -45,7 +45,7 @@ func (e *DeploymentError) Error() string { return "deployment " + e.ID + " " + e
 // Commands returns the subcommands. They end early when the context of the run
 // ends.
 func Commands() []*cli.Command {
-	return []*cli.Command{
+	commands := []*cli.Command{
 		{Name: "app", Usage: "validate, compare, deploy and show apps", Subcommands: []*cli.Command{
 			{Name: "validate", Usage: "check definitions without a running framework", ArgsUsage: "FILE...",
 				Flags: append(definitionFlags(), output()), Action: run(validate)},
@@ -65,10 +65,35 @@ func Commands() []*cli.Command {
 			{Name: "list", Usage: "list who holds which exclusive volume", Flags: connection(), Action: run(listVolumes)},
 			{Name: "show", Usage: "show who holds a volume and what would end that", ArgsUsage: "[DRIVER] NAME",
 				Flags: connection(), Action: run(showVolume)},
+			{Name: "classes", Usage: "list the volume classes that apps may name", Flags: connection(), Action: run(listClasses)},
 			{Name: "release", Usage: "end the claim on a volume: its holder must be dead, or data is lost", ArgsUsage: "DRIVER NAME",
 				Flags: append(connection(), &cli.BoolFlag{Name: "force", Usage: "confirm that the holder is dead"}), Action: run(releaseVolume)},
 		}},
 		{Name: "status", Usage: "show how the framework is doing", Flags: connection(), Action: run(status)},
+	}
+	for _, c := range commands {
+		prepare(c)
+	}
+	return commands
+}
+
+// prepare has a command and those below it report mistakes as errors of this
+// package, instead of printing their usage.
+func prepare(c *cli.Command) {
+	c.HideHelpCommand = true
+	c.OnUsageError = func(c *cli.Context, err error, _ bool) error {
+		return usage("%v; see %s --help", err, c.Command.HelpName)
+	}
+	for _, sub := range c.Subcommands {
+		prepare(sub)
+	}
+	if len(c.Subcommands) > 0 {
+		c.Action = func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usage("there is no command %q; see %s --help", c.Args().First(), c.Command.HelpName)
+			}
+			return cli.ShowSubcommandHelp(c)
+		}
 	}
 }
 

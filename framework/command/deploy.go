@@ -25,11 +25,11 @@ func deploy(e *env) error {
 		return err
 	}
 	defer api.Close()
-	info, err := api.Info(e.ctx)
+	opts, err := e.onlineOptions(api)
 	if err != nil {
 		return err
 	}
-	definitions, err := e.checked(e.args[0], info)
+	definitions, err := e.checked(e.args[0], opts)
 	if err != nil {
 		return err
 	}

@@ -40,17 +40,17 @@ func diff(e *env) error {
 		return err
 	}
 	defer api.Close()
-	info, err := api.Info(e.ctx)
+	opts, err := e.onlineOptions(api)
 	if err != nil {
 		return err
 	}
-	definitions, err := e.checked(e.args[0], info)
+	definitions, err := e.checked(e.args[0], opts)
 	if err != nil {
 		return err
 	}
 	diffs := make([]appDiff, 0, len(definitions))
 	for _, d := range definitions {
-		one, err := e.compare(api, d.app, onlineOptions(info))
+		one, err := e.compare(api, d.app, opts)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/client"
+	"github.com/mesos-dvdi/dvdi/framework/config"
 )
 
 // definition is an app of a file.
@@ -30,6 +31,7 @@ func definitionFlags() []cli.Flag {
 		&cli.StringFlag{Name: "mesos_role", Value: "*", Usage: "default `ROLE` of apps", EnvVars: []string{"DVDI_MESOS_ROLE"}},
 		&cli.StringFlag{Name: "enable_features", Value: "external_volumes", Usage: "features of the framework, separated by commas", EnvVars: []string{"DVDI_ENABLE_FEATURES"}},
 		&cli.StringFlag{Name: "default_network_name", Usage: "network of apps that join a container network without naming it", EnvVars: []string{"DVDI_DEFAULT_NETWORK_NAME"}},
+		&cli.StringFlag{Name: "volume-classes", Usage: "`FILE` with the framework's volume classes", EnvVars: []string{"DVDI_VOLUME_CLASSES"}},
 		&cli.StringFlag{Name: "new_group_enforce_role", Value: "off", Usage: "\"top\": apps in a group have its name as their role", EnvVars: []string{"DVDI_NEW_GROUP_ENFORCE_ROLE"}},
 	}
 }
@@ -42,14 +44,34 @@ func optionsOf(role, network, groupRole string, features []string) app.Options {
 	}
 }
 
-func offlineOptions(c *cli.Context) app.Options {
-	return optionsOf(c.String("mesos_role"), c.String("default_network_name"), c.String("new_group_enforce_role"),
+func offlineOptions(c *cli.Context) (app.Options, error) {
+	o := optionsOf(c.String("mesos_role"), c.String("default_network_name"), c.String("new_group_enforce_role"),
 		strings.Split(c.String("enable_features"), ","))
+	if path := c.String("volume-classes"); path != "" {
+		var err error
+		if o.Classes, err = config.LoadVolumeClasses(path); err != nil {
+			return o, usage("%v", err)
+		}
+	}
+	return o, nil
 }
 
 // onlineOptions are those of a running framework.
-func onlineOptions(i client.Info) app.Options {
-	return optionsOf(i.Setting("mesos_role"), i.Setting("default_network_name"), i.Setting("new_group_enforce_role"), i.Features())
+func (e *env) onlineOptions(api *client.Client) (app.Options, error) {
+	i, err := api.Info(e.ctx)
+	if err != nil {
+		return app.Options{}, err
+	}
+	o := optionsOf(i.Setting("mesos_role"), i.Setting("default_network_name"), i.Setting("new_group_enforce_role"), i.Features())
+	classes, err := api.VolumeClasses(e.ctx)
+	if err != nil {
+		return o, err
+	}
+	o.Classes = map[string]app.VolumeClass{}
+	for _, c := range classes {
+		o.Classes[c.Name] = c
+	}
+	return o, nil
 }
 
 // read returns the definitions of a file: one app, or an array of apps. "-" is
@@ -190,7 +212,11 @@ func validate(e *env) error {
 	if len(e.args) == 0 {
 		return usage("usage: %s [flags] FILE...", e.cli.Command.HelpName)
 	}
-	_, findings, err := e.check(e.args, offlineOptions(e.cli))
+	opts, err := offlineOptions(e.cli)
+	if err != nil {
+		return err
+	}
+	_, findings, err := e.check(e.args, opts)
 	if err != nil {
 		return err
 	}
@@ -204,8 +230,8 @@ func validate(e *env) error {
 }
 
 // checked reads a file for a running framework; what is invalid is printed.
-func (e *env) checked(file string, info client.Info) ([]definition, error) {
-	definitions, findings, err := e.check([]string{file}, onlineOptions(info))
+func (e *env) checked(file string, opts app.Options) ([]definition, error) {
+	definitions, findings, err := e.check([]string{file}, opts)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,4 +101,28 @@ func releaseVolume(e *env) error {
 	}
 	return e.print(map[string]string{"driver": driver, "name": name, "state": "released"}, nil,
 		[][]string{{"released", driver + " " + name}})
+}
+
+func listClasses(e *env) error {
+	if err := e.exactly(0); err != nil {
+		return err
+	}
+	api, err := e.api()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	classes, err := api.VolumeClasses(e.ctx)
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, 0, len(classes))
+	for _, c := range classes {
+		var options []string
+		for _, key := range slices.Sorted(maps.Keys(c.Options)) {
+			options = append(options, key+"="+c.Options[key])
+		}
+		rows = append(rows, []string{c.Name, c.Driver, c.Access, c.Reclaim, strings.Join(options, ",")})
+	}
+	return e.print(classes, []string{"NAME", "DRIVER", "ACCESS", "RECLAIM", "OPTIONS"}, rows)
 }

@@ -42,6 +42,10 @@ type Config struct {
 
 	HTTPAddress   string
 	HTTPPort      int
+	DisableHTTP   bool
+	HTTPSPort     int
+	HTTPSCert     string // empty: no HTTPS
+	HTTPSKey      string
 	HTTPUser      string // empty: no authentication
 	HTTPPassword  string
 	HTTPRealm     string
@@ -74,6 +78,8 @@ type Config struct {
 	Draining                          time.Duration
 	RestrictGPUs                      bool
 	BackendExclusive                  []string
+	VolumeClasses                     map[string]app.VolumeClass
+	SecretsDir                        string // empty: the agents resolve all secrets
 
 	LogLevel, LogFormat string
 
@@ -103,6 +109,18 @@ func (c *Config) check(credentials string) error {
 	}
 	if c.HTTPPort < 0 || c.HTTPPort > 65535 {
 		wrong("http_port", "%d is no port", c.HTTPPort)
+	}
+	if c.HTTPSPort < 0 || c.HTTPSPort > 65535 {
+		wrong("https_port", "%d is no port", c.HTTPSPort)
+	}
+	if (c.HTTPSCert == "") != (c.HTTPSKey == "") {
+		wrong("ssl_cert", "certificate and key (--ssl_key) belong together")
+	}
+	if c.DisableHTTP && c.HTTPSCert == "" {
+		wrong("disable_http", "nothing would be served: HTTPS needs --ssl_cert and --ssl_key")
+	}
+	if c.DisableHTTP && c.ZooKeeper != "" {
+		wrong("disable_http", "frameworks that share --zk send each other clients by HTTP")
 	}
 	if c.Role == "" || strings.ContainsAny(c.Role, " \t") || strings.HasPrefix(c.Role, "-") || c.Role == "." || c.Role == ".." {
 		wrong("mesos_role", "%q is no Mesos role", c.Role)
@@ -187,6 +205,11 @@ func (c *Config) complete() error {
 // HTTPListen is the address to serve the API on.
 func (c *Config) HTTPListen() string {
 	return net.JoinHostPort(c.HTTPAddress, strconv.Itoa(c.HTTPPort))
+}
+
+// HTTPSListen is the address to serve the API on by HTTPS.
+func (c *Config) HTTPSListen() string {
+	return net.JoinHostPort(c.HTTPAddress, strconv.Itoa(c.HTTPSPort))
 }
 
 // Feature tells whether a feature is switched on.

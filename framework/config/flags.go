@@ -42,6 +42,7 @@ func toggle(name, usage string) cli.Flag {
 // Flags returns the flags of dvdi-framework.
 func Flags() []cli.Flag {
 	return []cli.Flag{
+		text(fileFlag, "", "YAML `FILE` with flags' names and values; the command line and the environment win"),
 		text("master", "", "Mesos `MASTER`: host:port, several separated by commas, http(s)://host:port, zk://hosts/path, or \"embedded\""),
 		text("data-dir", "/var/lib/dvdi-framework", "`DIR` that holds the framework's state"),
 		text("zk", "", "ZooKeeper `URL` zk://[user:pass@]host:port,.../path for the state and the election of a leader, instead of --data-dir"),
@@ -59,6 +60,10 @@ func Flags() []cli.Flag {
 
 		text("http_address", "", "`ADDRESS` to serve the API on (default: all)"),
 		number("http_port", 8080, "port to serve the API on"),
+		toggle("disable_http", "serve the API by HTTPS only"),
+		number("https_port", 8443, "port to serve the API on by HTTPS, with --ssl_cert"),
+		text("ssl_cert", "", "PEM `FILE` with the certificate, and those between it and a known one, for HTTPS; read again when it changes"),
+		text("ssl_key", "", "PEM `FILE` with the key of that certificate"),
 		text("http_credentials", "", "`USER:PASSWORD` that API clients have to give"),
 		text("http_realm", "Mesosphere", "realm of the credentials"),
 		number("http_max_concurrent_requests", 0, "most requests at the same time, 0 for no bound"),
@@ -94,6 +99,8 @@ func Flags() []cli.Flag {
 		toggle("disable_maintenance_mode", "use agents in maintenance too"),
 		number("draining_seconds", 0, "seconds before an agent's maintenance from which it is not used"),
 		text("gpu_scheduling_behavior", "restricted", "\"unrestricted\": apps without GPUs may use agents with GPUs"),
+		text("volume-classes", "", "YAML `FILE` with the volume classes that apps may name"),
+		text("secrets-dir", "", "`DIR` whose files are the values of secrets by their source; others are left to the agents"),
 		text("backend_exclusive_drivers", "", "volume drivers, separated by commas, whose backend itself refuses to attach a volume twice: "+
 			"their volumes move as soon as their task has ended"),
 
@@ -112,6 +119,9 @@ func FromCLI(c *cli.Context) (*Config, error) {
 	if c.Args().Present() {
 		return nil, &Error{fmt.Errorf("unexpected argument %q: all settings are flags", c.Args().First())}
 	}
+	if err := applyFile(c); err != nil {
+		return nil, &Error{err}
+	}
 	cfg := &Config{
 		Master: c.String("master"), FrameworkName: c.String("framework_name"), Role: c.String("mesos_role"),
 		User: c.String("mesos_user"), Hostname: c.String("hostname"), WebUIURL: c.String("webui_url"),
@@ -122,6 +132,8 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		ProxyConnectTimeout: ms(c, "leader_proxy_connection_timeout"), ProxyReadTimeout: ms(c, "leader_proxy_read_timeout"),
 
 		HTTPAddress: c.String("http_address"), HTTPPort: c.Int("http_port"), HTTPRealm: c.String("http_realm"),
+		DisableHTTP: c.Bool("disable_http"), HTTPSPort: c.Int("https_port"), HTTPSCert: c.String("ssl_cert"), HTTPSKey: c.String("ssl_key"),
+		SecretsDir:  c.String("secrets-dir"),
 		AllowOrigin: c.String("access_control_allow_origin"), MaxConcurrent: c.Int("http_max_concurrent_requests"),
 		EventBuffer: c.Int("event_stream_max_outstanding_messages"),
 
@@ -148,6 +160,12 @@ func FromCLI(c *cli.Context) (*Config, error) {
 			Agents: c.Int("embedded-agents"), Dir: c.String("embedded-dir"),
 			Listen: c.String("embedded-listen"), DVDCLI: c.String("embedded-dvdcli"),
 		},
+	}
+	if path := c.String("volume-classes"); path != "" {
+		var err error
+		if cfg.VolumeClasses, err = LoadVolumeClasses(path); err != nil {
+			return nil, &Error{err}
+		}
 	}
 	if err := cfg.check(c.String("http_credentials")); err != nil {
 		return nil, &Error{err}

@@ -122,7 +122,9 @@ func TestLostInstanceIsNotReplacedByAnotherOrdinal(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(members)
 		r.idle()
-		r.update("/members", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{InactiveAfterSeconds: 1, ExpungeAfterSeconds: 2} })
+		r.update("/members", func(a *app.App) {
+			a.Unreachable = app.UnreachableStrategy{InactiveAfterSeconds: 1, ExpungeAfterSeconds: 2}
+		})
 		r.idle()
 		var lost scheduler.Claim
 		for _, c := range r.claims() {
