@@ -17,8 +17,11 @@ func newInstanceID(id app.ID) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("make an instance id for %s: %w", id, err)
 	}
-	return id.SafePath() + ".instance-" + u.String(), nil
+	return id.SafePath() + instanceMark + u.String(), nil
 }
+
+// instanceMark stands between an app's safe path and the UUID in an instance id.
+const instanceMark = ".instance-"
 
 // taskID names the n-th task of an instance; n counts from 1.
 func taskID(instanceID string, n int) string {

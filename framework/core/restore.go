@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -164,28 +165,41 @@ func (c *Core) tickRestored(tx *txn) {
 	c.flow.wantRevive()
 }
 
-// exclusiveVolumes are the volumes that any known definition of the app with a
-// safe path binds to one agent; known tells whether there is such an app.
-func (c *Core) exclusiveVolumes(safePath string) (id app.ID, keys []scheduler.VolumeRequest, known bool) {
+// exclusiveVolumes are the volumes that a task may have mounted under any known
+// definition of its app, which its id names, and that are bound to one agent;
+// known tells whether there is such an app. Of an instance that is not known any
+// ordinal is possible.
+func (c *Core) exclusiveVolumes(taskID string) (id app.ID, requests []scheduler.VolumeRequest, known bool) {
+	path, _, _ := strings.Cut(taskID, instanceMark)
 	found := map[scheduler.VolumeKey]scheduler.VolumeRequest{}
-	for _, candidate := range slices.Sorted(maps.Keys(c.state.versions)) {
-		if candidate.SafePath() != safePath {
+	for candidate, versions := range c.state.versions {
+		if candidate.SafePath() != path {
 			continue
 		}
 		id, known = candidate, true
-		for _, def := range c.state.versions[candidate] {
-			for _, r := range c.volumeRequests(def) {
-				if exclusive(r.Access) {
-					found[r.Key] = r
+		for _, def := range versions {
+			for _, ordinal := range c.possibleOrdinals(taskID, def) {
+				for _, r := range c.volumeRequests(def.ForInstance(ordinal)) {
+					if exclusive(r.Access) {
+						found[r.Key] = r
+					}
 				}
 			}
 		}
 	}
-	for _, r := range found {
-		keys = append(keys, r)
-	}
-	slices.SortFunc(keys, func(a, b scheduler.VolumeRequest) int {
+	requests = slices.SortedFunc(maps.Values(found), func(a, b scheduler.VolumeRequest) int {
 		return compareVolumes(a.Key, b.Key)
 	})
-	return id, keys, known
+	return id, requests, known
+}
+
+func (c *Core) possibleOrdinals(taskID string, def *app.App) []int {
+	if id, ok := instanceOfTask(taskID); ok && c.state.instances[id] != nil {
+		return []int{c.state.instances[id].Ordinal}
+	}
+	ordinals := []int{0}
+	for n := 1; n < def.Instances; n++ {
+		ordinals = append(ordinals, n)
+	}
+	return ordinals
 }

@@ -36,11 +36,10 @@ func (c *Core) handleStray(tx *txn, s Status) {
 
 // endStray kills a stray when that is safe for its volumes.
 func (c *Core) endStray(tx *txn, s Status) {
-	path, _, _ := strings.Cut(s.TaskID, ".instance-")
-	_, volumes, known := c.exclusiveVolumes(path)
+	_, volumes, known := c.exclusiveVolumes(s.TaskID)
 	switch {
-	case !known && c.mayPredateBackup(path, s.TaskID):
-		c.leaveStray(tx, path, s)
+	case !known && c.mayPredateBackup(s.TaskID):
+		c.leaveStray(tx, s)
 	case len(volumes) > 0:
 		c.adoptStray(tx, s)
 	case s.State != taskKilling:
@@ -53,7 +52,8 @@ func (c *Core) endStray(tx *txn, s Status) {
 // leaveStray leaves a stray alone whose app is not known: it may hold any volume,
 // under a definition that is lost. It is remembered, so that its app, once
 // somebody defines it again, does not start beside it.
-func (c *Core) leaveStray(tx *txn, path string, s Status) {
+func (c *Core) leaveStray(tx *txn, s Status) {
+	path, _, _ := strings.Cut(s.TaskID, instanceMark)
 	c.log.Warn("a task runs on whose app the restored backup does not know; it is left alone, as are its volumes. "+
 		"Define its app again to take its place", zap.String("task", s.TaskID), zap.String("agent", s.AgentID))
 	i := c.strayInstance(tx, app.ID("/"+strings.ReplaceAll(path, "_", "/")), s)
@@ -68,7 +68,7 @@ func (c *Core) endLeftStrays(tx *txn, id app.ID) {
 			continue
 		}
 		i.Left, i.Stop = false, true
-		_, volumes, _ := c.exclusiveVolumes(id.SafePath())
+		_, volumes, _ := c.exclusiveVolumes(i.Task.ID)
 		for _, r := range volumes {
 			c.claimForStray(tx, i, r)
 		}
@@ -97,13 +97,14 @@ func (c *Core) strayInstance(tx *txn, id app.ID, s Status) *instance {
 // mayPredateBackup tells whether a task may be one that a restored backup does
 // not know: its instance was made before the restoration, as the version 1 UUID
 // in its id tells.
-func (c *Core) mayPredateBackup(path, taskID string) bool {
+func (c *Core) mayPredateBackup(taskID string) bool {
 	restored := c.state.meta.RestoredAt
 	if restored.IsZero() {
 		return false
 	}
 	id, _ := instanceOfTask(taskID)
-	u, err := uuid.Parse(strings.TrimPrefix(id, path+".instance-"))
+	_, made, _ := strings.Cut(id, instanceMark)
+	u, err := uuid.Parse(made)
 	if err != nil || u.Version() != 1 {
 		return true
 	}
@@ -114,8 +115,7 @@ func (c *Core) mayPredateBackup(path, taskID string) bool {
 // it holds the volumes that it may have mounted, its kill is repeated, and the
 // volumes stay with its agent after its end, as with every other task.
 func (c *Core) adoptStray(tx *txn, s Status) {
-	path, _, _ := strings.Cut(s.TaskID, ".instance-")
-	id, volumes, known := c.exclusiveVolumes(path)
+	id, volumes, known := c.exclusiveVolumes(s.TaskID)
 	if !known || len(volumes) == 0 {
 		return
 	}
