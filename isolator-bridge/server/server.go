@@ -1,50 +1,103 @@
 // Package server is the isolator-bridge at work: it holds the lock of its run
-// directory and reconciles the ledger for as long as it runs.
+// directory, recovers, keeps the volumes right for as long as it runs, and
+// serves the isolator's API.
 package server
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net"
+	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/reflection"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/access"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/isolator"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/reaper"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/snapshot"
 )
 
 // Engine is what the server needs of the volume engine.
 type Engine interface {
-	Ledger() *ledger.Ledger
+	isolator.Engine
+	reaper.Engine
 	Reconcile(context.Context, engine.ReconcileRequest) ([]engine.Finding, error)
+	ReconcileOne(context.Context, engine.ReconcileRequest, ledger.Key) engine.Finding
+	Adopt(context.Context, engine.AdoptRequest) (engine.AdoptResult, error)
+	List(ctx context.Context, driver string) ([]volume.Volume, error)
 }
 
-// Config is what a Server works with. Engine is required.
+// Mounts is a mount table that can be asked whether it has changed.
+type Mounts interface {
+	volume.MountTables
+	Generation(context.Context) (uint64, error)
+}
+
+// Config is what a Server works with. Engine, Mounts and Drivers are required.
 type Config struct {
-	Engine Engine
-	// Interval is the longest time between two reconciliations.
-	Interval time.Duration
-	Log      *zap.Logger
+	Engine  Engine
+	Mounts  Mounts
+	Drivers volume.Drivers
+	// Interval is the longest time between two looks at ledger and agent,
+	// FullInterval that between two looks at everything.
+	Interval, FullInterval time.Duration
+
+	// Watcher sees the agent, nil if the bridge was told of none; Reaper acts on
+	// it. AgentHolder is the name by which the agent holds volumes.
+	Watcher     *agentstate.Watcher
+	Reaper      *reaper.Reaper
+	AgentHolder string
+
+	// Listener is the socket of the isolator's API; nil serves none.
+	Listener *net.UnixListener
+	// AllowedUsers are the user ids that may use the API besides root and the
+	// bridge's own.
+	AllowedUsers []int
+	Limits       access.Limits
+	// DefaultDriver, see isolator.Config.
+	DefaultDriver string
+	// Fault, see isolator.Config.
+	Fault func(isolator.FaultPoint)
+
+	// Board gets what is known; nil: nobody asks.
+	Board *snapshot.Board
+	// Refused, if not nil, counts refused peers; Recovered gets the report.
+	Refused   access.Counter
+	Recovered func(Report)
+	// Ready, if not nil, is called once, when the API is served and recovery is
+	// over.
+	Ready func()
+	Log   *zap.Logger
 }
 
 // Server keeps one run directory's volumes right.
 type Server struct {
 	cfg Config
-	// told is what was last logged about each volume, so that a state that
-	// lasts is logged once. Only Run uses it.
-	told map[subject]engine.Finding
+	// progress is when the loop last came around, in nanoseconds since 1970.
+	progress atomic.Int64
 }
 
-// subject is what a finding is about.
-type subject struct{ driver, volume, file string }
-
 const (
-	defaultInterval = 10 * time.Second
-	// shortest bounds how often the ledger is looked at when work is due.
-	shortest = 100 * time.Millisecond
-	lockName = "bridge.lock"
+	defaultInterval     = 10 * time.Second
+	defaultFullInterval = time.Minute
+	lockName            = "bridge.lock"
+	// stopPatience is how long calls may go on after the bridge was told to stop.
+	stopPatience = 10 * time.Second
 )
 
 // New makes a Server. It does no I/O.
@@ -52,79 +105,140 @@ func New(cfg Config) *Server {
 	if cfg.Interval <= 0 {
 		cfg.Interval = defaultInterval
 	}
+	if cfg.FullInterval <= 0 {
+		cfg.FullInterval = max(defaultFullInterval, cfg.Interval)
+	}
+	if cfg.Limits == (access.Limits{}) {
+		cfg.Limits = access.DefaultLimits()
+	}
+	if cfg.Board == nil {
+		cfg.Board = snapshot.NewBoard()
+	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	return &Server{cfg: cfg, told: map[subject]engine.Finding{}}
+	if cfg.Ready == nil {
+		cfg.Ready = func() {}
+	}
+	s := &Server{cfg: cfg}
+	s.alive()
+	return s
 }
 
-// Run reconciles at once and then whenever work is due, until ctx ends; that is
-// no error. It fails if another bridge has the run directory. What it does is
-// recorded in the ledger before it is done: it may be killed at any time.
-func (s *Server) Run(ctx context.Context) (err error) {
-	dir := s.cfg.Engine.Ledger().RunDir()
-	lock, err := ledger.TryLockFile(filepath.Join(dir, lockName))
+// Lock is the lock of a run directory, held by the kernel until Unlock or the
+// end of the process.
+func Lock(runDir string) (*ledger.FileLock, error) {
+	lock, err := ledger.TryLockFile(filepath.Join(runDir, lockName))
 	if ledger.IsLocked(err) {
-		return fmt.Errorf("another isolator-bridge serves %s: stop it, or give this one another directory with --run-dir", dir)
+		return nil, fmt.Errorf("another isolator-bridge serves %s: stop it, or give this one another directory with --run-dir", runDir)
 	}
 	if err != nil {
-		return fmt.Errorf("lock of %s: %w", dir, err)
+		return nil, fmt.Errorf("lock of %s: %w", runDir, err)
 	}
-	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	return lock, nil
+}
 
-	for {
-		wait := s.once(ctx)
-		timer := time.NewTimer(wait)
+// Listen opens the API's socket. Call it under the run directory's lock: a
+// socket that is there then belongs to nobody.
+func Listen(path string) (*net.UnixListener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("socket of the API: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("socket of the API: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("socket of the API: %w", err)
+	}
+	// Who may connect is decided by the peer's credentials, call by call.
+	if err := os.Chmod(path, 0o666); err != nil {
+		return nil, errors.Join(fmt.Errorf("socket of the API: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Run recovers, serves and keeps until ctx ends; that is no error. The caller
+// holds the run directory's lock. What Run does is recorded in the ledger before
+// it is done: it may be killed at any time.
+func (s *Server) Run(ctx context.Context) error {
+	h := newHub()
+	iso, err := isolator.New(isolator.Config{Engine: s.cfg.Engine, DefaultDriver: s.cfg.DefaultDriver,
+		Changed: h.changed, Log: s.cfg.Log, Fault: s.cfg.Fault})
+	if err != nil {
+		return err
+	}
+	k := newKeeper(s.cfg, iso, h)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := s.serve(&service{isolator: iso, keeper: k, hub: h}, cancel)
+	s.loop(ctx, k)
+	close(k.stopping)
+	stop()
+	s.cfg.Log.Info("stopping", zap.String("runDir", s.cfg.Engine.Ledger().RunDir()))
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// loop recovers and then does what is due, again and again. Everything that it
+// began has ended when it returns.
+func (s *Server) loop(ctx context.Context, k *keeper) {
+	defer k.workers.Wait()
+	s.alive()
+	k.recover(ctx)
+	s.cfg.Ready()
+	next := time.Now()
+	for ctx.Err() == nil {
+		s.alive()
+		if !time.Now().Before(next) {
+			next = time.Now().Add(k.tick(ctx))
+		}
+		timer := time.NewTimer(max(min(time.Until(next), k.untilDue(s.cfg.Interval)), 0))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			s.cfg.Log.Info("stopping", zap.String("runDir", dir))
-			return nil
+		case r := <-k.results:
+			k.took(r)
 		case <-timer.C:
+			next = time.Now()
 		}
+		timer.Stop()
 	}
 }
 
-// once reconciles and says how long to wait for the next time.
-func (s *Server) once(ctx context.Context) time.Duration {
-	findings, err := s.cfg.Engine.Reconcile(ctx, engine.ReconcileRequest{})
-	if err != nil {
-		s.cfg.Log.Error("reconciliation failed", zap.Error(err))
-		return s.cfg.Interval
-	}
-	wait := s.cfg.Interval
-	now := map[subject]engine.Finding{}
-	for _, f := range findings {
-		about := subject{f.Driver, f.Volume, f.File}
-		if f.After > 0 {
-			wait = min(wait, f.After)
-		}
-		f.After = 0
-		now[about] = f
-		if s.told[about] != f {
-			s.tell(f)
-		}
-	}
-	s.told = now
-	return max(wait, shortest)
+func (s *Server) alive() { s.progress.Store(time.Now().UnixNano()) }
+
+// Idle is how long ago the server last made progress. It is seconds at most
+// unless something is wrong with the server itself: nothing in it waits for a
+// driver.
+func (s *Server) Idle() time.Duration {
+	return time.Since(time.Unix(0, s.progress.Load()))
 }
 
-// tell logs a finding that is new.
-func (s *Server) tell(f engine.Finding) {
-	fields := []zap.Field{zap.String("driver", f.Driver), zap.String("volume", f.Volume), zap.String("state", f.State)}
-	if f.File != "" {
-		fields = append(fields, zap.String("file", f.File))
+// serve begins to serve the API and returns what ends that.
+func (s *Server) serve(impl *service, fail context.CancelCauseFunc) (stop func()) {
+	if s.cfg.Listener == nil {
+		return func() {}
 	}
-	if f.Action != "" {
-		fields = append(fields, zap.String("action", f.Action))
+	allowed := append(slices.Clone(s.cfg.AllowedUsers), 0, os.Geteuid())
+	options := append(s.cfg.Limits.ServerOptions(s.cfg.Refused),
+		grpc.Creds(access.CountHandshakes(insecure.NewCredentials(), s.cfg.Refused)),
+		grpc.InTapHandle(admit(allowed, s.cfg.Refused)))
+	server := grpc.NewServer(options...)
+	server.RegisterService(s.cfg.Limits.Service(client.Isolator_ServiceDesc), impl)
+	reflection.Register(server)
+	var done sync.WaitGroup
+	done.Go(func() {
+		err := server.Serve(s.cfg.Limits.Listen(peerListener{s.cfg.Listener}, s.cfg.Refused))
+		if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+			fail(fmt.Errorf("serve the API: %w", err))
+		}
+	})
+	return func() {
+		timer := time.AfterFunc(stopPatience, server.Stop)
+		server.GracefulStop()
+		timer.Stop()
+		done.Wait()
 	}
-	if f.Problem != "" {
-		s.cfg.Log.Warn("volume needs attention", append(fields, zap.String("problem", f.Problem))...)
-		return
-	}
-	if f.Action != "" {
-		s.cfg.Log.Info("volume reconciled", fields...)
-		return
-	}
-	s.cfg.Log.Debug("volume in order", fields...)
 }
