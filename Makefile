@@ -8,9 +8,6 @@ BIN     := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
-# dvdcli starts for every container: without the command line library's own
-# translators of documents it starts faster and is smaller.
-LEAN    := urfave_cli_no_docs
 
 # The race detector needs a C compiler; without one the tests run all the same.
 RACE := if command -v gcc >/dev/null; then race=-race; else race=; echo "no gcc: running without the race detector" >&2; fi
@@ -25,7 +22,7 @@ help: ## list the commands
 
 build: ## build bin/dvdcli, bin/isolator-bridge, bin/dvdi-framework
 	@mkdir -p $(BIN)
-	$(STATIC) -tags '$(LEAN)' -o $(BIN)/dvdcli ./dvdcli
+	$(STATIC) -o $(BIN)/dvdcli ./dvdcli
 	$(STATIC) -o $(BIN)/isolator-bridge ./isolator-bridge
 	$(STATIC) -o $(BIN)/dvdi-framework ./framework
 

@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/mesos-dvdi/dvdi/dvdcli/doctor"
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
@@ -21,38 +19,29 @@ import (
 )
 
 // adminCommands are for people.
-func adminCommands(t *terminal) []*cli.Command {
-	commands := []*cli.Command{
-		{Name: "drivers", Usage: "list drivers: where found, reachable, scope, version",
-			Flags: flagsForCalls(10 * time.Second), Action: command(t, drivers)},
-		{Name: "status", Usage: "list mounted volumes: since when, for whom, what is owed and unsettled",
-			Flags: flagsEverywhere(), Action: command(t, status)},
-		{Name: "doctor", Usage: "look for what could keep volumes from being mounted or seen",
-			Flags: flagsForCalls(10 * time.Second), Action: command(t, examine)},
-		{Name: "ledger", Usage: "look into the records of what is mounted, and repair them",
-			Subcommands: []*cli.Command{
-				{Name: "list", Usage: "list the records", Flags: flagsEverywhere(), Action: command(t, ledgerList)},
-				{Name: "show", Usage: "print a volume's record", Flags: flagsForVolume(otherDeadline), Action: command(t, ledgerShow)},
-				{Name: "verify", Usage: "compare the records with what is mounted; exit 9 if they differ",
-					Flags: flagsForCalls(otherDeadline), Action: command(t, ledgerVerify)},
-				{Name: "repair", Usage: "settle calls without an answer and do owed unmounts",
-					Flags:  flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"), boolFlag(flagNow, "do not wait for times, as after a restart of the driver")),
-					Action: command(t, ledgerRepair)},
-				{Name: "forget", Usage: "delete a volume's record; what is mounted stays mounted",
-					Flags: flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask")), Action: command(t, ledgerForget)},
-			},
-			OnUsageError: usageError,
-			Action: func(c *cli.Context) error {
-				return fmt.Errorf("ledger needs one of list, show, verify, repair, forget; %w", errUsage)
-			}},
+func adminCommands() []spec {
+	return []spec{
+		{name: "drivers", usage: "list drivers: where found, reachable, scope, version", action: drivers,
+			options: func() []option { return flagsForCalls(10 * time.Second) }},
+		{name: "status", usage: "list mounted volumes: since when, for whom, what is owed and unsettled", action: status,
+			options: flagsEverywhere},
+		{name: "doctor", usage: "look for what could keep volumes from being mounted or seen", action: examine,
+			options: func() []option { return flagsForCalls(10 * time.Second) }},
+		{name: "ledger", usage: "look into the records of what is mounted, and repair them", sub: []spec{
+			{name: "list", usage: "list the records", action: ledgerList, options: flagsEverywhere},
+			{name: "show", usage: "print a volume's record", action: ledgerShow,
+				options: func() []option { return flagsForVolume(otherDeadline) }},
+			{name: "verify", usage: "compare the records with what is mounted; exit 9 if they differ", action: ledgerVerify,
+				options: func() []option { return flagsForCalls(otherDeadline) }},
+			{name: "repair", usage: "settle calls without an answer and do owed unmounts", action: ledgerRepair,
+				options: func() []option {
+					return flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"),
+						boolFlag(flagNow, "do not wait for times, as after a restart of the driver"))
+				}},
+			{name: "forget", usage: "delete a volume's record; what is mounted stays mounted", action: ledgerForget,
+				options: func() []option { return flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask")) }},
+		}},
 	}
-	for _, c := range commands {
-		c.OnUsageError = usageError
-		for _, sub := range c.Subcommands {
-			sub.OnUsageError = usageError
-		}
-	}
-	return commands
 }
 
 // table lays lines of tab-separated cells out in columns.
@@ -86,7 +75,7 @@ type driverResult struct {
 	Version   string `json:"version,omitempty"`
 }
 
-func drivers(_ *cli.Context, s *session) error {
+func drivers(s *session) error {
 	ctx, cancel := s.context()
 	defer cancel()
 	found := s.drivers(s.log())
@@ -187,7 +176,7 @@ func stateOf(i ledger.Listed) string {
 	return string(i.Record.Phase)
 }
 
-func status(_ *cli.Context, s *session) error {
+func status(s *session) error {
 	led, err := s.openLedger()
 	if err != nil {
 		return err
@@ -223,7 +212,7 @@ func since(r *ledger.Record) string {
 	return at.Local().Format(time.DateTime)
 }
 
-func ledgerList(_ *cli.Context, s *session) error {
+func ledgerList(s *session) error {
 	led, err := s.openLedger()
 	if err != nil {
 		return err
@@ -250,12 +239,12 @@ func ledgerList(_ *cli.Context, s *session) error {
 	return s.resultTable(map[string]any{"records": records, "setAside": kept}, lines)
 }
 
-func ledgerShow(c *cli.Context, s *session) error {
+func ledgerShow(s *session) error {
 	led, err := s.openLedger()
 	if err != nil {
 		return err
 	}
-	key := ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+	key := ledger.Key{Driver: s.String(flagDriver), Volume: s.String(flagName)}
 	records, err := recordsOf(led)
 	if err != nil {
 		return err
@@ -270,7 +259,7 @@ func ledgerShow(c *cli.Context, s *session) error {
 		Message: "the ledger in " + led.RunDir() + " has no record of it"}
 }
 
-func ledgerVerify(_ *cli.Context, s *session) error {
+func ledgerVerify(s *session) error {
 	findings, err := s.reconcile(engine.ReconcileRequest{DryRun: true})
 	if err != nil {
 		return err
@@ -312,12 +301,12 @@ func (s *session) showFindings(findings []engine.Finding) error {
 	return s.resultTable(findings, lines)
 }
 
-func ledgerRepair(c *cli.Context, s *session) error {
-	req := engine.ReconcileRequest{Now: c.Bool(flagNow)}
-	if c.String(flagName) != "" || c.String(flagDriver) != "" {
-		req.Only = &ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+func ledgerRepair(s *session) error {
+	req := engine.ReconcileRequest{Now: s.Bool(flagNow)}
+	if s.String(flagName) != "" || s.String(flagDriver) != "" {
+		req.Only = &ledger.Key{Driver: s.String(flagDriver), Volume: s.String(flagName)}
 	}
-	if !c.Bool(flagYes) {
+	if !s.Bool(flagYes) {
 		dry := req
 		dry.DryRun = true
 		findings, err := s.reconcile(dry)
@@ -346,9 +335,9 @@ func ledgerRepair(c *cli.Context, s *session) error {
 	return nil
 }
 
-func ledgerForget(c *cli.Context, s *session) error {
-	key := ledger.Key{Driver: c.String(flagDriver), Volume: c.String(flagName)}
-	if !c.Bool(flagYes) {
+func ledgerForget(s *session) error {
+	key := ledger.Key{Driver: s.String(flagDriver), Volume: s.String(flagName)}
+	if !s.Bool(flagYes) {
 		if err := s.confirm(fmt.Sprintf("forget what is known about volume %q of driver %q? What is mounted stays mounted.", key.Volume, key.Driver)); err != nil {
 			return err
 		}
@@ -382,7 +371,7 @@ func (s *session) confirm(question string) error {
 	return fmt.Errorf("not confirmed, nothing was done; give --%s in scripts", flagYes)
 }
 
-func examine(c *cli.Context, s *session) error {
+func examine(s *session) error {
 	ctx, cancel := s.context()
 	defer cancel()
 	dirs := s.dirs()
@@ -391,7 +380,7 @@ func examine(c *cli.Context, s *session) error {
 	in := doctor.Input{
 		RunDir: dirs.Run, StateDir: dirs.State, Mounts: hostmount.New(), Drivers: found, Root: "/",
 		Policy: func() error {
-			_, err := engine.LoadPolicy(c.String(flagPolicy))
+			_, err := engine.LoadPolicy(s.String(flagPolicy))
 			return err
 		},
 		Reconcile: func() ([]engine.Finding, error) { return s.reconcile(engine.ReconcileRequest{DryRun: true}) },

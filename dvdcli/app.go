@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"go.uber.org/zap"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
-
-	"github.com/urfave/cli/v2"
-	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/dockerplugin"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
@@ -24,79 +22,35 @@ const (
 	otherDeadline   = 2 * time.Minute
 )
 
-func newApp(t *terminal) *cli.App {
-	return &cli.App{
-		Name:      "dvdcli",
-		Usage:     "mount volumes of any Docker volume plugin, without Docker",
-		UsageText: "dvdcli COMMAND --volumedriver DRIVER --volumename NAME [flags]",
-		Description: "Called by the Mesos agent's docker/volume isolator for each container. Results go to stdout, everything else to stderr. " +
-			"Every flag can be given in the environment: DVDCLI_ and its name in capitals.",
-		Commands: append(volumeCommands(t), append(adminCommands(t), versionCommand(t), manCommand(t), completionCommand(t))...),
-		// Commas in option values are the user's.
-		DisableSliceFlagSeparator: true,
-		HideVersion:               true,
-		EnableBashCompletion:      true,
-		Writer:                    t.stdout,
-		ErrWriter:                 t.stderr,
-		ExitErrHandler:            func(*cli.Context, error) {},
-		OnUsageError:              usageError,
-		Action:                    noCommand,
-	}
-}
-
-func usageError(_ *cli.Context, err error, _ bool) error {
-	return fmt.Errorf("%w; %w", err, errUsage)
-}
-
-func noCommand(c *cli.Context) error {
-	if c.Args().Present() {
-		return fmt.Errorf("unknown command %q; %w", c.Args().First(), errUsage)
-	}
-	return fmt.Errorf("no command; %w", errUsage)
-}
-
-// command wraps an action with what every command does first.
-func command(t *terminal, action func(*cli.Context, *session) error) cli.ActionFunc {
-	return func(c *cli.Context) error {
-		switch c.String(flagOutput) {
-		case "json":
-			t.json = true
-		case "text":
-		default:
-			return fmt.Errorf("--%s is %q, not text or json; %w", flagOutput, c.String(flagOutput), errUsage)
-		}
-		if c.Args().Present() {
-			return fmt.Errorf("unexpected argument %q; %w", c.Args().First(), errUsage)
-		}
-		return action(c, &session{terminal: t, c: c})
-	}
-}
+// allCommands are all of them.
+func allCommands() []spec { return slices.Concat(volumeCommands(), adminCommands(), aboutCommands()) }
 
 // session is one command under way.
 type session struct {
 	*terminal
-	c *cli.Context
+	given
+	ctx context.Context //nolint:containedctx // a session is one command, which it ends
 }
 
 // context is the command's, with its deadline.
 func (s *session) context() (context.Context, context.CancelFunc) {
-	d := s.c.Duration(flagDeadline)
+	d := s.Duration(flagDeadline)
 	if d <= 0 {
-		return s.c.Context, func() {}
+		return s.ctx, func() {}
 	}
-	return context.WithTimeout(s.c.Context, d)
+	return context.WithTimeout(s.ctx, d)
 }
 
 func (s *session) holder() engine.Holder {
-	if name := s.c.String(flagHolder); name != "" {
+	if name := s.String(flagHolder); name != "" {
 		return engine.Holder{Name: name}
 	}
 	return holderOf(parent(), os.Geteuid())
 }
 
 func (s *session) drivers(log *zap.Logger) *dockerplugin.Drivers {
-	cfg := dockerplugin.Config{Dirs: splitDirs(s.c.String(flagPlugins))}
-	if s.c.Bool(flagVerbose) {
+	cfg := dockerplugin.Config{Dirs: splitDirs(s.String(flagPlugins))}
+	if s.Bool(flagVerbose) {
 		cfg.Trace = func(x dockerplugin.Exchange) {
 			log.Debug("driver call", zap.String("driver", x.Driver), zap.String("address", x.Address), zap.String("method", x.Method),
 				zap.String("request", x.Request), zap.Int("status", x.Status), zap.String("answer", x.Answer),
@@ -106,7 +60,7 @@ func (s *session) drivers(log *zap.Logger) *dockerplugin.Drivers {
 	return dockerplugin.New(cfg)
 }
 
-func (s *session) log() *zap.Logger { return s.logger(s.c.Bool(flagVerbose)) }
+func (s *session) log() *zap.Logger { return s.logger(s.Bool(flagVerbose)) }
 
 func splitDirs(list string) []string {
 	if list == "" {
@@ -118,7 +72,7 @@ func splitDirs(list string) []string {
 // dirs are the ledger's directories: flags, environment, defaults.
 func (s *session) dirs() ledger.Dirs {
 	return ledger.DefaultDirs(os.Geteuid(), os.Getenv).Or(ledger.Dirs{
-		Run: s.c.String(flagRunDir), State: s.c.String(flagStateDir), Host: s.c.String(flagHostDir)})
+		Run: s.String(flagRunDir), State: s.String(flagStateDir), Host: s.String(flagHostDir)})
 }
 
 func (s *session) openLedger() (*ledger.Ledger, error) {
@@ -134,8 +88,8 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	}
 	log := s.log()
 	drivers := s.drivers(log)
-	policy, policyErr := engine.LoadPolicy(s.c.String(flagPolicy))
-	call, margin := s.c.Duration(flagTimeout), s.c.Duration(flagMargin)
+	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
+	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
 	if policyErr != nil {
 		log.Warn("policy not readable", zap.Error(policyErr))
 	}

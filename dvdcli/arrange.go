@@ -3,8 +3,6 @@ package main
 import (
 	"slices"
 	"strings"
-
-	"github.com/urfave/cli/v2"
 )
 
 // arrange puts the command in front of its flags, wherever the caller wrote
@@ -12,15 +10,11 @@ import (
 // for each flag whether a value follows; flags that it does not know are left
 // for the parser to refuse.
 func arrange(args []string, arity map[string]bool) []string {
-	if len(args) == 0 {
-		return args
-	}
 	var words, flags []string
-	rest := args[1:]
-	for i := 0; i < len(rest); i++ {
-		a := rest[i]
+	for i := 0; i < len(args); i++ {
+		a := args[i]
 		if a == "--" {
-			words = append(words, rest[i+1:]...)
+			words = append(words, args[i+1:]...)
 			break
 		}
 		if len(a) < 2 || a[0] != '-' {
@@ -29,18 +23,16 @@ func arrange(args []string, arity map[string]bool) []string {
 		}
 		flags = append(flags, a)
 		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !inline && arity[name] && i+1 < len(rest) {
+		if !inline && arity[name] && i+1 < len(args) {
 			i++
-			flags = append(flags, rest[i])
+			flags = append(flags, args[i])
 		}
 	}
 	if len(words) == 0 && slices.Contains(flags, "--version") {
-		return append([]string{args[0], "version"}, slices.DeleteFunc(flags, func(f string) bool { return f == "--version" })...)
+		return append([]string{"version"}, slices.DeleteFunc(flags, func(f string) bool { return f == "--version" })...)
 	}
 	depth := min(len(words), commandDepth(words))
-	out := append([]string{args[0]}, words[:depth]...)
-	out = append(out, flags...)
-	return append(out, words[depth:]...)
+	return slices.Concat(words[:depth], flags, words[depth:])
 }
 
 // commandDepth is how many words name the command.
@@ -49,23 +41,4 @@ func commandDepth(words []string) int {
 		return 2
 	}
 	return 1
-}
-
-// flagArity tells for every flag of every command whether it takes a value.
-func flagArity() map[string]bool {
-	arity := map[string]bool{}
-	var visit func([]*cli.Command)
-	visit = func(commands []*cli.Command) {
-		for _, c := range commands {
-			for _, f := range c.Flags {
-				_, isBool := f.(*cli.BoolFlag)
-				for _, name := range f.Names() {
-					arity[name] = !isBool
-				}
-			}
-			visit(c.Subcommands)
-		}
-	}
-	visit(newApp(&terminal{}).Commands)
-	return arity
 }

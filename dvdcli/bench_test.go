@@ -1,86 +1,99 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
-// minimalClient in the environment makes the test binary a client that makes
-// the plugin calls that it is given and nothing else, to compare with.
-const minimalClient = "DVDCLI_TEST_MINIMAL"
-
-// minimal makes the calls: "socket method body method body ...".
-func minimal(args []string) error {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", args[0])
-	}}}
-	for i := 1; i+1 < len(args); i += 2 {
-		res, err := client.Post("http://plugin"+args[i], "application/json", strings.NewReader(args[i+1]))
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, res.Body); err != nil {
-			return err
-		}
-		if err := res.Body.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// cost is what processes took.
+// cost is what a process took.
 type cost struct {
 	wall, cpu time.Duration
 	memory    int64 // peak resident, bytes
 }
 
-func (c *cost) add(cmd *exec.Cmd, wall time.Duration) {
-	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	if !ok {
-		panic("no rusage")
+// costs are those of the same command, again and again.
+type costs []cost
+
+// typical is the median of each: other work on the machine spoils single runs.
+func (c costs) typical() cost {
+	median := func(of func(cost) int64) int64 {
+		values := make([]int64, 0, len(c))
+		for _, x := range c {
+			values = append(values, of(x))
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
 	}
-	c.wall += wall
-	c.cpu += cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	c.memory = max(c.memory, usage.Maxrss*1024)
+	return cost{
+		wall:   time.Duration(median(func(x cost) int64 { return int64(x.wall) })),
+		cpu:    time.Duration(median(func(x cost) int64 { return int64(x.cpu) })),
+		memory: median(func(x cost) int64 { return x.memory }),
+	}
 }
 
-func (c *cost) run(b *testing.B, cmd *exec.Cmd) {
-	b.Helper()
-	var out bytes.Buffer
-	cmd.Stderr = &out
-	start := time.Now()
-	if err := cmd.Run(); err != nil {
-		b.Fatalf("%v: %s", err, out.String())
+func (c cost) plus(d cost) cost {
+	return cost{wall: c.wall + d.wall, cpu: c.cpu + d.cpu, memory: max(c.memory, d.memory)}
+}
+
+// scales weigh commands, each run by a process of its own (testdata/launch).
+type scales struct {
+	b      *testing.B
+	launch string
+	env    []string
+}
+
+func (s *scales) weigh(program string, args ...string) cost {
+	s.b.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		s.b.Fatal(err)
 	}
-	c.add(cmd, time.Since(start))
+	defer r.Close()
+	cmd := exec.Command(s.launch, append([]string{program}, args...)...)
+	cmd.Env = s.env
+	cmd.ExtraFiles = []*os.File{w}
+	out, err := cmd.CombinedOutput()
+	if err := w.Close(); err != nil {
+		s.b.Fatal(err)
+	}
+	if err != nil {
+		s.b.Fatalf("%v: %s", err, out)
+	}
+	var wall, cpu, peak int64
+	if _, err := fmt.Fscan(r, &wall, &cpu, &peak); err != nil {
+		s.b.Fatal(err)
+	}
+	return cost{wall: time.Duration(wall), cpu: time.Duration(cpu), memory: peak * 1024}
+}
+
+// release builds a program as it is released.
+func release(b *testing.B, dir, pkg string) string {
+	b.Helper()
+	out := filepath.Join(dir, filepath.Base(pkg)+".release")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v %s", err, text)
+	}
+	return out
 }
 
 // BenchmarkAgainstMinimalClient reports what dvdcli costs as multiples of a
-// client that makes just the plugin calls, interleaved in one run.
+// client that makes the same requests to the plugin and does nothing else,
+// interleaved in one run.
 func BenchmarkAgainstMinimalClient(b *testing.B) {
-	const rounds = 40
-	release := filepath.Join(b.TempDir(), "dvdcli")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", release, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v %s", err, out)
-	}
-	p := volumetest.Start(b, volumetest.Config{})
+	const rounds = 60
+	dir := b.TempDir()
+	dvdcli, minimal := release(b, dir, "."), release(b, dir, "./testdata/minimal")
+	p := volumetest.StartProcess(b, volumetest.Config{})
 	x := newBox(b, p.PluginDir())
 	// A real agent's run directory is on a tmpfs.
 	if shm, err := os.MkdirTemp("/dev/shm", "dvdcli-bench-"); err == nil {
@@ -92,35 +105,34 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 		x.set("DVDCLI_RUN_DIR", filepath.Join(shm, "run"))
 	}
 	x.must("create", "--volumedriver=test", "--volumename=v")
-	ours := func(args ...string) *exec.Cmd {
-		cmd := x.command(args...)
-		cmd.Path = release
-		return cmd
-	}
-	theirs := func(calls ...string) *exec.Cmd {
-		cmd := exec.Command(os.Args[0], append([]string{p.Socket()}, calls...)...)
-		cmd.Env = []string{minimalClient + "=1"}
-		return cmd
-	}
-	const name, mount = `{"Name":"v"}`, `{"Name":"v","ID":"1"}`
+	s := &scales{b: b, launch: release(b, dir, "./testdata/launch"), env: x.command().Env}
+	const id = `{"Name":"v","ID":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}`
+	activate, get := []string{"/Plugin.Activate", ""}, []string{"/VolumeDriver.Get", `{"Name":"v"}`}
 	for b.Loop() {
-		var get, cycle, getBase, cycleBase cost
+		var ours, theirs [3]costs
 		for range rounds {
-			getBase.run(b, theirs("/VolumeDriver.Get", name))
-			get.run(b, ours("get", "--volumedriver=test", "--volumename=v"))
-			cycleBase.run(b, theirs("/VolumeDriver.Get", name, "/VolumeDriver.Mount", mount))
-			cycleBase.run(b, theirs("/VolumeDriver.Unmount", mount))
-			cycle.run(b, ours(mountArgs(p, "v")...))
-			cycle.run(b, ours(unmountArgs(p, "v")...))
+			for i, args := range [][]string{
+				slices.Concat(activate, get),
+				slices.Concat(activate, get, []string{"/VolumeDriver.Mount", id}),
+				slices.Concat(activate, []string{"/VolumeDriver.Unmount", id}),
+			} {
+				theirs[i] = append(theirs[i], s.weigh(minimal, append([]string{p.Socket()}, args...)...))
+			}
+			for i, args := range [][]string{
+				{"get", "--volumedriver=test", "--volumename=v"}, mountArgs(p, "v"), unmountArgs(p, "v"),
+			} {
+				ours[i] = append(ours[i], s.weigh(dvdcli, args...))
+			}
 		}
 		report := func(what string, a, base cost) {
+			b.ReportMetric(float64(a.wall.Microseconds())/1000, what+"-ms")
 			b.ReportMetric(float64(a.wall)/float64(base.wall), what+"-wall-ratio")
 			b.ReportMetric(float64(a.cpu)/float64(base.cpu), what+"-cpu-ratio")
 			b.ReportMetric(float64(a.memory)/(1<<20), what+"-peak-MiB")
-			b.ReportMetric(float64(base.memory)/(1<<20), what+"-base-MiB")
+			b.ReportMetric(float64(base.memory)/(1<<20), what+"-minimal-peak-MiB")
 		}
-		report("get", get, getBase)
-		report("mount+unmount", cycle, cycleBase)
+		report("get", ours[0].typical(), theirs[0].typical())
+		report("mount+unmount", ours[1].typical().plus(ours[2].typical()), theirs[1].typical().plus(theirs[2].typical()))
 	}
 }
 

@@ -25,13 +25,6 @@ var binary string
 
 func TestMain(m *testing.M) {
 	volumetest.Main()
-	if os.Getenv(minimalClient) != "" {
-		if err := minimal(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
 	os.Exit(buildAndRun(m))
 }
 

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"strings"
 	"time"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
@@ -31,23 +28,22 @@ const (
 	flagPolicy   = "policy"
 	flagYes      = "yes"
 	flagNow      = "now"
+	flagShell    = "shell"
 )
 
-func env(name string) []string {
-	return []string{"DVDCLI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
+func stringFlag(name, value, usage string) option {
+	return option{name: name, value: value, usage: usage}
 }
 
-func stringFlag(name, value, usage string) cli.Flag {
-	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
-}
+func boolFlag(name, usage string) option { return option{name: name, value: false, usage: usage} }
 
-func boolFlag(name, usage string, aliases ...string) cli.Flag {
-	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name), Aliases: aliases}
+func timeFlag(name string, value time.Duration, usage string) option {
+	return option{name: name, value: value, usage: usage}
 }
 
 // flagsEverywhere go with every command.
-func flagsEverywhere() []cli.Flag {
-	return []cli.Flag{
+func flagsEverywhere() []option {
+	return []option{
 		stringFlag(flagOutput, "text", "`format` of the result: text or json"),
 		boolFlag(flagVerbose, "tell on stderr what is asked of drivers"),
 		stringFlag(flagRunDir, "", "`directory` of what is mounted, lost at a reboot (default /run/dvdi for root)"),
@@ -61,19 +57,19 @@ func flagsEverywhere() []cli.Flag {
 
 // flagsForCalls go with commands that call drivers; deadline is the default for
 // the whole command.
-func flagsForCalls(deadline time.Duration) []cli.Flag {
+func flagsForCalls(deadline time.Duration) []option {
 	return append(flagsEverywhere(),
 		stringFlag(flagDriver, "", "volume driver `name`"),
-		&cli.DurationFlag{Name: flagDeadline, Value: deadline, Usage: "`time` for the whole command", EnvVars: env(flagDeadline)},
-		&cli.DurationFlag{Name: flagTimeout, Usage: "`time` for one call to a driver (default: Docker's, 2m for create and mount, else 1m)", EnvVars: env(flagTimeout)},
-		&cli.DurationFlag{Name: flagMargin, Usage: "`time` after which a driver that did not answer in its time is taken to have finished (default 10s)", EnvVars: env(flagMargin)},
+		timeFlag(flagDeadline, deadline, "`time` for the whole command"),
+		timeFlag(flagTimeout, 0, "`time` for one call to a driver (default: Docker's, 2m for create and mount, else 1m)"),
+		timeFlag(flagMargin, 0, "`time` after which a driver that did not answer in its time is taken to have finished (default 10s)"),
 	)
 }
 
-func flagsForVolume(deadline time.Duration, more ...cli.Flag) []cli.Flag {
+func flagsForVolume(deadline time.Duration, more ...option) []option {
 	return append(append(flagsForCalls(deadline), stringFlag(flagName, "", "volume `name`")), more...)
 }
 
-func optsFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: flagOpts, Usage: "volume option `key=value`, may be repeated", EnvVars: env(flagOpts)}
+func optsFlag() option {
+	return option{name: flagOpts, value: []string(nil), usage: "volume option `key=value`, may be repeated"}
 }

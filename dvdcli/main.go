@@ -22,5 +22,5 @@ func run() int {
 	signal.Ignore(syscall.SIGPIPE)
 
 	t := terminal{stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin}
-	return t.exit(newApp(&t).RunContext(ctx, arrange(os.Args, flagArity())))
+	return t.exit(execute(ctx, &t, os.Args[1:]))
 }

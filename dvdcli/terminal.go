@@ -30,6 +30,11 @@ func (t *terminal) result(v any, lines ...string) error {
 		}
 		lines = []string{string(data)}
 	}
+	return t.print(lines...)
+}
+
+// print writes lines to stdout.
+func (t *terminal) print(lines ...string) error {
 	for _, l := range lines {
 		if _, err := fmt.Fprintln(t.stdout, l); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
@@ -68,6 +73,23 @@ const (
 	exitLedger      = 8
 	exitFindings    = 9
 )
+
+// exitStatuses tells people what they mean.
+var exitStatuses = []struct {
+	status  int
+	meaning string
+}{
+	{exitOK, "done"},
+	{exitFailure, "failed, such as refused by the driver"},
+	{exitUsage, "a mistake on the command line"},
+	{exitNotFound, "the volume does not exist, or is not mounted"},
+	{exitUnreachable, "the driver is unknown or cannot be reached"},
+	{exitUnsettled, "no answer in time; the driver may still be working"},
+	{exitForbidden, "forbidden by the agent's policy, or the policy cannot be read"},
+	{exitInUse, "somebody else has the volume"},
+	{exitLedger, "the ledger cannot be used"},
+	{exitFindings, "a check found something"},
+}
 
 // errUsage marks mistakes on the command line.
 var errUsage = errors.New("see `dvdcli help`")

@@ -1,52 +1,40 @@
 package main
 
 import (
-	"github.com/urfave/cli/v2"
-
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
 
 // volumeCommands are those of dvdcli 0.2.
-func volumeCommands(t *terminal) []*cli.Command {
-	commands := []*cli.Command{
-		{
-			Name: "create", Usage: "create a volume",
-			Flags: flagsForVolume(otherDeadline, optsFlag()), Action: command(t, create),
-		}, {
-			Name: "remove", Usage: "destroy a volume and its data",
-			Flags: flagsForVolume(otherDeadline), Action: command(t, remove),
-		}, {
-			Name: "mount", Usage: "mount a volume, creating it if need be, and print where",
-			Flags: flagsForVolume(mountDeadline, optsFlag(),
-				boolFlag(flagExplicit, "do not create a volume that does not exist", "explicitCreate"),
-				boolFlag(flagForce, "allow options that endanger the data of an existing volume")),
-			Action: command(t, mount),
-		}, {
-			Name: "unmount", Usage: "unmount a volume; what is not mounted is no error",
-			Flags: flagsForVolume(unmountDeadline,
-				boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
-				boolFlag(flagForce, "unmount it for all who hold it")),
-			Action: command(t, unmount),
-		}, {
-			Name: "path", Usage: "print where a volume is mounted",
-			Flags: flagsForVolume(otherDeadline), Action: command(t, path),
-		}, {
-			Name: "get", Usage: "print the name of a volume if it exists",
-			Flags: flagsForVolume(otherDeadline), Action: command(t, get),
-		}, {
-			Name: "list", Usage: "print the names of a driver's volumes",
-			Flags: flagsForCalls(otherDeadline), Action: command(t, list),
-		},
+func volumeCommands() []spec {
+	return []spec{
+		{name: "create", usage: "create a volume", action: create,
+			options: func() []option { return flagsForVolume(otherDeadline, optsFlag()) }},
+		{name: "remove", usage: "destroy a volume and its data", action: remove,
+			options: func() []option { return flagsForVolume(otherDeadline) }},
+		{name: "mount", usage: "mount a volume, creating it if need be, and print where", action: mount,
+			options: func() []option {
+				return flagsForVolume(mountDeadline, optsFlag(),
+					option{name: flagExplicit, alias: "explicitCreate", value: false, usage: "do not create a volume that does not exist"},
+					boolFlag(flagForce, "allow options that endanger the data of an existing volume"))
+			}},
+		{name: "unmount", usage: "unmount a volume; what is not mounted is no error", action: unmount,
+			options: func() []option {
+				return flagsForVolume(unmountDeadline,
+					boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
+					boolFlag(flagForce, "unmount it for all who hold it"))
+			}},
+		{name: "path", usage: "print where a volume is mounted", action: path,
+			options: func() []option { return flagsForVolume(otherDeadline) }},
+		{name: "get", usage: "print the name of a volume if it exists", action: get,
+			options: func() []option { return flagsForVolume(otherDeadline) }},
+		{name: "list", usage: "print the names of a driver's volumes", action: list,
+			options: func() []option { return flagsForCalls(otherDeadline) }},
 	}
-	for _, c := range commands {
-		c.OnUsageError = usageError
-	}
-	return commands
 }
 
-func mount(c *cli.Context, s *session) error {
-	options, err := engine.ParseOptions(c.StringSlice(flagOpts))
+func mount(s *session) error {
+	options, err := engine.ParseOptions(s.List(flagOpts))
 	if err != nil {
 		return err
 	}
@@ -57,10 +45,10 @@ func mount(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	defer s.spin("mounting " + c.String(flagName))()
+	defer s.spin("mounting " + s.String(flagName))()
 	res, err := e.Mount(ctx, engine.MountRequest{
-		Driver: c.String(flagDriver), Volume: c.String(flagName), Options: options,
-		Explicit: c.Bool(flagExplicit), Force: c.Bool(flagForce), Holder: s.holder(),
+		Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options,
+		Explicit: s.Bool(flagExplicit), Force: s.Bool(flagForce), Holder: s.holder(),
 	})
 	s.notes(res.Notes)
 	if err != nil {
@@ -69,7 +57,7 @@ func mount(c *cli.Context, s *session) error {
 	return s.result(res, res.Path)
 }
 
-func unmount(c *cli.Context, s *session) error {
+func unmount(s *session) error {
 	e, done, err := s.engine()
 	if err != nil {
 		return err
@@ -77,10 +65,10 @@ func unmount(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	defer s.spin("unmounting " + c.String(flagName))()
+	defer s.spin("unmounting " + s.String(flagName))()
 	res, err := e.Unmount(ctx, engine.UnmountRequest{
-		Driver: c.String(flagDriver), Volume: c.String(flagName), Holder: s.holder(),
-		Strict: c.Bool(flagStrict), Force: c.Bool(flagForce),
+		Driver: s.String(flagDriver), Volume: s.String(flagName), Holder: s.holder(),
+		Strict: s.Bool(flagStrict), Force: s.Bool(flagForce),
 	})
 	s.notes(res.Notes)
 	if err != nil {
@@ -89,8 +77,8 @@ func unmount(c *cli.Context, s *session) error {
 	return s.result(res)
 }
 
-func create(c *cli.Context, s *session) error {
-	options, err := engine.ParseOptions(c.StringSlice(flagOpts))
+func create(s *session) error {
+	options, err := engine.ParseOptions(s.List(flagOpts))
 	if err != nil {
 		return err
 	}
@@ -101,14 +89,14 @@ func create(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	req := engine.CreateRequest{Driver: c.String(flagDriver), Volume: c.String(flagName), Options: options}
+	req := engine.CreateRequest{Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options}
 	if err := e.Create(ctx, req); err != nil {
 		return err
 	}
 	return s.result(map[string]string{"name": req.Volume})
 }
 
-func remove(c *cli.Context, s *session) error {
+func remove(s *session) error {
 	e, done, err := s.engine()
 	if err != nil {
 		return err
@@ -116,14 +104,14 @@ func remove(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	req := engine.RemoveRequest{Driver: c.String(flagDriver), Volume: c.String(flagName)}
+	req := engine.RemoveRequest{Driver: s.String(flagDriver), Volume: s.String(flagName)}
 	if err := e.Remove(ctx, req); err != nil {
 		return err
 	}
 	return s.result(map[string]string{"name": req.Volume})
 }
 
-func path(c *cli.Context, s *session) error {
+func path(s *session) error {
 	e, done, err := s.engine()
 	if err != nil {
 		return err
@@ -131,7 +119,7 @@ func path(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	p, err := e.Path(ctx, c.String(flagDriver), c.String(flagName))
+	p, err := e.Path(ctx, s.String(flagDriver), s.String(flagName))
 	if err != nil {
 		return err
 	}
@@ -150,7 +138,7 @@ func shown(v volume.Volume) volumeResult {
 	return volumeResult{Name: v.Name, Mountpoint: v.Mountpoint, CreatedAt: v.CreatedAt, Status: v.Status}
 }
 
-func get(c *cli.Context, s *session) error {
+func get(s *session) error {
 	e, done, err := s.engine()
 	if err != nil {
 		return err
@@ -158,14 +146,14 @@ func get(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	v, err := e.Get(ctx, c.String(flagDriver), c.String(flagName))
+	v, err := e.Get(ctx, s.String(flagDriver), s.String(flagName))
 	if err != nil {
 		return err
 	}
 	return s.result(shown(v), v.Name)
 }
 
-func list(c *cli.Context, s *session) error {
+func list(s *session) error {
 	e, done, err := s.engine()
 	if err != nil {
 		return err
@@ -173,7 +161,7 @@ func list(c *cli.Context, s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	vols, err := e.List(ctx, c.String(flagDriver))
+	vols, err := e.List(ctx, s.String(flagDriver))
 	if err != nil {
 		return err
 	}

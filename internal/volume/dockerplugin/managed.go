@@ -7,7 +7,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
@@ -28,7 +27,10 @@ type managed struct {
 	volumeDriver    bool
 }
 
-var pluginID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// isPluginID knows the ids that Docker gives plugins.
+func isPluginID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}
 
 // managedDir is where the managed plugins are recorded.
 func (d *Drivers) managedDir() string { return filepath.Join(d.config.DockerRoot, "plugins") }
@@ -82,7 +84,7 @@ func (d *Drivers) allManaged() []found {
 	}
 	var plugins []found
 	for _, id := range readNames(d.managedDir(), "") {
-		if pluginID.MatchString(id) {
+		if isPluginID(id) {
 			plugins = append(plugins, d.readManaged(id))
 		}
 	}

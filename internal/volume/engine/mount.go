@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -349,12 +350,16 @@ func (m *mounting) fresh(ctx context.Context, d volume.Driver, vol volume.Volume
 
 // held are words with which drivers refuse to mount what they hold already:
 // "volume is already mounted by this id" (rclone), "volume is in use".
-var held = regexp.MustCompile(`(?i)\b(already|mounted|attached|in use|busy|exists)\b`)
+//
+// Compiled when needed: programs that run once per mount pay for what they do.
+var held = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)\b(already|mounted|attached|in use|busy|exists)\b`)
+})
 
 // saysHeld says whether a driver refused because it holds the volume.
 func saysHeld(err error) bool {
 	var e *volume.Error
-	return errors.As(err, &e) && e.Kind == volume.Refused && held.MatchString(e.Message)
+	return errors.As(err, &e) && e.Kind == volume.Refused && held().MatchString(e.Message)
 }
 
 // attempt mounts once and writes the result down. On failure the record is

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 )
@@ -72,13 +73,15 @@ func (o Options) explicit() bool {
 
 // secretKey matches option keys whose values are taken for secrets even if the
 // policy does not name them.
-var secretKey = regexp.MustCompile(`(?i)(pass(word|wd|phrase)?|secret|token|credential|private[-_]?key|access[-_]?key|api[-_]?key)`)
+var secretKey = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`(?i)(pass(word|wd|phrase)?|secret|token|credential|private[-_]?key|access[-_]?key|api[-_]?key)`)
+})
 
 // divide tells open options from secret ones.
 func divide(options map[string]string, rules DriverRules) (open map[string]string, secrets volume.Secrets) {
 	open, secrets = map[string]string{}, volume.Secrets{}
 	for k, v := range options {
-		if rules.isSecret(k) || secretKey.MatchString(k) {
+		if rules.isSecret(k) || secretKey().MatchString(k) {
 			secrets[k] = v
 		} else {
 			open[k] = v

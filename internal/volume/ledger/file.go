@@ -98,10 +98,13 @@ func ignoreNotExist(err error) error {
 // privateDir makes a directory for this user alone and refuses one that others
 // could have put there or can write to: what stands in it is obeyed.
 func privateDir(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return err
-	}
 	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return err
+		}
+		st, err = os.Stat(path)
+	}
 	if err != nil {
 		return err
 	}
