@@ -28,7 +28,7 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 	}
 	self := leader(cfg, listener)
 	e := election.New(election.Config{
-		Session: sessions, Root: path.Join(root, "election"), Self: election.Member{URL: "http://" + self},
+		Session: sessions, Root: path.Join(root, "election"), Self: election.Member{URL: scheme(cfg) + self},
 	}, log.Named("election"))
 	proxy := election.NewProxy(election.ProxyConfig{
 		Self: self, ConnectTimeout: cfg.ProxyConnectTimeout, ReadTimeout: cfg.ProxyReadTimeout,

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -36,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			"Every flag can be given in the environment as DVDI_ and its name in upper case.",
 		Version:         version,
 		Flags:           config.Flags(),
-		Commands:        command.Commands(),
+		Commands:        slices.Concat(command.Commands(), maintenanceCommands()),
 		HideHelpCommand: true,
 		Writer:          stdout,
 		ErrWriter:       stderr,
@@ -49,6 +50,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			cfg, err := config.FromCLI(c)
 			if err != nil {
 				return err
+			}
+			if c.Bool("new-framework-id") {
+				return newFrameworkID(ctx, cfg, c.Bool(confirmFlag), stdout, stderr)
 			}
 			return serve(ctx, cfg, stderr)
 		},

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
 // TestMain lets the test binary be the program itself, so that its exit codes
@@ -22,6 +24,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	embeddedmesos.Main() // tests start one
 	os.Exit(m.Run())
 }
 

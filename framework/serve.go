@@ -245,8 +245,10 @@ func scheme(cfg *config.Config) string {
 // leader is where clients reach this process's API.
 func leader(cfg *config.Config, l net.Listener) string {
 	port := cfg.HTTPPort
-	if a, ok := l.Addr().(*net.TCPAddr); ok {
-		port = a.Port
+	if l != nil {
+		if a, ok := l.Addr().(*net.TCPAddr); ok {
+			port = a.Port
+		}
 	}
 	return net.JoinHostPort(cfg.Hostname, strconv.Itoa(port))
 }

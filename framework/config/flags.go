@@ -50,6 +50,8 @@ func Flags() []cli.Flag {
 		millis("zk_connection_timeout", 10_000, "to wait for ZooKeeper at the start"),
 		millis("leader_proxy_connection_timeout", 5_000, "to connect to the leader on behalf of a client"),
 		millis("leader_proxy_read_timeout", 10_000, "to wait for the leader's answer on behalf of a client"),
+		toggle("new-framework-id", "after \"Framework has been removed\": show what becomes of the instances, and with --yes have the next start register anew"),
+		toggle("yes", "with --new-framework-id: do it"),
 		text("framework_name", "dvdi", "name of the framework in Mesos"),
 		text("mesos_role", "*", "default role of apps"),
 		text("mesos_user", "", "user that tasks run as (default: the current user)"),

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -266,4 +267,42 @@ func first(names []string, own string) (lowest string, present bool) {
 		present = present || name == own
 	}
 	return lowest, present
+}
+
+// Members lists who takes part in the election at root, in the order in which
+// they are to lead.
+func Members(session *zookeeper.Session, root string) (members []Member, err error) {
+	err = session.Do(func(conn *zk.Conn) error {
+		members = nil
+		names, _, err := conn.Children(root)
+		if errors.Is(err, zk.ErrNoNode) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for {
+			next, _ := first(names, "")
+			if next == "" {
+				return nil
+			}
+			names = slices.DeleteFunc(names, func(n string) bool { return n == next })
+			data, _, err := conn.Get(path.Join(root, next))
+			if errors.Is(err, zk.ErrNoNode) {
+				continue // it has gone in the meantime
+			}
+			if err != nil {
+				return err
+			}
+			var m Member
+			if err := json.Unmarshal(data, &m); err != nil {
+				return fmt.Errorf("understand node %s: %w", next, err)
+			}
+			members = append(members, m)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list who takes part in the election at %s: %w", root, err)
+	}
+	return members, nil
 }
