@@ -25,20 +25,20 @@ func newClaimTable(claims []Claim, want map[VolumeKey]bool, room int) claimTable
 	return t
 }
 
-// exclusive says whether the volume may be used on one agent only. A request
+// Exclusive says whether the volume may be used on one agent only. A request
 // that writes to a volume for readers is as exclusive as can be.
-func (v *VolumeRequest) exclusive() bool {
+func (v *VolumeRequest) Exclusive() bool {
 	return v.Access == OneTask || v.Access == OneAgent || (v.Access == ManyReaders && !v.ReadOnly)
 }
 
-// single says whether one task only may use the volume.
-func (v *VolumeRequest) single() bool {
+// Single says whether one task only may use the volume.
+func (v *VolumeRequest) Single() bool {
 	return v.Access == OneTask || (v.Access == ManyReaders && !v.ReadOnly)
 }
 
-// strictest is the access that a claim for the request has.
-func (v *VolumeRequest) strictest() AccessMode {
-	if v.single() {
+// Strictest is the access that a claim for the request has.
+func (v *VolumeRequest) Strictest() AccessMode {
+	if v.Single() {
 		return OneTask
 	}
 	return v.Access
@@ -46,7 +46,7 @@ func (v *VolumeRequest) strictest() AccessMode {
 
 // take records that an instance launched by this plan uses the volume.
 func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
-	if !v.exclusive() {
+	if !v.Exclusive() {
 		return
 	}
 	old := t[v.Key]
@@ -56,9 +56,9 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 			n := *c
 			n.State = Held
 			if len(c.Instances) == 0 {
-				n.Access = v.strictest()
+				n.Access = v.Strictest()
 			} else {
-				n.Access = min(c.Access, v.strictest())
+				n.Access = min(c.Access, v.Strictest())
 			}
 			if !slices.Contains(n.Instances, inst.ID) {
 				n.Instances = append(slices.Clone(n.Instances), inst.ID)
@@ -74,7 +74,7 @@ func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
 		place [1]*Claim
 	}{inst: [1]string{inst.ID}}
 	n.claim = Claim{
-		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.strictest(),
+		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.Strictest(),
 		Instances: n.inst[:], State: Held,
 	}
 	n.place[0] = &n.claim
@@ -92,7 +92,7 @@ func (c *Claim) usedByOther(id string) bool {
 
 // onAgent is the verdict of a claim for a launch on the agent that it names.
 func (c *Claim) onAgent(v *VolumeRequest, id string) verdict {
-	if c.usedByOther(id) && (c.Access == OneTask || v.single()) {
+	if c.usedByOther(id) && (c.Access == OneTask || v.Single()) {
 		return failsHeld
 	}
 	return fits
@@ -167,7 +167,7 @@ func (d *decision) claimVerdict(m *mount, id string, a *agent) verdict {
 // foreign says whether a bridge that answers reports an exclusive volume
 // mounted where no claim of ours is: somebody outside of the framework uses it.
 func (d *decision) foreign(m *mount) bool {
-	if m.fact == nil || len(m.claims) > 0 || !m.req.exclusive() || m.req.BackendExclusive {
+	if m.fact == nil || len(m.claims) > 0 || !m.req.Exclusive() || m.req.BackendExclusive {
 		return false
 	}
 	return slices.ContainsFunc(m.fact.AttachedTo, func(id string) bool {

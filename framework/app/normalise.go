@@ -129,13 +129,14 @@ func resolveDependencies(p *problems, d definition, base ID) {
 }
 
 // defaultStrategies are the strategies of an app that names none; they depend on
-// its volumes. An unreachable instance may still write to its volume: hold.
+// its volumes. An unreachable instance may still write to its volume: hold,
+// unless the backend itself keeps it from that.
 func defaultStrategies(a *App) (UpgradeStrategy, UnreachableStrategy) {
 	upgrade := defaultUpgrade
 	if len(a.ExternalVolumes()) > 0 || a.Resident() {
 		upgrade = managedUpgrade
 	}
-	return upgrade, UnreachableStrategy{Disabled: a.Resident() || a.HasExclusiveVolume()}
+	return upgrade, UnreachableStrategy{Disabled: a.Resident() || a.hasUnguardedVolume()}
 }
 
 func fillStrategies(a *App, d definition) {

@@ -73,6 +73,15 @@ func (a *App) HasExclusiveVolume() bool {
 	return len(a.volumes(func(v Volume) bool { return v.External != nil && v.External.Exclusive() })) > 0
 }
 
+// hasUnguardedVolume says whether only this framework keeps a second holder off
+// an exclusive volume of the app: its class does not say that the backend does.
+func (a *App) hasUnguardedVolume() bool {
+	return len(a.volumes(func(v Volume) bool {
+		e := v.External
+		return e != nil && e.Exclusive() && (e.Class == nil || !e.Class.BackendExclusive)
+	})) > 0
+}
+
 // Exclusive says whether the volume may have only one holder at a time.
 func (e *External) Exclusive() bool {
 	if e.CSI != nil {

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ func (e *claimError) Error() string {
 // writers apart.
 func (s *state) checkClaim(r scheduler.VolumeRequest, id, agentID string) error {
 	v := s.volumes[r.Key]
-	if !exclusive(r.Access) || v == nil || v.Claim == nil {
+	if v == nil || v.Claim == nil || s.superseded(v.Claim, r, agentID) {
 		return nil
 	}
 	held := v.Claim
@@ -46,22 +47,32 @@ func (s *state) checkClaim(r scheduler.VolumeRequest, id, agentID string) error 
 		return refuse("it is claimed on agent " + held.AgentID)
 	case s.claimState(held) == scheduler.Lost:
 		return refuse("the agent is unreachable")
-	case others > 0 && (held.Access == scheduler.OneTask || r.Access == scheduler.OneTask):
+	case others > 0 && (held.Access == scheduler.OneTask || r.Single()):
 		return refuse("it is in use by " + fmt.Sprint(held.Holders))
 	}
 	return nil
+}
+
+// superseded tells whether a claim gives way to a launch on another agent: its
+// own agent is unreachable, and the backend itself keeps it from writing once
+// the volume is attached elsewhere.
+func (s *state) superseded(held *claim, r scheduler.VolumeRequest, agentID string) bool {
+	return held.AgentID != agentID && held.Exclusive && r.BackendExclusive && s.claimState(held) == scheduler.Lost
 }
 
 // claim records that the instance's task may use the volumes on its agent. The
 // caller has asked checkClaim.
 func (tx *txn) claim(i *instance, requests []scheduler.VolumeRequest) {
 	for _, r := range requests {
-		if !exclusive(r.Access) {
+		if !r.Exclusive() {
 			continue
 		}
 		v := tx.c.state.volumes[r.Key]
 		if v == nil {
 			v = &volumeRecord{Key: r.Key}
+		}
+		if v.Claim != nil && tx.c.state.superseded(v.Claim, r, i.Task.AgentID) {
+			tx.disown(v, "its agent is unreachable and the backend refuses two attachments")
 		}
 		if v.Claim == nil {
 			v.Claim = &claim{AgentID: i.Task.AgentID, Hostname: i.Task.Hostname}
@@ -72,7 +83,7 @@ func (tx *txn) claim(i *instance, requests []scheduler.VolumeRequest) {
 			// a new epoch either way.
 			v.Epoch++
 			held.Epoch, held.Since = v.Epoch, tx.now
-			held.Access = r.Access
+			held.Access = r.Strictest()
 		}
 		if !slices.Contains(held.Holders, i.ID) {
 			held.Holders = append(held.Holders, i.ID)
@@ -315,15 +326,22 @@ func (s *state) claimText(v *volumeRecord) string {
 	switch s.claimState(held) {
 	case scheduler.Lost:
 		return fmt.Sprintf("%s is held by %s, which has been unreachable since %s: a task there may still write to it. "+
-			"It moves when the agent comes back or when you mark the agent gone (MARK_AGENT_GONE) "+
-			"after making sure that its host is off", what, agent, s.lostSince(held).UTC().Format(time.RFC3339))
+			"It moves when the agent comes back, or, after you made sure that its host is off, when you mark the agent gone "+
+			"(MARK_AGENT_GONE) or, where Mesos does not know the agent any more, release the claim (%s)",
+			what, agent, s.lostSince(held).UTC().Format(time.RFC3339), releaseCall(v.Key))
 	case scheduler.Releasing:
 		return fmt.Sprintf("%s stays with %s, where task %s used it last: nobody has confirmed that it is unmounted there. "+
-			"It can be used on that agent at once; it moves when you mark the agent gone (MARK_AGENT_GONE) or release the claim",
-			what, agent, held.LastTask)
+			"It can be used on that agent at once; it moves when you mark the agent gone (MARK_AGENT_GONE) or, "+
+			"after you made sure that it is unmounted there, release the claim (%s)",
+			what, agent, held.LastTask, releaseCall(v.Key))
 	default:
 		return fmt.Sprintf("%s is in use on %s by task %s", what, agent, held.LastTask)
 	}
+}
+
+// releaseCall is the call of the API by which an operator ends a claim.
+func releaseCall(key scheduler.VolumeKey) string {
+	return fmt.Sprintf("DELETE /v2/volumes/%s/%s/claim?force=true", url.PathEscape(key.Driver), url.PathEscape(key.Name))
 }
 
 func (s *state) lostSince(held *claim) time.Time {
@@ -356,14 +374,14 @@ func (c *Core) ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force 
 		c.log.Warn("claim released by force of an operator",
 			zap.String("driver", key.Driver), zap.String("volume", key.Name),
 			zap.String("agent", v.Claim.AgentID), zap.Strings("instances", v.Claim.Holders))
-		tx.disown(v)
+		tx.disown(v, "an operator released it by force")
 		return nil
 	})
 }
 
 // disown ends a claim whose holders cannot be reached: they do not count any
 // more and are killed when they come back.
-func (tx *txn) disown(v *volumeRecord) {
+func (tx *txn) disown(v *volumeRecord, why string) {
 	for _, id := range slices.Clone(v.Claim.Holders) {
 		if i := tx.c.state.instances[id]; i != nil {
 			i.Stop, i.Forgotten = true, true
@@ -371,5 +389,5 @@ func (tx *txn) disown(v *volumeRecord) {
 			tx.c.touch(i.App)
 		}
 	}
-	tx.endClaim(v, "an operator released it by force")
+	tx.endClaim(v, why)
 }

@@ -378,6 +378,42 @@ func TestBackendExclusiveVolumeMovesAtOnce(t *testing.T) {
 	})
 }
 
+// Where the backend refuses two attachments and the app wants to be replaced,
+// an unreachable agent does not hold the volume; the task that was there is
+// killed should it return.
+func TestBackendExclusiveVolumeLeavesALostAgent(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.BackendExclusive = map[string]bool{"ref": true}
+		r.start()
+		r.post(db)
+		r.idle()
+		r.update("/db", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{} })
+		r.idle()
+		first := r.running("/db")
+		r.cluster.set(func(c *cluster) { c.revokes = true })
+		r.cluster.partition(first.AgentID)
+		r.until("the task to run elsewhere", func() bool {
+			for _, task := range r.app("/db").Tasks {
+				if task.AgentID != first.AgentID && task.State == taskRunning {
+					return true
+				}
+			}
+			return false
+		})
+		if claim := r.onlyClaim(); claim.AgentID == first.AgentID || claim.State != scheduler.Held {
+			t.Errorf("claim: %+v", claim)
+		}
+		r.cluster.heal(first.AgentID)
+		r.until("one task to be left", func() bool { return len(r.cluster.liveTasks("/db")) == 1 })
+		if now := r.running("/db"); now.ID == first.ID {
+			t.Error("the task that came back was kept")
+		}
+	})
+}
+
 func TestBridgeReportEndsAClaim(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(db)
@@ -515,18 +551,19 @@ func TestCheckClaim(t *testing.T) {
 		agent  string
 		ok     bool
 	}{
-		"never claimed":              {nil, scheduler.OneTask, "S0", true},
-		"released, same agent":       {&claim{AgentID: "S0"}, scheduler.OneTask, "S0", true},
-		"released, other agent":      {&claim{AgentID: "S1"}, scheduler.OneTask, "S0", false},
-		"in use":                     {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneTask, "S0", false},
-		"in use by itself":           {&claim{AgentID: "S0", Holders: []string{"me"}}, scheduler.OneTask, "S0", true},
-		"shared, same agent":         {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", true},
-		"shared, other agent":        {&claim{AgentID: "S1", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
-		"shared, wanted alone":       {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneTask, "S0", false},
-		"used alone, wanted shared":  {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneAgent, "S0", false},
-		"unreachable, same agent":    {&claim{AgentID: "S0", Holders: []string{"lost"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
-		"many writers, in use":       {&claim{AgentID: "S1", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", true},
-		"many writers, in use there": {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", true},
+		"never claimed":               {nil, scheduler.OneTask, "S0", true},
+		"released, same agent":        {&claim{AgentID: "S0"}, scheduler.OneTask, "S0", true},
+		"released, other agent":       {&claim{AgentID: "S1"}, scheduler.OneTask, "S0", false},
+		"in use":                      {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneTask, "S0", false},
+		"in use by itself":            {&claim{AgentID: "S0", Holders: []string{"me"}}, scheduler.OneTask, "S0", true},
+		"shared, same agent":          {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", true},
+		"shared, other agent":         {&claim{AgentID: "S1", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
+		"shared, wanted alone":        {&claim{AgentID: "S0", Holders: []string{"live"}, Access: scheduler.OneAgent}, scheduler.OneTask, "S0", false},
+		"used alone, wanted shared":   {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.OneAgent, "S0", false},
+		"unreachable, same agent":     {&claim{AgentID: "S0", Holders: []string{"lost"}, Access: scheduler.OneAgent}, scheduler.OneAgent, "S0", false},
+		"many writers, in use":        {&claim{AgentID: "S1", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", false},
+		"many writers, in use there":  {&claim{AgentID: "S0", Holders: []string{"live"}}, scheduler.ManyWriters, "S0", false},
+		"many writers, never claimed": {nil, scheduler.ManyWriters, "S0", true},
 	} {
 		s := &state{instances: map[string]*instance{"lost": lost, "live": live},
 			volumes: map[scheduler.VolumeKey]*volumeRecord{volKey: {Key: volKey, Claim: c.claim}}}

@@ -44,6 +44,10 @@ type cluster struct {
 	// unhealthy tasks fail their health check.
 	unhealthy bool
 	region    string
+	// revokes says that the backend takes a volume from a task on an
+	// unreachable agent for good; revoked are the tasks that lost theirs.
+	revokes bool
+	revoked map[string]bool
 }
 
 type agent struct {
@@ -65,7 +69,7 @@ type clusterTask struct {
 }
 
 func newCluster(hosts ...string) *cluster {
-	c := &cluster{agents: map[string]*agent{}, tasks: map[string]*clusterTask{}, launches: map[string]int{}}
+	c := &cluster{agents: map[string]*agent{}, tasks: map[string]*clusterTask{}, launches: map[string]int{}, revoked: map[string]bool{}}
 	for i, h := range hosts {
 		id := fmt.Sprintf("S%d", i)
 		c.agents[id] = &agent{id: id, host: h, cpus: 8, mem: 8192}
@@ -243,6 +247,9 @@ func (c *cluster) watch() {
 	uses := map[string]*use{}
 	for _, t := range c.tasks {
 		if !live(t.state) || c.agents[t.agent].gone || t.app.Container == nil {
+			continue
+		}
+		if c.revoked[t.id] = c.revoked[t.id] || c.revokes && c.agents[t.agent].unreachable; c.revoked[t.id] {
 			continue
 		}
 		for _, v := range t.app.Container.Volumes {

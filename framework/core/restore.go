@@ -180,7 +180,7 @@ func (c *Core) exclusiveVolumes(taskID string) (id app.ID, requests []scheduler.
 		for _, def := range versions {
 			for _, ordinal := range c.possibleOrdinals(taskID, def) {
 				for _, r := range c.volumeRequests(def.ForInstance(ordinal)) {
-					if exclusive(r.Access) {
+					if r.Exclusive() {
 						found[r.Key] = r
 					}
 				}

@@ -62,16 +62,11 @@ func engineOptions(a *app.App) map[int]map[string]string {
 	return out
 }
 
-// exclusive tells whether an access mode binds a volume to one agent.
-func exclusive(m scheduler.AccessMode) bool {
-	return m == scheduler.OneTask || m == scheduler.OneAgent
-}
-
 // bindsVolume tells whether an app mounts a volume that must not be in use on
 // two agents.
 func (c *Core) bindsVolume(a *app.App) bool {
 	for _, v := range c.volumeRequests(a) {
-		if exclusive(v.Access) {
+		if v.Exclusive() {
 			return true
 		}
 	}
