@@ -37,6 +37,8 @@ type Config struct {
 	MaxConcurrent int
 	// MaxBody bounds a request's body in bytes [10 MiB].
 	MaxBody int64
+	// BodyTimeout bounds how long a client may take to send a body [1m].
+	BodyTimeout time.Duration
 
 	// Metrics is what /metrics shows and where requests are measured [those of
 	// the core, without counters of events].
@@ -69,6 +71,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxBody == 0 {
 		c.MaxBody = 10 << 20
+	}
+	if c.BodyTimeout == 0 {
+		c.BodyTimeout = time.Minute
 	}
 	if c.EventBuffer == 0 {
 		c.EventBuffer = 1024

@@ -1,10 +1,14 @@
 package api
 
 import (
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -110,5 +114,26 @@ func TestOptionsListsMethods(t *testing.T) {
 	a := w.ok(200, "OPTIONS", "/v2/apps/a", "")
 	if got := a.header.Get("Allow"); got != "DELETE, GET, HEAD, OPTIONS, PATCH, PUT" {
 		t.Errorf("Allow: %q", got)
+	}
+}
+
+func TestSlowBodiesEnd(t *testing.T) {
+	cfg := everything()
+	cfg.BodyTimeout = 50 * time.Millisecond
+	w := start(t, cfg)
+	conn, err := net.Dial("tcp", w.srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprint(conn, "POST /v2/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("%v: %s", err, answer)
 	}
 }
