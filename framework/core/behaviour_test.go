@@ -362,12 +362,6 @@ func TestRefusals(t *testing.T) {
 		if _, err := r.change(`{"id":"/x","cmd":"c","dependencies":["/y"]}`, `{"id":"/y","cmd":"c","dependencies":["/x"]}`); !errors.As(err, &invalid) {
 			t.Errorf("cyclic dependencies: %v", err)
 		}
-		with := `{"id":"/x","cmd":"c","role":"prod","container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":10}}]}}`
-		if a, err := app.Parse([]byte(with), app.Options{Role: "prod"}); err != nil {
-			t.Error(err)
-		} else if _, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{a}}); !errors.As(err, &invalid) {
-			t.Errorf("app with a persistent volume: %v", err)
-		}
 		if r.exists("/x") {
 			t.Error("a refused change left an app")
 		}

@@ -31,9 +31,6 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 	if err := app.ValidateAll(all, upserted(changes)); err != nil {
 		return DeploymentRef{}, err
 	}
-	if err := refuseResident(changes); err != nil {
-		return DeploymentRef{}, err
-	}
 	steps, err := planSteps(changes, all, c.unfinished)
 	if err != nil {
 		return DeploymentRef{}, err
@@ -57,21 +54,6 @@ func (c *Core) deploy(tx *txn, version app.Timestamp, changes map[app.ID]appChan
 		}
 	}
 	return c.startDeployment(tx, version, changes, steps)
-}
-
-// refuseResident refuses apps with Mesos persistent volumes: running them
-// without their volume would lose what they write.
-func refuseResident(changes map[app.ID]appChange) error {
-	for _, id := range upserted(changes) {
-		for _, n := range changes[id].To.PersistentVolumes() {
-			return &app.ValidationError{Message: "Object is not valid", Details: []app.Detail{{
-				Path: fmt.Sprintf("/container/volumes(%d)/persistent", n),
-				Errors: []string{"Mesos persistent volumes are not supported by this framework; " +
-					"use an external volume of a volume driver"},
-			}}}
-		}
-	}
-	return nil
 }
 
 func (c *Core) checkExistence(ch Change) error {

@@ -175,6 +175,7 @@ func (s *state) claimState(held *claim) scheduler.ClaimState {
 // agentRemoved ends the claims of an agent that the master has removed for
 // good and on which no task of ours is thought to run any more.
 func (tx *txn) agentRemoved(agentID, why string) {
+	tx.abandonReservations(agentID)
 	for _, v := range tx.c.state.sortedVolumes() {
 		if v.Claim != nil && v.Claim.AgentID == agentID && len(v.Claim.Holders) == 0 {
 			tx.endClaim(v, why)
@@ -204,6 +205,7 @@ func (c *Core) probeAgents(tx *txn, all bool) {
 			refs = append(refs, TaskRef{TaskID: v.Claim.LastTask, AgentID: v.Claim.AgentID})
 		}
 	}
+	refs = append(refs, c.reservedRefs(all)...)
 	if len(refs) > 0 {
 		tx.call(c.reconcileCall(refs))
 	}
@@ -229,7 +231,7 @@ func (c *Core) wantedVolumes() map[scheduler.VolumeKey]bool {
 // relabels its own kills in the same way, so the answer counts only if the
 // operator API does not know the agent either.
 func (c *Core) goneReconciled(tx *txn, agentID string) {
-	if agentID == "" || !c.state.hasClaimOn(agentID) {
+	if agentID == "" || !c.state.hasClaimOn(agentID) && !c.state.hasReservationOn(agentID) {
 		return
 	}
 	var removed bool

@@ -17,6 +17,12 @@ type Config struct {
 	// Policy are the cluster-wide settings of placement. LocalRegion is
 	// taken from the master.
 	Policy scheduler.Policy
+	// Adopt are ids of frameworks, such as Marathon's, whose reservations and
+	// volumes are taken over. They must not run any more.
+	Adopt []string
+	// Decisions is told every placement decision; nil: nobody is. It must not
+	// block, and must not change the record.
+	Decisions func(scheduler.Record)
 	// ServicePorts is the range of assigned service ports [10000-20000].
 	ServicePorts app.PortRange
 	// LeadLost is closed when another process may lead: from then on nothing
@@ -49,8 +55,8 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	setDefault(&c.DefaultRole, "*")
 	setDefault(&c.ServicePorts, app.DefaultPortRange)
-	setDefault(&c.Policy.Refuse, 120*time.Second)
-	setDefault(&c.Policy.RefuseWaiting, 5*time.Second)
+	c.Policy = c.Policy.WithDefaults()
+	setDefault(&c.Policy.ReservationTimeout, 20*time.Second)
 	setDefault(&c.Tick, time.Second)
 	setDefault(&c.KillRetry, 30*time.Second)
 	setDefault(&c.LaunchConfirm, 5*time.Minute)

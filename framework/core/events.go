@@ -114,13 +114,14 @@ func (c *Core) agentFailure(tx *txn, ev Failure) {
 	if ev.ExecutorID != "" || ev.AgentID == "" {
 		return
 	}
-	if c.state.hasClaimOn(ev.AgentID) {
+	if c.state.hasClaimOn(ev.AgentID) || c.state.hasReservationOn(ev.AgentID) {
 		c.probeAgents(tx, true)
 	}
 }
 
 // operationStatus acknowledges feedback on operations. Launches give none.
 func (c *Core) operationStatus(tx *txn, s OperationStatus) {
+	c.operationOutcome(tx, s)
 	if len(s.UUID) == 0 {
 		return
 	}

@@ -183,7 +183,7 @@ func (c *Core) replaceOld(tx *txn, g goal, list []*instance) {
 	var old, current, stopping []*instance
 	for _, i := range list {
 		switch {
-		case i.Stop:
+		case i.Stop, i.Reserved != nil && i.Task != nil && i.Task.KillWhy != "" && i.Config != configOf(g.def):
 			stopping = append(stopping, i)
 		case i.Config == configOf(g.def):
 			current = append(current, i)
@@ -208,7 +208,7 @@ func (c *Core) replaceOld(tx *txn, g goal, list []*instance) {
 // volumes of the old or new definition allow no other order, whatever the
 // upgrade strategy says.
 func (c *Core) stopFirst(def *app.App, old, stopping []*instance) bool {
-	if c.bindsVolume(def) {
+	if c.bindsVolume(def) || def.Resident() {
 		return true
 	}
 	for _, i := range slices.Concat(old, stopping) {
@@ -243,6 +243,11 @@ func (c *Core) roll(tx *txn, g goal, old, current []*instance, stopping int, sto
 		return boolRank(c.oldHealthy(a)) - boolRank(c.oldHealthy(b))
 	})
 	for _, i := range unhealthyFirst[:kill] {
+		if i.Reserved != nil && !i.lost() {
+			// The same instance runs the new configuration, on its volumes.
+			c.kill(tx, i, "replaced by a new configuration")
+			continue
+		}
 		c.stop(tx, i, "replaced by a new configuration")
 	}
 }

@@ -86,6 +86,10 @@ func (c *Core) createInstance(tx *txn, a *app.App, ordinal int) {
 		return
 	}
 	i := &instance{ID: id, App: a.ID, Phase: waiting, Since: tx.now, Ordinal: ordinal}
+	if err := i.chooseVolumes(a); err != nil {
+		c.log.Error("cannot create an instance; it is tried again", zap.String("app", string(a.ID)), zap.Error(err))
+		return
+	}
 	i.retarget(a)
 	tx.saveInstance(i)
 	tx.publish(instanceChanged(tx.now, i, "Scheduled"))
@@ -95,10 +99,11 @@ func (c *Core) createInstance(tx *txn, a *app.App, ordinal int) {
 // retarget has the instance run another definition at its next launch.
 func (i *instance) retarget(a *app.App) { i.Version, i.Config = a.Version, configOf(a) }
 
-// stop ends an instance for good. What has no task is removed at once; a lost
-// task cannot be killed and is given up.
+// stop ends an instance for its app. What has no task is removed at once, or
+// kept for its volumes; a lost task cannot be killed and is given up.
 func (c *Core) stop(tx *txn, i *instance, why string) {
 	switch {
+	case i.Phase == waiting && c.park(tx, i):
 	case i.Phase == waiting:
 		tx.publish(instanceChanged(tx.now, i, "Killed"))
 		tx.removeInstance(i)
@@ -121,7 +126,9 @@ func (c *Core) giveUp(tx *txn, i *instance) {
 		c.touch(i.App)
 		return
 	}
-	tx.removeInstance(i)
+	if !c.park(tx, i) {
+		tx.removeInstance(i)
+	}
 }
 
 // kill asks for an instance's task to be stopped; it is repeated until the
@@ -164,7 +171,9 @@ func (c *Core) ended(tx *txn, i *instance, state string) {
 	delete(c.readiness, t.ID)
 	c.touch(i.App)
 	if stopped || !c.wanted(i) {
-		tx.removeInstance(i)
+		if !c.park(tx, i) {
+			tx.removeInstance(i)
+		}
 		return
 	}
 	i.Phase, i.Since = waiting, tx.now
@@ -179,10 +188,11 @@ func (c *Core) ended(tx *txn, i *instance, state string) {
 }
 
 // wanted tells whether an instance whose task ended runs what its app is to
-// run, so that it is launched again rather than replaced.
+// run, so that it is launched again rather than replaced. An instance with
+// volumes of its own becomes what is to run.
 func (c *Core) wanted(i *instance) bool {
 	goal := c.goalOf(i.App)
-	return goal.def != nil && goal.n > 0 && i.Config == configOf(goal.def)
+	return goal.def != nil && goal.n > 0 && (i.Reserved != nil || i.Config == configOf(goal.def))
 }
 
 // failureStates are the ends that count for the back-off (contract 5.2).

@@ -32,6 +32,14 @@ type offerFlow struct {
 	// looked at it; counts are per app for GET /v2/queue.
 	looks  map[string]scheduler.Waiting
 	counts map[app.ID]*offerCounts
+	// filtered is when offers were last declined for long since the last
+	// revive, zero if they were not.
+	filtered time.Time
+	// operations are those whose outcome is to be told; mute are agents that do
+	// not tell. leftovers are the instances of those that were logged.
+	operations map[string]sentOperation
+	mute       map[string]bool
+	leftovers  map[string]bool
 }
 
 // offerCounts are the numbers that GET /v2/queue shows of an app's offers.
@@ -47,6 +55,9 @@ func newOfferFlow(reviveInterval time.Duration) offerFlow {
 		suppressed: map[string]bool{},
 		looks:      map[string]scheduler.Waiting{},
 		counts:     map[app.ID]*offerCounts{},
+		operations: map[string]sentOperation{},
+		mute:       map[string]bool{},
+		leftovers:  map[string]bool{},
 	}
 }
 
@@ -61,6 +72,7 @@ func (f *offerFlow) forget(instanceID string) { delete(f.looks, instanceID) }
 func (f *offerFlow) reset() {
 	f.held = map[string]scheduler.Offer{}
 	f.suppressed = map[string]bool{}
+	f.operations = map[string]sentOperation{}
 }
 
 // scheduleRound decides on the offers at hand and on what waits, if either has
@@ -77,14 +89,18 @@ func (c *Core) scheduleRound(tx *txn) {
 	}
 	c.flow.round = false
 	c.flow.lastLook = tx.now
+	c.finishWiped(tx)
 	snapshot := c.snapshot(tx.now)
 	plan := scheduler.Decide(snapshot)
+	if c.cfg.Decisions != nil {
+		c.cfg.Decisions(scheduler.Record{Snapshot: snapshot, Plan: plan})
+	}
+	c.expireReservations(tx, plan.Expired)
+	c.noteLeftovers(tx, plan.Leftovers)
 	used := c.applyAccepts(tx, plan.Accepts)
 	c.applyDeclines(tx, plan.Declines, used)
 	for _, k := range plan.Kills {
-		if i := c.state.instances[k.InstanceID]; i != nil && i.Task != nil && !i.lost() {
-			c.kill(tx, i, k.Why)
-		}
+		c.move(tx, k)
 	}
 	c.noteWaiting(tx, plan.Waiting, len(snapshot.Offers) > 0)
 	c.applyFlow(tx, plan)
@@ -94,6 +110,9 @@ func (c *Core) scheduleRound(tx *txn) {
 func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 	s := scheduler.Snapshot{Now: now, Seed: c.state.meta.Sequence, Policy: c.cfg.Policy}
 	s.Policy.LocalRegion = c.link.region
+	s.Policy.Ours = c.labelFormats()
+	// What a restored backup does not know may still be somebody's.
+	s.Policy.ReleaseUnknown = !c.restored()
 	for _, o := range c.flow.held {
 		s.Offers = append(s.Offers, o)
 	}
@@ -102,6 +121,12 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 			s.Placed = append(s.Placed, p)
 		} else if def := c.state.definition(i); def != nil && i.Phase == waiting {
 			s.Pending = append(s.Pending, c.pendingInstance(i, def))
+		}
+		switch {
+		case i.Phase == wiping:
+			s.Wiped = append(s.Wiped, i.ID)
+		case i.Reserved != nil && (i.Phase == suspended || i.Forgotten):
+			s.Known = append(s.Known, i.ID)
 		}
 	}
 	for _, v := range c.state.sortedVolumes() {
@@ -113,7 +138,7 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 		})
 	}
 	for _, role := range c.link.roles {
-		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role]})
+		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role], FilteredAt: c.flow.filtered})
 	}
 	return s
 }
@@ -130,6 +155,7 @@ func (c *Core) placed(i *instance) (scheduler.Placed, bool) {
 	return scheduler.Placed{
 		ID: i.ID, App: string(i.App), AgentID: t.AgentID, Hostname: t.Hostname,
 		Region: t.Region, Zone: t.Zone, Attributes: t.Attributes, Counts: counts,
+		Movable: c.mayMove() && c.movable(i), Since: t.StagedAt, CPUs: t.CPUs, Mem: t.Mem, Moving: i.Moved != nil,
 	}, true
 }
 
@@ -163,6 +189,11 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	if hold := c.holdUntil(def); hold.After(p.NotBefore) {
 		p.NotBefore = hold
 	}
+	c.addResident(&p, i, def)
+	p.Wait = waitOf(def, c.cfg.Policy.Wait)
+	if i.Moved != nil {
+		p.Avoid, p.AvoidUntil = i.Moved.AgentID, i.Moved.At.Add(moveAvoidance)
+	}
 	p.GPUUnrestricted = def.Labels["GPU_SCHEDULING_BEHAVIOR"] == "unrestricted"
 	return p
 }
@@ -183,10 +214,28 @@ func (c *Core) applyAccept(tx *txn, a scheduler.Accept, used map[string]bool) {
 		return
 	}
 	accept := Accept{OfferIDs: a.OfferIDs, AgentID: a.AgentID, Refuse: a.Refuse}
-	var launched []*instance
+	launched, tasks := c.launchAll(tx, offer, a.Operations)
 	for _, op := range a.Operations {
-		if op.Kind != scheduler.OpLaunch || op.Launch == nil {
-			c.log.Error("the plan holds an operation that was not asked for", zap.Uint8("kind", uint8(op.Kind)))
+		if o, ok := c.operation(tx, op, tasks, a.AgentID); ok {
+			accept.Operations = append(accept.Operations, o)
+		}
+	}
+	if len(accept.Operations) == 0 {
+		return // declined with the offers that are left
+	}
+	for _, id := range a.OfferIDs {
+		used[id] = true
+		delete(c.flow.held, id)
+	}
+	c.sendAccept(tx, accept, launched)
+}
+
+// launchAll turns the instances of an accept into launched ones. Those that
+// cannot be launched have no task.
+func (c *Core) launchAll(tx *txn, offer scheduler.Offer, ops []scheduler.Operation) (launched []*instance, tasks map[string]*Task) {
+	tasks = map[string]*Task{}
+	for _, op := range ops {
+		if op.Kind != scheduler.OpLaunch {
 			continue
 		}
 		i, t := c.launch(tx, offer, op.Launch)
@@ -196,17 +245,35 @@ func (c *Core) applyAccept(tx *txn, a scheduler.Accept, used map[string]bool) {
 			continue
 		}
 		launched = append(launched, i)
-		accept.Operations = append(accept.Operations, Operation{Kind: scheduler.OpLaunch, Task: t})
+		tasks[i.ID] = t
 	}
-	if len(launched) == 0 {
-		return // declined with the offers that are left
-	}
-	for _, id := range a.OfferIDs {
-		used[id] = true
-		delete(c.flow.held, id)
-	}
-	c.sendAccept(tx, accept, launched)
+	return launched, tasks
 }
+
+// operation translates one operation of a plan. What belongs to a launch that
+// was refused is left out.
+func (c *Core) operation(tx *txn, op scheduler.Operation, tasks map[string]*Task, agentID string) (Operation, bool) {
+	t := tasks[op.InstanceID]
+	switch op.Kind {
+	case scheduler.OpLaunch:
+		return Operation{Kind: op.Kind, Task: t}, t != nil
+	case scheduler.OpReserve, scheduler.OpCreate:
+		if t == nil {
+			return Operation{}, false
+		}
+	case scheduler.OpDestroy, scheduler.OpUnreserve:
+		c.log.Info("giving back what an instance had reserved", zap.Stringer("operation", op.Kind),
+			zap.String("instance", op.InstanceID), zap.String("agent", agentID))
+		if i := c.state.instances[op.InstanceID]; i != nil && i.Phase == wiping {
+			i.Reserved.Released = tx.now
+			tx.saveInstance(i)
+		}
+	}
+	return Operation{Kind: op.Kind, ID: c.operationID(op, agentID), Resources: op.Resources}, true
+}
+
+// mayMove tells whether the policy ever moves anything.
+func (c *Core) mayMove() bool { return c.cfg.Policy.MaxMoves > 0 }
 
 func firstOf(list []string) string {
 	if len(list) == 0 {
@@ -241,7 +308,9 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 		ID: taskID(i.ID, i.Incarnation), AgentID: offer.AgentID, Hostname: offer.Hostname,
 		Region: offer.Region, Zone: offer.Zone, Attributes: offer.Attributes,
 		Role: roleOf(def, c.cfg.DefaultRole), Ports: l.Ports, State: taskStaging, StagedAt: tx.now,
+		CPUs: milli(def.CPUs), Mem: milli(def.Mem),
 	}
+	c.reserve(tx, i)
 	tx.claim(i, requests)
 	tx.saveInstance(i)
 	c.flow.forget(i.ID)
@@ -346,6 +415,9 @@ func (c *Core) decline(tx *txn, ids []string, refuse time.Duration) {
 	if len(ids) == 0 {
 		return
 	}
+	if refuse > c.cfg.Policy.RefuseWaiting {
+		c.flow.filtered = tx.now
+	}
 	tx.call(call{
 		make: func(ctx context.Context) error { return c.mesos.Decline(ctx, ids, refuse) },
 		done: func(_ *txn, err error) {
@@ -431,6 +503,7 @@ func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
 	}
 	for _, role := range revive {
 		delete(c.flow.suppressed, role)
+		c.flow.filtered = time.Time{}
 	}
 	c.flowCall(tx, "suppress", suppress, c.mesos.Suppress)
 	c.flowCall(tx, "revive", revive, c.mesos.Revive)
@@ -465,6 +538,9 @@ func (c *Core) someoneWaits(now time.Time) bool { return len(c.waitingRoles(now)
 func (c *Core) waitingRoles(now time.Time) []string {
 	var roles []string
 	for _, i := range c.state.instances {
+		if i.Phase == wiping && !slices.Contains(roles, i.Reserved.Role) {
+			roles = append(roles, i.Reserved.Role)
+		}
 		if i.Phase != waiting {
 			continue
 		}

@@ -29,6 +29,9 @@ func (c *Core) freeOrdinals(id app.ID, now time.Time) func() int {
 
 // createInstances adds waiting instances of a definition.
 func (c *Core) createInstances(tx *txn, a *app.App, n int) {
+	if n > 0 {
+		n -= c.resume(tx, a, n)
+	}
 	if n <= 0 {
 		return
 	}

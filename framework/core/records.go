@@ -7,6 +7,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
 )
 
 // The kinds of records in the store. Their JSON is the format that
@@ -53,6 +54,10 @@ const (
 	launching phase = "launching"
 	// active instances have a task with a status that is not terminal.
 	active phase = "active"
+	// suspended instances have no task and want none; their reservation and
+	// volumes are kept. wiping ones are to lose these.
+	suspended phase = "suspended"
+	wiping    phase = "wiping"
 )
 
 // instance is one instance of an app. Its id stays the same over relaunches of
@@ -78,6 +83,13 @@ type instance struct {
 	Forgotten bool  `json:"forgotten,omitempty"`
 	Left      bool  `json:"left,omitempty"` // a stray whose app is not known: it is left alone
 	Task      *task `json:"task,omitempty"` // nil while waiting
+	// Local are the persistent volumes of a resident instance, Reserved where it
+	// has them, nil if nowhere. Wipe: they are to be destroyed when it ends.
+	Local    []localVolume `json:"local,omitempty"`
+	Reserved *reservation  `json:"reserved,omitempty"`
+	Wipe     bool          `json:"wipe,omitempty"`
+	// Moved is the agent that it was stopped to be moved off, and when.
+	Moved *moved `json:"moved,omitempty"`
 }
 
 // task is the current task of an instance.
@@ -90,6 +102,8 @@ type task struct {
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Role       string            `json:"role"`
 	Ports      []uint32          `json:"ports,omitempty"`
+	CPUs       resource.Milli    `json:"cpus,omitempty"` // what it uses, for moves
+	Mem        resource.Milli    `json:"mem,omitempty"`
 	IPs        []string          `json:"ips,omitempty"`
 	State      string            `json:"state"` // TASK_*
 	StagedAt   time.Time         `json:"stagedAt"`

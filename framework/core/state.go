@@ -111,7 +111,7 @@ func (s *state) definitions() map[app.ID]*app.App {
 func (s *state) instancesOf(id app.ID) []*instance {
 	var out []*instance
 	for _, i := range s.byApp[id] {
-		if !i.Forgotten {
+		if !i.Forgotten && !i.parked() {
 			out = append(out, i)
 		}
 	}
@@ -173,6 +173,8 @@ func (s *state) roles(defaultRole string) []string {
 	for _, i := range s.instances {
 		if i.Task != nil {
 			set[i.Task.Role] = true
+		} else if i.Reserved != nil {
+			set[i.Reserved.Role] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(set))

@@ -68,6 +68,7 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 		return
 	}
 	i.Phase, t.State = active, s.State
+	i.arrived(s.State)
 	back := !t.LostSince.IsZero()
 	if back {
 		t.LostSince = time.Time{}

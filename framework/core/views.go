@@ -46,11 +46,16 @@ func (c *Core) appView(r *appRecord) AppView {
 		v.Deployments = []string{d.ID}
 	}
 	for _, i := range c.state.instancesOf(r.App.ID) {
-		if i.Task == nil {
+		if i.Task == nil && i.Reserved == nil {
 			continue
 		}
 		v.Tasks = append(v.Tasks, c.taskView(i))
-		v.count(i, c.state.definition(i))
+		if i.Task != nil {
+			v.count(i, c.state.definition(i))
+		}
+	}
+	for _, i := range c.state.parkedOf(r.App.ID) {
+		v.Tasks = append(v.Tasks, c.taskView(i))
 	}
 	return v
 }
@@ -76,11 +81,14 @@ func (v *AppView) count(i *instance, def *app.App) {
 
 func (c *Core) taskView(i *instance) TaskView {
 	t := i.Task
+	if t == nil {
+		return i.reservedView()
+	}
 	v := TaskView{
 		ID: t.ID, InstanceID: i.ID, AppID: i.App, Host: t.Hostname, AgentID: t.AgentID, State: t.State,
 		StagedAt: t.StagedAt, StartedAt: t.StartedAt, Version: i.Version,
 		Ports: slices.Clone(t.Ports), IPs: slices.Clone(t.IPs), Check: t.Check,
-		Region: t.Region, Zone: t.Zone, Role: t.Role,
+		Region: t.Region, Zone: t.Zone, Role: t.Role, Local: i.localViews(),
 	}
 	for _, n := range slices.Sorted(maps.Keys(t.Health)) {
 		v.Health = append(v.Health, *t.Health[n])
@@ -163,10 +171,10 @@ func (c *Core) selected(k Kill) ([]*instance, error) {
 	}
 	list := c.state.allInstances()
 	return slices.DeleteFunc(list, func(i *instance) bool {
-		return i.Task == nil || i.Forgotten ||
+		return i.Task == nil && (!k.Wipe || i.Reserved == nil) || i.Forgotten ||
 			k.App != "" && i.App != k.App ||
-			k.Host != "" && k.Host != "*" && i.Task.Hostname != k.Host ||
-			len(k.TaskIDs) > 0 && !slices.Contains(k.TaskIDs, i.Task.ID) ||
+			k.Host != "" && k.Host != "*" && i.hostname() != k.Host ||
+			len(k.TaskIDs) > 0 && !slices.Contains(k.TaskIDs, i.taskID()) ||
 			len(k.TaskIDs) == 0 && k.App == ""
 	}), nil
 }
@@ -175,7 +183,11 @@ func (c *Core) selected(k Kill) ([]*instance, error) {
 // new one. A lost task cannot be killed: it is when its agent returns.
 func (c *Core) killByUser(tx *txn, i *instance, wipe bool) {
 	if wipe {
-		i.Stop = true
+		i.Stop, i.Wipe = true, i.Reserved != nil
+	}
+	if i.Task == nil {
+		c.park(tx, i)
+		return
 	}
 	if i.lost() {
 		if !c.state.holdsVolume(i) {

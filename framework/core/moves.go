@@ -1,0 +1,76 @@
+package core
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// moved says off which agent an instance was stopped to be moved.
+type moved struct {
+	AgentID string    `json:"agentId"`
+	At      time.Time `json:"at"`
+}
+
+// moveAvoidance is how long an instance does not go back to the agent that it
+// was moved off, even where its volume was last.
+const moveAvoidance = 10 * time.Minute
+
+// moveLabel keeps an app's instances where they are, whatever the policy of
+// moving says, if its value is "false".
+const moveLabel = "DVDI_MOVE"
+
+// move stops an instance so that it runs elsewhere: its volumes are mounted
+// there when they are seen unmounted here.
+func (c *Core) move(tx *txn, k scheduler.Kill) {
+	i := c.state.instances[k.InstanceID]
+	if i == nil || i.Task == nil || i.Task.AgentID != k.AgentID || !c.movable(i) {
+		return
+	}
+	i.Moved = &moved{AgentID: k.AgentID, At: tx.now}
+	c.log.Info("moving an instance", zap.String("instance", i.ID), zap.String("from", k.AgentID), zap.String("why", k.Why))
+	c.kill(tx, i, "moved: "+k.Why)
+}
+
+// movable tells whether an instance may be stopped to be started elsewhere: one
+// that runs, whose data is not bound to the agent, and of which no deployment is
+// under way.
+func (c *Core) movable(i *instance) bool {
+	def := c.state.definition(i)
+	return def != nil && i.running() && !i.Stop && !i.Forgotten && i.Task.KillWhy == "" && i.Reserved == nil &&
+		c.state.locks[i.App] == nil && def.Labels[moveLabel] != "false"
+}
+
+// arrived notes what it proves that a task has come to its agent: that its
+// reservation was made, which the master's own TASK_STAGING does not, and, when
+// it runs, that a move is over.
+func (i *instance) arrived(state string) {
+	if i.Reserved != nil && state != taskStaging {
+		i.Reserved.Deadline = time.Time{}
+	}
+	if state == taskRunning && i.Moved != nil && i.Task.KillWhy == "" {
+		i.Moved = nil
+	}
+}
+
+// waitOf is how long an app's instances wait for better agents: the cluster's
+// policy, changed by the app's labels. Nil: the policy as it is.
+func waitOf(def *app.App, policy scheduler.Wait) *scheduler.Wait {
+	w := policy
+	changed := false
+	for label, field := range map[string]*time.Duration{
+		"DVDI_WAIT_ATTACHED": &w.Attached, "DVDI_WAIT_LAST_ATTACHED": &w.LastAttached,
+		"DVDI_WAIT_REPLICA": &w.Replica, "DVDI_WAIT_ZONE": &w.Zone,
+	} {
+		if d, err := time.ParseDuration(def.Labels[label]); err == nil && d >= 0 {
+			*field, changed = d, true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return &w
+}

@@ -1,0 +1,338 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
+
+// The labels of reservations are Marathon's, so that either can take over what
+// the other has reserved.
+const (
+	frameworkLabel = "marathon_framework_id"
+	instanceLabel  = "marathon_task_id"
+)
+
+// A resident instance has Mesos persistent volumes. Its id, its reservation and
+// its volumes stay the same for life, over tasks and configurations. While its
+// app does not want it, it is parked: data is destroyed only for a wipe.
+
+// localVolume is a persistent volume of an instance.
+type localVolume struct {
+	ContainerPath string `json:"containerPath"`
+	ID            string `json:"id"` // the persistence id
+}
+
+// reservation is where an instance has its resources and volumes reserved, or
+// will have them once Mesos has carried out what was sent.
+type reservation struct {
+	AgentID  string `json:"agentId"`
+	Hostname string `json:"hostname"`
+	Role     string `json:"role"`
+	// Deadline is when it is given up unless it has shown up; zero once it has.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// LastTask is the latest task on it, by which the agent's fate is asked for.
+	LastTask string `json:"lastTask,omitempty"`
+	// Released is when it was last asked to be destroyed and unreserved.
+	Released time.Time `json:"released,omitzero"`
+}
+
+// parked tells whether an instance has no task and is to have none.
+func (i *instance) parked() bool { return i.Phase == suspended || i.Phase == wiping }
+
+// chooseVolumes names the persistent volumes of an instance, once for all its
+// attempts: <safe path>#<container path>#<UUID>, as Marathon does.
+func (i *instance) chooseVolumes(a *app.App) error {
+	i.Local = nil
+	for _, n := range a.PersistentVolumes() {
+		u, err := uuid.NewUUID()
+		if err != nil {
+			return fmt.Errorf("make the id of a persistent volume of %s: %w", a.ID, err)
+		}
+		path := a.Container.Volumes[n].ContainerPath
+		i.Local = append(i.Local, localVolume{ContainerPath: path, ID: a.ID.SafePath() + "#" + path + "#" + u.String()})
+	}
+	return nil
+}
+
+func (i *instance) persistenceIDs() []string {
+	var ids []string
+	for _, v := range i.Local {
+		ids = append(ids, v.ID)
+	}
+	return ids
+}
+
+// park keeps an instance for its reservation and volumes when it ends for its
+// app. It reports false for one that has none.
+func (c *Core) park(tx *txn, i *instance) bool {
+	if i.Reserved == nil {
+		return false
+	}
+	i.Phase, i.Since, i.Task = suspended, tx.now, nil
+	if i.Wipe {
+		i.Phase = wiping
+		c.flow.wantRevive()
+	}
+	i.Stop, i.Forgotten = false, false
+	c.log.Info("instance keeps its reservation and volumes", zap.String("instance", i.ID),
+		zap.String("agent", i.Reserved.AgentID), zap.Bool("to_be_wiped", i.Wipe))
+	tx.saveInstance(i)
+	tx.publish(instanceChanged(tx.now, i, "Reserved"))
+	c.flow.forget(i.ID)
+	c.touch(i.App)
+	return true
+}
+
+// resume has parked instances of an app wait for a launch again, at most n, and
+// returns how many do.
+func (c *Core) resume(tx *txn, a *app.App, n int) int {
+	if !a.Resident() {
+		return 0
+	}
+	var list []*instance
+	for _, i := range c.state.byApp[a.ID] {
+		if i.Phase == suspended && i.fits(a) {
+			list = append(list, i)
+		}
+	}
+	slices.SortFunc(list, func(x, y *instance) int {
+		if x.Ordinal != y.Ordinal {
+			return x.Ordinal - y.Ordinal
+		}
+		return strings.Compare(x.ID, y.ID)
+	})
+	list = list[:min(len(list), n)]
+	for _, i := range list {
+		i.Phase, i.Since = waiting, tx.now
+		i.retarget(a)
+		tx.saveInstance(i)
+		tx.publish(instanceChanged(tx.now, i, "Scheduled"))
+		c.flow.wantRevive()
+	}
+	return len(list)
+}
+
+// fits tells whether an instance has exactly the volumes of a definition.
+func (i *instance) fits(a *app.App) bool {
+	volumes := a.PersistentVolumes()
+	return len(volumes) == len(i.Local) && !slices.ContainsFunc(volumes, func(n int) bool {
+		return !slices.ContainsFunc(i.Local, func(v localVolume) bool { return v.ContainerPath == a.Container.Volumes[n].ContainerPath })
+	})
+}
+
+// addResident tells the scheduler of an instance's volumes and reservation.
+func (c *Core) addResident(p *scheduler.Instance, i *instance, def *app.App) {
+	p.Labels = []resource.Label{{Key: frameworkLabel, Value: c.state.meta.FrameworkID}, {Key: instanceLabel, Value: i.ID}}
+	for _, n := range def.PersistentVolumes() {
+		v := def.Container.Volumes[n]
+		r := scheduler.PersistentRequest{
+			ContainerPath: v.ContainerPath, Source: diskSource(v.Persistent.Type),
+			Size: milli(float64(v.Persistent.Size)), Profile: v.Persistent.ProfileName,
+		}
+		if v.Persistent.MaxSize != nil {
+			r.MaxSize = milli(float64(*v.Persistent.MaxSize))
+		}
+		for _, con := range v.Persistent.Constraints {
+			if sc, ok := constraint(con); ok {
+				r.Constraints = append(r.Constraints, sc)
+			}
+		}
+		for _, l := range i.Local {
+			if l.ContainerPath == v.ContainerPath {
+				r.PersistenceID = l.ID
+			}
+		}
+		p.Persistent = append(p.Persistent, r)
+	}
+	if i.Reserved != nil {
+		p.Reservation = &scheduler.ReservationState{
+			AgentID: i.Reserved.AgentID, PersistenceIDs: i.persistenceIDs(), Deadline: i.Reserved.Deadline,
+		}
+	}
+}
+
+func diskSource(kind string) resource.SourceType {
+	switch kind {
+	case "path":
+		return resource.SourcePath
+	case "mount":
+		return resource.SourceMount
+	}
+	return resource.SourceRoot
+}
+
+// labelFormats says by which labels reservations are ours: our own, and those
+// of the frameworks that are taken over.
+func (c *Core) labelFormats() []scheduler.LabelFormat {
+	var out []scheduler.LabelFormat
+	for _, id := range append([]string{c.state.meta.FrameworkID}, c.cfg.Adopt...) {
+		if id != "" {
+			out = append(out, scheduler.LabelFormat{FrameworkKey: frameworkLabel, FrameworkID: id, InstanceKey: instanceLabel})
+		}
+	}
+	return out
+}
+
+// reserve notes that the launch of an instance uses, or makes, its reservation.
+func (c *Core) reserve(tx *txn, i *instance) {
+	if len(i.Local) == 0 {
+		return
+	}
+	if i.Reserved == nil || i.Reserved.AgentID != i.Task.AgentID {
+		i.Reserved = &reservation{
+			AgentID: i.Task.AgentID, Hostname: i.Task.Hostname, Role: i.Task.Role,
+			Deadline: tx.now.Add(c.cfg.Policy.ReservationTimeout),
+		}
+	}
+	i.Reserved.LastTask = i.Task.ID
+}
+
+// expireReservations gives up reservations that never showed up.
+func (c *Core) expireReservations(tx *txn, ids []string) {
+	for _, id := range ids {
+		i := c.state.instances[id]
+		if i == nil || i.Reserved == nil || i.Phase != waiting {
+			continue
+		}
+		c.log.Warn("the reservation of an instance did not come; another is made",
+			zap.String("instance", id), zap.String("agent", i.Reserved.AgentID))
+		i.Reserved = nil
+		tx.saveInstance(i)
+		c.flow.wantRevive()
+	}
+}
+
+// noteLeftovers logs once what is ours on agents without being anybody's, or
+// takes it over where that is asked for.
+func (c *Core) noteLeftovers(tx *txn, list []scheduler.Leftover) {
+	for _, l := range list {
+		if c.flow.leftovers[l.InstanceID] || c.adopt(tx, l) {
+			continue
+		}
+		c.flow.leftovers[l.InstanceID] = true
+		c.log.Warn("resources carry our labels, but no instance is known; they are left alone",
+			zap.String("instance", l.InstanceID), zap.String("agent", l.AgentID), zap.String("host", l.Hostname),
+			zap.Strings("volumes", l.PersistenceIDs))
+	}
+}
+
+// adopt makes a leftover an instance of the app that its volumes name, if there
+// is such an app and --adopt asks for it. The instance is launched on it when
+// the app wants one more.
+func (c *Core) adopt(tx *txn, l scheduler.Leftover) bool {
+	if len(c.cfg.Adopt) == 0 || len(l.PersistenceIDs) == 0 {
+		return false
+	}
+	i := &instance{ID: l.InstanceID, Phase: suspended, Since: tx.now}
+	for _, id := range l.PersistenceIDs {
+		path, rest, _ := strings.Cut(id, "#")
+		containerPath, _, ok := strings.Cut(rest, "#")
+		if !ok {
+			return false
+		}
+		for known := range c.state.apps {
+			if known.SafePath() == path {
+				i.App = known
+			}
+		}
+		i.Local = append(i.Local, localVolume{ContainerPath: containerPath, ID: id})
+	}
+	r := c.state.apps[i.App]
+	if r == nil || !r.App.Resident() || !i.fits(r.App) {
+		return false
+	}
+	i.Reserved = &reservation{AgentID: l.AgentID, Hostname: l.Hostname, Role: roleOf(r.App, c.cfg.DefaultRole)}
+	i.retarget(r.App)
+	c.log.Info("reservation and volumes taken over", zap.String("instance", i.ID), zap.String("app", string(i.App)),
+		zap.String("agent", l.AgentID), zap.Strings("volumes", l.PersistenceIDs))
+	tx.saveInstance(i)
+	c.touch(i.App)
+	c.flow.wantRevive()
+	return true
+}
+
+// finishWiped forgets wiped instances of which the offers of their agent show
+// nothing any more.
+func (c *Core) finishWiped(tx *txn) {
+	for _, i := range c.state.allInstances() {
+		if i.Phase != wiping || !c.wipeDone(i, tx.now) {
+			continue
+		}
+		c.log.Info("instance wiped", zap.String("instance", i.ID), zap.String("agent", i.Reserved.AgentID))
+		tx.publish(instanceChanged(tx.now, i, "Killed"))
+		tx.removeInstance(i)
+	}
+}
+
+func (c *Core) wipeDone(i *instance, now time.Time) bool {
+	offered := false
+	for _, o := range c.flow.held {
+		if o.AgentID != i.Reserved.AgentID {
+			continue
+		}
+		offered = true
+		for n := range o.Resources {
+			if id, ok := resource.LabelValue(o.Resources[n].ReservationLabels(), instanceLabel); ok && id == i.ID {
+				return false
+			}
+		}
+	}
+	if !offered {
+		return false
+	}
+	// A reservation that was on its way when the wipe was asked for may come yet.
+	return !i.Reserved.Released.IsZero() || now.Sub(i.Since) >= c.cfg.Policy.ReservationTimeout
+}
+
+// abandonReservations ends the reservations on an agent that is gone for good:
+// their data is lost, and what waits starts anew elsewhere.
+func (tx *txn) abandonReservations(agentID string) {
+	c := tx.c
+	for _, i := range c.state.allInstances() {
+		if i.Reserved == nil || i.Reserved.AgentID != agentID || i.Task != nil {
+			continue
+		}
+		c.log.Warn("the agent with an instance's volumes is gone for good", zap.String("instance", i.ID), zap.String("agent", agentID))
+		def := c.state.definition(i)
+		if i.parked() || def == nil {
+			tx.removeInstance(i)
+			continue
+		}
+		i.Reserved = nil
+		if err := i.chooseVolumes(def); err != nil {
+			c.log.Error("cannot name new volumes; the old names are used again", zap.Error(err))
+		}
+		tx.saveInstance(i)
+		c.flow.wantRevive()
+	}
+}
+
+// reservedRefs are the last tasks on reservations that nothing runs on: asked
+// about them, the master tells whether their agent is gone.
+func (c *Core) reservedRefs(all bool) []TaskRef {
+	var refs []TaskRef
+	for _, i := range c.state.allInstances() {
+		if i.Reserved != nil && i.Task == nil && i.Reserved.LastTask != "" && (all || i.Phase == waiting) {
+			refs = append(refs, TaskRef{TaskID: i.Reserved.LastTask, AgentID: i.Reserved.AgentID})
+		}
+	}
+	return refs
+}
+
+func (s *state) hasReservationOn(agentID string) bool {
+	for _, i := range s.instances {
+		if i.Reserved != nil && i.Reserved.AgentID == agentID {
+			return true
+		}
+	}
+	return false
+}
