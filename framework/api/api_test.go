@@ -485,6 +485,14 @@ func TestVolumes(t *testing.T) {
 	if len(w.core.claims) != 0 {
 		t.Error("the claim is still there")
 	}
+	used := `{"app":"/a","agentId":"S1","hostname":"h1","taskId":"t"}`
+	w.ok(200, "PUT", "/v2/volumes/d/a/b/claim", used)
+	w.ok(409, "PUT", "/v2/volumes/d/a/b/claim", strings.Replace(used, "S1", "S2", 1))
+	w.ok(400, "PUT", "/v2/volumes/d/a/b/claim", `{"app":"/a"}`)
+	w.ok(400, "PUT", "/v2/volumes/d/a/b/claim", `[`)
+	if len(w.core.claims) != 1 || w.core.claims[0].Claim.Key.Name != "a/b" || w.core.claims[0].Claim.Hostname != "h1" {
+		t.Errorf("claims %+v", w.core.claims)
+	}
 }
 
 func TestServerErrorsAreNotTheClients(t *testing.T) {

@@ -244,6 +244,19 @@ func (f *fakeCore) ReleaseClaim(_ context.Context, key scheduler.VolumeKey, _ bo
 	return nil
 }
 
+func (f *fakeCore) ClaimUsed(_ context.Context, key scheduler.VolumeKey, use core.Use) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.claims {
+		if c.Claim.Key == key && c.Claim.AgentID != use.AgentID {
+			return &core.ConflictError{Message: "claimed elsewhere"}
+		}
+	}
+	f.claims = append(f.claims, core.ClaimView{Apps: []app.ID{use.App},
+		Claim: scheduler.Claim{Key: key, AgentID: use.AgentID, Hostname: use.Hostname, State: scheduler.Releasing}})
+	return nil
+}
+
 func (f *fakeCore) Subscribe(ctx context.Context, buffer int) <-chan core.BusEvent {
 	ch := make(chan core.BusEvent, buffer)
 	f.mu.Lock()

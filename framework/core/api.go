@@ -39,6 +39,10 @@ type Service interface {
 	Claims(ctx context.Context) ([]ClaimView, error)
 	// ReleaseClaim ends a claim by an operator's force; it is logged.
 	ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force bool) error
+	// ClaimUsed records where another framework's app that is being taken
+	// over used a volume last: it stays there until it is known to be
+	// unmounted. It is a ConflictError if the volume is claimed elsewhere.
+	ClaimUsed(ctx context.Context, key scheduler.VolumeKey, use Use) error
 
 	// Subscribe delivers events until ctx ends. The channel is closed when
 	// the subscriber is too slow: buffer is how many may be outstanding.
