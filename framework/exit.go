@@ -8,13 +8,14 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/framework/election"
+	"github.com/mesos-dvdi/dvdi/framework/explain"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/framework/zookeeper"
 )
 
 // The exit codes of the commands that operate a framework.
 const (
-	exitDiffers     = 1 // diff found differences, validate mistakes
+	exitDiffers     = 1 // diff or replay found differences, validate mistakes
 	exitFailed      = 2 // the deployment failed or took too long
 	exitRefused     = 3 // the framework refused
 	exitUnreachable = 4
@@ -85,14 +86,15 @@ func exitCode(err error) int {
 func commandExitCode(err error) int {
 	var (
 		usage       *command.UsageError
+		mistake     *explain.UsageError
 		failed      *command.DeploymentError
 		refused     *client.Error
 		unreachable *client.UnreachableError
 	)
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &mistake):
 		return exitBadFlag
-	case errors.Is(err, command.ErrInvalid), errors.Is(err, command.ErrDiffers):
+	case errors.Is(err, command.ErrInvalid), errors.Is(err, command.ErrDiffers), errors.Is(err, explain.ErrDiffers):
 		return exitDiffers
 	case errors.As(err, &failed):
 		return exitFailed

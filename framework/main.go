@@ -15,6 +15,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/command"
 	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/framework/explain"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -37,7 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			"Every flag can be given in the environment as DVDI_ and its name in upper case.",
 		Version:         version,
 		Flags:           config.Flags(),
-		Commands:        slices.Concat(command.Commands(), maintenanceCommands()),
+		Commands:        slices.Concat(command.Commands(), explain.Commands(), maintenanceCommands()),
 		HideHelpCommand: true,
 		Writer:          stdout,
 		ErrWriter:       stderr,

@@ -24,6 +24,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/decision"
 	"github.com/mesos-dvdi/dvdi/framework/detect"
 	"github.com/mesos-dvdi/dvdi/framework/health"
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
@@ -113,6 +114,8 @@ type parts struct {
 	metrics  *metrics.Metrics
 	detector detect.Detector
 	secrets  *secret.Dir // nil: none
+
+	decisions *decision.Log // nil: none
 }
 
 // lead is what a process that was elected can lose and give up; zero for one
@@ -145,8 +148,15 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 		}
 		cc.Secrets = p.secrets
 	}
+	if cfg.DecisionLog != "" {
+		p.decisions, err = decision.Open(decision.Config{File: cfg.DecisionLog, MaxBytes: int64(cfg.DecisionLogMiB) << 20}, log.Named("decisions"))
+		if err != nil {
+			return nil, errors.Join(&config.Error{Err: fmt.Errorf("--decision_log: %w", err)}, p.closeFiles())
+		}
+		cc.Decisions = p.decisions.Record
+	}
 	if p.core, err = core.New(cc, connection, st, log.Named("core")); err != nil {
-		return nil, errors.Join(err, p.closeSecrets())
+		return nil, errors.Join(err, p.closeFiles())
 	}
 	p.metrics = metrics.New(p.core, version, log.Named("metrics"))
 	ac := apiConfig(cfg, listener)
@@ -164,13 +174,17 @@ func (p *parts) run(ctx context.Context) error {
 	return classify(err)
 }
 
-func (p *parts) close() error { return errors.Join(p.detector.Close(), p.closeSecrets()) }
+func (p *parts) close() error { return errors.Join(p.detector.Close(), p.closeFiles()) }
 
-func (p *parts) closeSecrets() error {
-	if p.secrets == nil {
-		return nil
+// closeFiles closes what is optional.
+func (p *parts) closeFiles() (err error) {
+	if p.secrets != nil {
+		err = p.secrets.Close()
 	}
-	return p.secrets.Close()
+	if p.decisions != nil {
+		err = errors.Join(err, p.decisions.Close())
+	}
+	return err
 }
 
 // shutdown ends the API: requests under way still get an answer.
@@ -294,7 +308,11 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 		Policy: scheduler.Policy{
 			Refuse: cfg.DeclineFor, MaintenanceMargin: margin, MaxInstancesPerOffer: cfg.MaxInstancesPerOffer,
 			RestrictGPUAgents: cfg.RestrictGPUs, NoSuppress: !cfg.Suppress,
+			Pack: cfg.Pack, Wait: cfg.Wait, RefuseUnfit: cfg.DeclineUnfitFor,
+			Principal: cfg.Principal, ReservationTimeout: cfg.ReservationTimeout,
+			MaxMoves: cfg.MaxMoves, Drain: cfg.MoveDraining, Balance: cfg.Balance,
 		},
+		Adopt:        cfg.Adopt,
 		Checker:      health.New(cfg.MaxChecks),
 		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,

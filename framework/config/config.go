@@ -17,6 +17,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/detect"
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // EmbeddedMaster is the value of --master that starts a built-in Mesos.
@@ -77,9 +78,22 @@ type Config struct {
 	MaintenanceMode                   bool
 	Draining                          time.Duration
 	RestrictGPUs                      bool
-	BackendExclusive                  []string
-	VolumeClasses                     map[string]app.VolumeClass
-	SecretsDir                        string // empty: the agents resolve all secrets
+
+	Placement          string
+	Pack               bool
+	Wait               scheduler.Wait
+	DeclineUnfitFor    time.Duration
+	MaxMoves           int
+	MoveDraining       bool
+	Balance            int
+	ReservationTimeout time.Duration
+	Adopt              []string
+	DecisionLog        string
+	DecisionLogMiB     int
+
+	BackendExclusive []string
+	VolumeClasses    map[string]app.VolumeClass
+	SecretsDir       string // empty: the agents resolve all secrets
 
 	LogLevel, LogFormat string
 
@@ -167,6 +181,18 @@ func (c *Config) check(credentials string) error {
 		if c.ZKSessionTimeout <= 0 || c.ZKConnectTimeout <= 0 {
 			wrong("zk_session_timeout", "and --zk_connection_timeout must be above 0")
 		}
+	}
+	if c.Placement != "spread" && c.Placement != "pack" {
+		wrong("placement", "%q is neither spread nor pack", c.Placement)
+	}
+	if (c.MoveDraining || c.Balance > 0) && c.MaxMoves < 1 {
+		wrong("max_moves", "say how many instances may be moved at a time, at least 1")
+	}
+	if c.Balance == 1 || c.Balance < 0 {
+		wrong("balance", "must be 0 or at least 2: a difference of 1 cannot be levelled")
+	}
+	if c.DecisionLogMiB < 1 {
+		wrong("decision_log_size", "at least 1 is needed")
 	}
 	if c.MaxChecks < 1 {
 		wrong("max_concurrent_marathon_health_checks", "at least 1 is needed")

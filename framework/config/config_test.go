@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // read parses a command line as main does.
@@ -67,6 +69,10 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		"data-dir":                       {"--master=m", "--data-dir="},
 		"embedded-agents":                {"--master=embedded", "--embedded-agents=0"},
 		"logging_format":                 {"--master=m", "--logging_format=xml"},
+		"placement":                      {"--master=m", "--placement=random"},
+		"max_moves":                      {"--master=m", "--move_draining"},
+		"balance":                        {"--master=m", "--max_moves=1", "--balance=1"},
+		"decision_log_size":              {"--master=m", "--decision_log_size=0"},
 		"argument \"extra\"":             {"--master=m", "extra"},
 	} {
 		_, err := read(t, args...)
@@ -74,6 +80,19 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		if !errors.As(err, &mistake) || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%v: error %v does not name %s", args, err, flag)
 		}
+	}
+}
+
+func TestPlacementFlags(t *testing.T) {
+	cfg, err := read(t, "--master=m", "--placement=pack", "--wait_attached=1000", "--wait_last_attached=2000", "--wait_replica=3000",
+		"--wait_zone=4000", "--adopt=f1,f2", "--max_moves=3", "--move_draining", "--balance=5", "--task_reservation_timeout=7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := scheduler.Wait{Attached: time.Second, LastAttached: 2 * time.Second, Replica: 3 * time.Second, Zone: 4 * time.Second}
+	if cfg.Wait != want || !cfg.Pack || cfg.MaxMoves != 3 || !cfg.MoveDraining || cfg.Balance != 5 ||
+		cfg.ReservationTimeout != 7*time.Second || len(cfg.Adopt) != 2 {
+		t.Errorf("%+v", cfg)
 	}
 }
 

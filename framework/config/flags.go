@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // Error is a mistake on the command line.
@@ -100,6 +101,19 @@ func Flags() []cli.Flag {
 		number("max_concurrent_marathon_health_checks", 256, "most health checks that the framework performs at a time"),
 		toggle("disable_maintenance_mode", "use agents in maintenance too"),
 		number("draining_seconds", 0, "seconds before an agent's maintenance from which it is not used"),
+		text("placement", "spread", "\"spread\": prefer the agent with the fewest instances, \"pack\": the fullest that fits"),
+		millis("wait_attached", 0, "an instance waits this long for an agent on which its volumes are attached; apps change it by the label DVDI_WAIT_ATTACHED"),
+		millis("wait_last_attached", 0, "... for the agent on which its volumes were last (DVDI_WAIT_LAST_ATTACHED)"),
+		millis("wait_replica", 0, "... for an agent with a replica of its volumes' data (DVDI_WAIT_REPLICA)"),
+		millis("wait_zone", 0, "... for an agent in its volumes' zone (DVDI_WAIT_ZONE)"),
+		millis("decline_unfit_offer_duration", 30_000, "for which offers are declined of agents that nothing which waits could use, whatever they had free"),
+		number("max_moves", 0, "most instances that are moved to other agents at a time, 0: none ever is; the label DVDI_MOVE=false keeps an app's where they are"),
+		toggle("move_draining", "move instances off agents whose maintenance is near, as --max_moves allows"),
+		number("balance", 0, "move an instance where an agent has at least so many more than another, as --max_moves allows; 0: never"),
+		millis("task_reservation_timeout", 20_000, "a reservation that no offer shows after this time is made again"),
+		text("adopt", "", "ids of `FRAMEWORKS`, separated by commas, whose persistent volumes are taken over, such as a Marathon's that is gone for good"),
+		text("decision_log", "", "`FILE` to log placement decisions to, for the command replay; older ones are in FILE.1 and so on"),
+		number("decision_log_size", 64, "MiB of one file of that log; there are 4"),
 		text("gpu_scheduling_behavior", "restricted", "\"unrestricted\": apps without GPUs may use agents with GPUs"),
 		text("volume-classes", "", "YAML `FILE` with the volume classes that apps may name"),
 		text("secrets-dir", "", "`DIR` whose files are the values of secrets by their source; others are left to the agents"),
@@ -153,7 +167,16 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		DeclineFor: ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
 		Suppress: !c.Bool("disable_suppress_offers"), MaxInstancesPerOffer: c.Int("max_instances_per_offer"),
 		MaxChecks: c.Int("max_concurrent_marathon_health_checks"), MaxDeployments: c.Int("max_running_deployments"), MaintenanceMode: !c.Bool("disable_maintenance_mode"),
-		Draining:         time.Duration(c.Int("draining_seconds")) * time.Second,
+		Draining: time.Duration(c.Int("draining_seconds")) * time.Second,
+		Pack:     c.String("placement") == "pack", Placement: c.String("placement"),
+		Wait: scheduler.Wait{
+			Attached: ms(c, "wait_attached"), LastAttached: ms(c, "wait_last_attached"),
+			Replica: ms(c, "wait_replica"), Zone: ms(c, "wait_zone"),
+		},
+		DeclineUnfitFor: ms(c, "decline_unfit_offer_duration"),
+		MaxMoves:        c.Int("max_moves"), MoveDraining: c.Bool("move_draining"), Balance: c.Int("balance"),
+		ReservationTimeout: ms(c, "task_reservation_timeout"), Adopt: list(c.String("adopt")),
+		DecisionLog: c.String("decision_log"), DecisionLogMiB: c.Int("decision_log_size"),
 		RestrictGPUs:     c.String("gpu_scheduling_behavior") != "unrestricted",
 		BackendExclusive: list(c.String("backend_exclusive_drivers")),
 
