@@ -82,9 +82,10 @@ func (c candidate) look(name string) (f found, ok bool) {
 }
 
 // candidates lists the paths that could define name, best first. A name that
-// would lead out of the directories has none.
+// would lead out of the directories has none, and neither has a second spelling
+// of another name.
 func (d *Drivers) candidates(name string) []candidate {
-	if !filepath.IsLocal(name) || strings.ContainsRune(name, 0) {
+	if !filepath.IsLocal(name) || !canonical(name) || strings.ContainsRune(name, 0) {
 		return nil
 	}
 	var sockets, files []candidate
@@ -100,6 +101,14 @@ func (d *Drivers) candidates(name string) []candidate {
 		}
 	}
 	return append(sockets, files...)
+}
+
+// canonical says that no other name leads to the same files. Records of what is
+// mounted and an operator's rules go by name: "./p" or "p/p" for the plugin "p"
+// would get past both.
+func canonical(name string) bool {
+	dir, base := filepath.Split(name)
+	return filepath.Clean(name) == name && base != filepath.Base(dir)
 }
 
 // unknown says where a name was looked for and what is there instead.
