@@ -280,7 +280,7 @@ func (c *Core) VolumeReleased(ctx context.Context, key scheduler.VolumeKey, agen
 
 // Claims implements Service.
 func (c *Core) Claims(ctx context.Context) ([]ClaimView, error) {
-	return ask(ctx, c, func(tx *txn) (out []ClaimView, err error) {
+	return look(ctx, c, func(tx *txn) (out []ClaimView, err error) {
 		for _, v := range c.state.sortedVolumes() {
 			if v.Claim != nil {
 				out = append(out, c.claimView(v))

@@ -71,6 +71,9 @@ type link struct {
 type message struct {
 	handle func(tx *txn)
 	reply  func()
+	// query: handle changes nothing. It is answered between transactions, from
+	// what is committed, and need not wait for the next commit.
+	query bool
 }
 
 // infoBoard is the part of the state that Info reads without waiting for the
@@ -189,14 +192,16 @@ func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
 	ticker := time.NewTicker(c.cfg.Tick)
 	defer ticker.Stop()
 	events := c.mesos.Events()
-	if err := c.step([]message{{handle: c.tick}}); err != nil {
+	if _, err := c.step([]message{{handle: c.tick}}); err != nil {
 		return err
 	}
+	var rest []message
 	for {
 		var m message
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-leftover(rest):
 		case m = <-c.inbox:
 		case r := <-c.outbox.results:
 			m = message{handle: r}
@@ -218,10 +223,29 @@ func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
 		case <-ticker.C:
 			m = message{handle: c.tick}
 		}
-		if err := c.step(c.collect(m, events)); err != nil {
+		batch := rest
+		if m.handle != nil {
+			batch = append(batch, m)
+		}
+		var err error
+		if rest, err = c.step(c.collect(batch, events)); err != nil {
 			return err
 		}
 	}
+}
+
+var always = func() chan struct{} {
+	ch := make(chan struct{})
+	close(ch)
+	return ch
+}()
+
+// leftover is ready while messages are left from the batch before.
+func leftover(rest []message) <-chan struct{} {
+	if len(rest) == 0 {
+		return nil
+	}
+	return always
 }
 
 // outcomes delivers the results of checks, nothing where there is no checker.
@@ -235,10 +259,13 @@ func (c *Core) outcomes() <-chan CheckOutcome {
 // maxBatch bounds how many messages share one transaction.
 const maxBatch = 128
 
-// collect adds the messages that are already waiting to m, so that a burst
+// maxWork bounds how long the messages of one transaction are handled, so that
+// queries do not wait for a whole burst of changes.
+const maxWork = 5 * time.Millisecond
+
+// collect adds the messages that are already waiting to the batch, so that a burst
 // costs one commit and offers that arrive together are decided on together.
-func (c *Core) collect(m message, events <-chan Event) []message {
-	batch := []message{m}
+func (c *Core) collect(batch []message, events <-chan Event) []message {
 	for len(batch) < maxBatch {
 		select {
 		case m := <-c.inbox:
@@ -259,9 +286,17 @@ func (c *Core) collect(m message, events <-chan Event) []message {
 
 // step handles a batch: decide, commit, act. An error means that the state in
 // memory may differ from the store; the caller must stop.
-func (c *Core) step(batch []message) error {
+func (c *Core) step(batch []message) (rest []message, err error) {
+	batch = c.answerQueries(batch)
+	if len(batch) == 0 {
+		return nil, nil
+	}
 	tx := newTxn(c, time.Now())
-	for _, m := range batch {
+	for n, m := range batch {
+		if n > 0 && time.Since(tx.now) > maxWork {
+			batch, rest = batch[:n:n], batch[n:]
+			break
+		}
 		m.handle(tx)
 	}
 	c.settle(tx)
@@ -269,7 +304,7 @@ func (c *Core) step(batch []message) error {
 		tx.fatal = c.commit(tx)
 	}
 	if tx.fatal != nil {
-		return tx.fatal
+		return nil, tx.fatal
 	}
 	for _, call := range tx.calls {
 		c.outbox.put(call)
@@ -282,7 +317,23 @@ func (c *Core) step(batch []message) error {
 			m.reply()
 		}
 	}
-	return nil
+	return rest, nil
+}
+
+// answerQueries answers the queries of a batch, before anything of it changes
+// the state, and returns what is left.
+func (c *Core) answerQueries(batch []message) []message {
+	changes := make([]message, 0, len(batch))
+	tx := newTxn(c, time.Now())
+	for _, m := range batch {
+		if !m.query {
+			changes = append(changes, m)
+			continue
+		}
+		m.handle(tx)
+		m.reply()
+	}
+	return changes
 }
 
 // settle brings instances in line with their apps' goals, deployments on, and
@@ -319,6 +370,16 @@ func (c *Core) touch(id app.ID) { c.touched[id] = true }
 // effects are committed. When ctx ends before that the request may still take
 // effect.
 func ask[T any](ctx context.Context, c *Core, fn func(tx *txn) (T, error)) (T, error) {
+	return send(ctx, c, fn, false)
+}
+
+// look runs fn, which changes nothing, in the core's goroutine on committed
+// state. Of the transaction it may use the time.
+func look[T any](ctx context.Context, c *Core, fn func(tx *txn) (T, error)) (T, error) {
+	return send(ctx, c, fn, true)
+}
+
+func send[T any](ctx context.Context, c *Core, fn func(tx *txn) (T, error), query bool) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -328,6 +389,7 @@ func ask[T any](ctx context.Context, c *Core, fn func(tx *txn) (T, error)) (T, e
 	m := message{
 		handle: func(tx *txn) { given.value, given.err = fn(tx) },
 		reply:  func() { done <- given },
+		query:  query,
 	}
 	select {
 	case c.inbox <- m:

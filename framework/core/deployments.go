@@ -235,7 +235,7 @@ func (c *Core) reachable(list []*instance) int {
 
 // Deployments implements Service.
 func (c *Core) Deployments(ctx context.Context) ([]DeploymentView, error) {
-	return ask(ctx, c, func(tx *txn) (out []DeploymentView, err error) {
+	return look(ctx, c, func(tx *txn) (out []DeploymentView, err error) {
 		for _, d := range c.state.sortedDeployments() {
 			out = append(out, c.deploymentView(d))
 		}

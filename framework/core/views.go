@@ -16,7 +16,7 @@ import (
 
 // Apps implements Service.
 func (c *Core) Apps(ctx context.Context) ([]AppView, error) {
-	return ask(ctx, c, func(tx *txn) (out []AppView, err error) {
+	return look(ctx, c, func(tx *txn) (out []AppView, err error) {
 		for _, id := range c.state.appIDs() {
 			out = append(out, c.appView(c.state.apps[id]))
 		}
@@ -26,7 +26,7 @@ func (c *Core) Apps(ctx context.Context) ([]AppView, error) {
 
 // App implements Service.
 func (c *Core) App(ctx context.Context, id app.ID) (AppView, error) {
-	return ask(ctx, c, func(tx *txn) (out AppView, err error) {
+	return look(ctx, c, func(tx *txn) (out AppView, err error) {
 		r := c.state.apps[id]
 		if r == nil {
 			return out, appNotFound(id)
@@ -114,7 +114,7 @@ func (c *Core) readinessOf(id app.ID) []ReadinessView {
 
 // Versions implements Service.
 func (c *Core) Versions(ctx context.Context, id app.ID) ([]app.Timestamp, error) {
-	return ask(ctx, c, func(tx *txn) (out []app.Timestamp, err error) {
+	return look(ctx, c, func(tx *txn) (out []app.Timestamp, err error) {
 		if c.state.apps[id] == nil {
 			return out, appNotFound(id)
 		}
@@ -125,7 +125,7 @@ func (c *Core) Versions(ctx context.Context, id app.ID) ([]app.Timestamp, error)
 
 // AppVersion implements Service.
 func (c *Core) AppVersion(ctx context.Context, id app.ID, v app.Timestamp) (*app.App, error) {
-	return ask(ctx, c, func(tx *txn) (out *app.App, err error) {
+	return look(ctx, c, func(tx *txn) (out *app.App, err error) {
 		if c.state.apps[id] == nil {
 			return out, appNotFound(id)
 		}
@@ -225,7 +225,7 @@ func (c *Core) killAndScale(tx *txn, list []*instance, force bool) (*DeploymentR
 
 // Queue implements Service.
 func (c *Core) Queue(ctx context.Context) ([]QueueView, error) {
-	return ask(ctx, c, func(tx *txn) (out []QueueView, err error) {
+	return look(ctx, c, func(tx *txn) (out []QueueView, err error) {
 		for _, id := range c.state.appIDs() {
 			if v, ok := c.queueView(c.state.apps[id], tx.now); ok {
 				out = append(out, v)

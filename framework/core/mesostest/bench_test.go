@@ -32,7 +32,7 @@ const (
 func BenchmarkManyApps(b *testing.B) {
 	for b.Loop() {
 		f := Start(b, Config{Agents: 200, CPUs: 64, Mem: 256 << 10, OfferInterval: 100 * time.Millisecond},
-			core.Config{Policy: scheduler.Policy{MaxInstancesPerOffer: 20}, MaxDeployments: benchApps, ReviveInterval: 100 * time.Millisecond}, api.Config{})
+			core.Config{Policy: scheduler.Policy{MaxInstancesPerOffer: 5}, MaxDeployments: benchApps, ReviveInterval: 100 * time.Millisecond}, api.Config{})
 		begin := time.Now()
 		transport := &http.Transport{MaxIdleConnsPerHost: benchClients + 10}
 		client := &http.Client{Transport: transport}
