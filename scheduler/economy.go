@@ -156,9 +156,9 @@ func (d *decision) flow(waiting map[string]bool) {
 	}
 	for _, r := range d.s.Roles {
 		switch {
-		case !waiting[r.Role] && !r.Suppressed && !d.s.Policy.NoSuppress:
+		case !waiting[r.Role] && !r.Suppressed && !d.s.Policy.NoSuppress && !d.s.Policy.moves():
 			d.plan.Suppress = append(d.plan.Suppress, r.Role)
-		case waiting[r.Role] && r.Suppressed,
+		case (waiting[r.Role] || d.s.Policy.moves()) && r.Suppressed,
 			waiting[r.Role] && !r.FilteredAt.IsZero() && newest[r.Role].After(r.FilteredAt):
 			d.plan.Revive = append(d.plan.Revive, r.Role)
 		}

@@ -16,7 +16,7 @@ import (
 // everything that is. It runs last: it takes from what the round has left.
 func (d *decision) move() {
 	room := d.s.Policy.MaxMoves
-	if room <= 0 || !d.s.Policy.Drain && d.s.Policy.Balance <= 0 {
+	if !d.s.Policy.moves() {
 		return
 	}
 	var movable []*Placed
@@ -32,10 +32,16 @@ func (d *decision) move() {
 	if d.s.Policy.Drain {
 		room = d.drain(movable, room)
 	}
-	if d.s.Policy.Balance > 0 && len(d.waiting) == 0 {
+	if d.s.Policy.balances() && len(d.waiting) == 0 {
 		d.balance(movable, room)
 	}
 }
+
+// moves says whether anything is ever moved. Then offers are wanted also when
+// nothing waits: without them nobody knows where there is room, or maintenance.
+func (p *Policy) moves() bool { return p.MaxMoves > 0 && (p.Drain || p.balances()) }
+
+func (p *Policy) balances() bool { return p.Balance > 0 && !p.Pack }
 
 func (d *decision) drain(movable []*Placed, room int) int {
 	tries := triesPerMove * room

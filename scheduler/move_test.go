@@ -65,6 +65,32 @@ func TestBalance(t *testing.T) {
 	}
 }
 
+func TestMovesNeedOffers(t *testing.T) {
+	for _, suppressed := range []bool{false, true} {
+		w := lopsided()
+		w.Roles = []scheduler.RoleState{{Role: schedtest.Role, Suppressed: suppressed}}
+		if plan := w.Decide(); (len(plan.Suppress) == 0) != suppressed || len(plan.Revive) > 0 {
+			t.Errorf("suppressed %t, without moves: suppress %v, revive %v", suppressed, plan.Suppress, plan.Revive)
+		}
+		w.Policy.Drain, w.Policy.MaxMoves = true, 1
+		if plan := w.Decide(); len(plan.Suppress) > 0 || (len(plan.Revive) > 0) != suppressed {
+			t.Errorf("suppressed %t, with moves: suppress %v, revive %v", suppressed, plan.Suppress, plan.Revive)
+		}
+	}
+}
+
+func TestPackingIsNotBalanced(t *testing.T) {
+	w := lopsided()
+	w.Policy.Balance, w.Policy.MaxMoves = 2, 9
+	if kills(w.Decide()) == "" {
+		t.Fatal("nothing is moved without packing either")
+	}
+	w.Policy.Pack = true
+	if got := kills(w.Decide()); got != "" {
+		t.Errorf("stops %q that packing would put back", got)
+	}
+}
+
 func TestBalanceNeedsRoom(t *testing.T) {
 	w := schedtest.New()
 	w.Agents("a1")

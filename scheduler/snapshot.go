@@ -89,7 +89,8 @@ type Policy struct {
 	// MaxMoves bounds how many instances may be on the move at a time, 0 means
 	// that none is ever stopped to be moved. Drain moves instances off draining
 	// agents; Balance moves one where an agent has at least so many more
-	// instances than another that would take it, 0 means never.
+	// instances than another that would take it, 0 means never; with Pack it
+	// never does, since what packing has put together would be moved for ever.
 	MaxMoves int
 	Drain    bool
 	Balance  int

@@ -191,6 +191,9 @@ func (c *Config) check(credentials string) error {
 	if c.Balance == 1 || c.Balance < 0 {
 		wrong("balance", "must be 0 or at least 2: a difference of 1 cannot be levelled")
 	}
+	if c.Balance > 0 && c.Placement == "pack" {
+		wrong("balance", "contradicts --placement=pack")
+	}
 	if c.DecisionLogMiB < 1 {
 		wrong("decision_log_size", "at least 1 is needed")
 	}

@@ -21,6 +21,7 @@ func (c *Core) handleEvent(tx *txn, ev Event) {
 	case Offers:
 		for _, o := range ev.Offers {
 			c.flow.held[o.ID] = o
+			c.flow.noteMaintenance(o)
 		}
 		c.flow.round = true
 		c.agentsBack(tx, ev.Offers)

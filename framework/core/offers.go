@@ -35,6 +35,9 @@ type offerFlow struct {
 	// filtered is when offers were last declined for long since the last
 	// revive, zero if they were not.
 	filtered time.Time
+	// unavailable says when maintenance of an agent begins and how long it
+	// takes, as its latest offer announced.
+	unavailable map[string]maintenance
 	// operations are those whose outcome is to be told; mute are agents that do
 	// not tell. leftovers are the instances of those that were logged.
 	operations map[string]sentOperation
@@ -50,14 +53,15 @@ type offerCounts struct {
 
 func newOfferFlow(reviveInterval time.Duration) offerFlow {
 	return offerFlow{
-		revives:    rate.NewLimiter(rate.Every(reviveInterval), reviveBurst),
-		held:       map[string]scheduler.Offer{},
-		suppressed: map[string]bool{},
-		looks:      map[string]scheduler.Waiting{},
-		counts:     map[app.ID]*offerCounts{},
-		operations: map[string]sentOperation{},
-		mute:       map[string]bool{},
-		leftovers:  map[string]bool{},
+		revives:     rate.NewLimiter(rate.Every(reviveInterval), reviveBurst),
+		held:        map[string]scheduler.Offer{},
+		suppressed:  map[string]bool{},
+		looks:       map[string]scheduler.Waiting{},
+		counts:      map[app.ID]*offerCounts{},
+		unavailable: map[string]maintenance{},
+		operations:  map[string]sentOperation{},
+		mute:        map[string]bool{},
+		leftovers:   map[string]bool{},
 	}
 }
 
@@ -129,18 +133,33 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 			s.Known = append(s.Known, i.ID)
 		}
 	}
-	for _, v := range c.state.sortedVolumes() {
-		if v.Claim != nil {
-			s.Claims = append(s.Claims, c.state.schedulerClaim(v))
-		}
-		s.Volumes = append(s.Volumes, scheduler.VolumeFact{
-			Key: v.Key, LastAgent: v.LastAgent, LastHostname: v.LastHostname,
-		})
-	}
+	c.addVolumes(&s)
+	c.addDraining(&s, now)
 	for _, role := range c.link.roles {
 		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role], FilteredAt: c.flow.filtered})
 	}
 	return s
+}
+
+// addVolumes tells the scheduler what is known of the volumes that something
+// waits for; the others, of which there may be very many, decide nothing.
+func (c *Core) addVolumes(s *scheduler.Snapshot) {
+	seen := map[scheduler.VolumeKey]bool{}
+	for i := range s.Pending {
+		for _, r := range s.Pending[i].Volumes {
+			v := c.state.volumes[r.Key]
+			if v == nil || seen[r.Key] {
+				continue
+			}
+			seen[r.Key] = true
+			if v.Claim != nil {
+				s.Claims = append(s.Claims, c.state.schedulerClaim(v))
+			}
+			s.Volumes = append(s.Volumes, scheduler.VolumeFact{
+				Key: v.Key, LastAgent: v.LastAgent, LastHostname: v.LastHostname,
+			})
+		}
+	}
 }
 
 func (c *Core) placed(i *instance) (scheduler.Placed, bool) {

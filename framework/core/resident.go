@@ -316,12 +316,13 @@ func (tx *txn) abandonReservations(agentID string) {
 	}
 }
 
-// reservedRefs are the last tasks on reservations that nothing runs on: asked
-// about them, the master tells whether their agent is gone.
+// reservedRefs are the last tasks on reservations that nothing runs on, as far as
+// is known: asked about them, the master tells whether their agent is gone, or
+// is back without them. Nothing else may run in their place before.
 func (c *Core) reservedRefs(all bool) []TaskRef {
 	var refs []TaskRef
 	for _, i := range c.state.allInstances() {
-		if i.Reserved != nil && i.Task == nil && i.Reserved.LastTask != "" && (all || i.Phase == waiting) {
+		if i.Reserved != nil && i.Reserved.LastTask != "" && (i.lost() || i.Task == nil && (all || i.Phase == waiting)) {
 			refs = append(refs, TaskRef{TaskID: i.Reserved.LastTask, AgentID: i.Reserved.AgentID})
 		}
 	}

@@ -71,6 +71,10 @@ func newScenario(t *testing.T, dir string, seed uint64) *scenario {
 	policy := scheduler.Policy{
 		Wait: scheduler.Wait{Attached: time.Duration(seed%4) * 5 * time.Second, LastAttached: time.Duration(seed%3) * 10 * time.Second},
 		Pack: seed%5 == 0, MaxInstancesPerOffer: int(seed % 4),
+		RefuseUnfit: time.Duration(seed%2) * 30 * time.Second,
+	}
+	if seed%3 == 0 {
+		policy.MaxMoves, policy.Drain, policy.Balance = 1+int(seed%2), true, 3
 	}
 	s.world = newWorld(t, dir, seed, cfg, policy)
 	s.deploy(fmt.Sprintf(`{"id":"/web","cmd":"run","cpus":0.2,"mem":32,"instances":%d,"constraints":[["@zone","GROUP_BY","3"]],"portDefinitions":[{"port":0}]}`, n))
@@ -83,6 +87,9 @@ func newScenario(t *testing.T, dir string, seed uint64) *scenario {
 		s.deploy(fmt.Sprintf(`{"id":"/db%d","cmd":"run","cpus":0.3,"mem":64,"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":0},
 			"container":{"type":"MESOS","volumes":[%s]}}`, i, external(driver, fmt.Sprintf("vol%d", i), false)))
 	}
+	s.deploy(`{"id":"/kept","cmd":"run","cpus":0.2,"mem":32,"instances":2,"upgradeStrategy":{"minimumHealthCapacity":0.5,"maximumOverCapacity":0},
+		"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":100}},
+		{"containerPath":"fast","mode":"RW","persistent":{"type":"mount","size":1000,"maxSize":5000,"constraints":[["path","LIKE","/mnt/.*"]]}}]}}`)
 	for _, id := range []string{"one", "two"} {
 		s.deploy(fmt.Sprintf(`{"id":"/%s","cmd":"run","cpus":0.1,"mem":32,"instances":1,"container":{"type":"MESOS","volumes":[%s]}}`,
 			id, external("disk", "shared", true)))
@@ -124,10 +131,10 @@ func (s *scenario) change(id app.ID, edit func(a *app.App)) {
 
 func (s *scenario) anyApp() app.ID {
 	var ids []app.ID
-	for i := range len(s.wanted) - 4 {
+	for i := range len(s.wanted) - 5 {
 		ids = append(ids, app.ID(fmt.Sprintf("/db%d", i)))
 	}
-	ids = append(ids, "/web", "/per", "/one", "/two")
+	ids = append(ids, "/web", "/per", "/one", "/two", "/kept", "/kept")
 	return ids[s.rnd.IntN(len(ids))]
 }
 
@@ -140,7 +147,7 @@ func (s *scenario) anyAgent() *simulated.Agent {
 func (s *scenario) trouble() {
 	a := s.anyAgent()
 	usable := !s.gone[a] && a.ID() != ""
-	switch s.rnd.IntN(16) {
+	switch s.rnd.IntN(17) {
 	case 0, 1:
 		if usable && !s.down[a] && !s.cut[a] {
 			a.Partition()
@@ -175,6 +182,26 @@ func (s *scenario) trouble() {
 		}
 	case 15:
 		s.killTasks(s.anyApp())
+	case 16:
+		s.maintain(a)
+	}
+}
+
+// maintain announces that a host is taken down in a moment, for some minutes;
+// another announcement takes its place.
+func (s *scenario) maintain(a *simulated.Agent) {
+	window := map[string]any{
+		"machine_ids":    []any{map[string]any{"hostname": a.Hostname(), "ip": a.IP()}},
+		"unavailability": map[string]any{"start": map[string]any{"nanoseconds": time.Now().Add(10 * time.Second).UnixNano()}, "duration": map[string]any{"nanoseconds": (5 * time.Minute).Nanoseconds()}},
+	}
+	s.schedule(window)
+}
+
+func (s *scenario) schedule(windows ...any) {
+	err := s.cluster.Operate(s.t.Context(), map[string]any{"type": "UPDATE_MAINTENANCE_SCHEDULE",
+		"update_maintenance_schedule": map[string]any{"schedule": map[string]any{"windows": windows}}})
+	if err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -207,7 +234,7 @@ func (s *scenario) scale(id app.ID) {
 	most := 1
 	if id == "/web" {
 		most = 8
-	} else if id == "/per" {
+	} else if id == "/per" || id == "/kept" {
 		most = 3
 	}
 	s.change(id, func(d *app.App) { d.Instances = s.rnd.IntN(most + 1) })
@@ -224,7 +251,15 @@ func (s *scenario) failMaster() {
 }
 
 func (s *scenario) killTasks(id app.ID) {
-	if _, _, err := s.core.KillTasks(s.t.Context(), core.Kill{App: id, Wipe: s.rnd.IntN(2) == 0}); err != nil {
+	wipe := s.rnd.IntN(2) == 0
+	if wipe {
+		for _, task := range s.view(id).Tasks {
+			for _, v := range task.Local {
+				s.wiped[v.PersistenceID] = true
+			}
+		}
+	}
+	if _, _, err := s.core.KillTasks(s.t.Context(), core.Kill{App: id, Wipe: wipe}); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -240,6 +275,7 @@ func (s *scenario) peace() {
 		}
 		s.repair(a)
 	}
+	s.schedule()
 	for id := range s.wanted {
 		if s.wanted[id] == 0 {
 			s.change(id, func(d *app.App) { d.Instances = 1 })
@@ -256,7 +292,7 @@ func (s *scenario) allRun() bool {
 		return false
 	}
 	for id, n := range s.wanted {
-		if v := s.view(id); v.Running != n || len(v.Tasks) != n {
+		if v := s.view(id); v.Running != n || id != "/kept" && len(v.Tasks) != n {
 			return false
 		}
 	}

@@ -47,7 +47,10 @@ type world struct {
 
 	// down are the hosts that are off, gone those that an operator has marked so.
 	down, cut, gone map[*simulated.Agent]bool
-	log             *zap.Logger
+	// wiped are the persistent volumes that a user has asked to be destroyed.
+	wiped map[string]bool
+	adopt []string
+	log   *zap.Logger
 }
 
 // newWorld starts a cluster and a framework. It must be called inside of a
@@ -56,6 +59,7 @@ func newWorld(t *testing.T, dir string, seed uint64, cfg simulated.Config, polic
 	w := &world{
 		t: t, dir: dir, policy: policy, rnd: rand.New(rand.NewPCG(seed, 11)), log: zap.NewNop(),
 		down: map[*simulated.Agent]bool{}, cut: map[*simulated.Agent]bool{}, gone: map[*simulated.Agent]bool{},
+		wiped: map[string]bool{},
 	}
 	cfg.Dir = dir + "/master"
 	cfg.Refuses = func(driver string) bool { return driver == refusing }
@@ -91,8 +95,9 @@ func (w *world) startFramework() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.policy.Principal = principal
 	w.core, err = core.New(core.Config{
-		DefaultRole: role, Policy: w.policy, BackendExclusive: map[string]bool{refusing: true},
+		DefaultRole: role, Policy: w.policy, BackendExclusive: map[string]bool{refusing: true}, Adopt: w.adopt,
 	}, conn, w.st, w.log)
 	if err != nil {
 		w.t.Fatal(err)
@@ -198,6 +203,12 @@ func (w *world) check() {
 	}
 	writers := map[simulated.Volume][]string{}
 	for _, a := range w.cluster.Agents() {
+		_, destroyed := a.PersistentVolumes()
+		for _, id := range destroyed {
+			if !w.wiped[id] {
+				w.t.Fatalf("%s: volume %s was destroyed on %s and nobody asked for that\n%s", w.clock(), id, a.Hostname(), w.picture())
+			}
+		}
 		live := a.Tasks()
 		for v, users := range a.Mounts() {
 			if claims[v] != a.ID() && v.Driver != refusing {
@@ -221,7 +232,9 @@ func (w *world) check() {
 func (w *world) picture() string {
 	var b strings.Builder
 	for _, a := range w.cluster.Agents() {
-		fmt.Fprintf(&b, "agent %s %s cut=%t down=%t gone=%t tasks %v mounts %v\n", a.Hostname(), a.ID(), w.cut[a], w.down[a], w.gone[a], a.Tasks(), a.Mounts())
+		volumes, destroyed := a.PersistentVolumes()
+		fmt.Fprintf(&b, "agent %s %s cut=%t down=%t gone=%t tasks %v mounts %v volumes %v destroyed %v reserved cpus %g\n",
+			a.Hostname(), a.ID(), w.cut[a], w.down[a], w.gone[a], a.Tasks(), a.Mounts(), volumes, destroyed, a.Reserved("cpus"))
 	}
 	for _, c := range w.claims() {
 		fmt.Fprintf(&b, "claim %s\n", c.Text)

@@ -28,7 +28,7 @@ type Agent struct {
 	cluster *Cluster
 	cfg     AgentConfig
 	cable   *link.Cable
-	pid     string
+	ip      string
 
 	lifecycle sync.Mutex         // serialises Start and LoseHost
 	stop      context.CancelFunc // guarded by lifecycle; nil while the host is off
@@ -70,7 +70,7 @@ func newAgent(c *Cluster, cfg AgentConfig, n int) *Agent {
 	port := int32(5051)
 	a := &Agent{
 		cluster: c, cfg: cfg, cable: c.network.Cable(fmt.Sprintf("agent%d", n)),
-		pid: fmt.Sprintf("slave(1)@10.%d.%d.%d:%d", n>>16, n>>8&0xff, n&0xff, port),
+		ip: fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&0xff, n&0xff),
 		info: mesos.AgentInfo{
 			Hostname: cfg.Hostname, Port: &port, Resources: cfg.resources(),
 			Attributes: cfg.attributes(), Domain: cfg.domain(),
@@ -96,6 +96,9 @@ func (a *Agent) ID() string {
 	defer a.mu.Unlock()
 	return a.info.ID.GetValue()
 }
+
+// IP returns the address that the agent gives; nothing listens there.
+func (a *Agent) IP() string { return a.ip }
 
 // Config returns what the agent was made from.
 func (a *Agent) Config() AgentConfig { return a.cfg }
@@ -262,7 +265,7 @@ var capabilities = []mesos.AgentInfo_Capability_Type{
 
 // registration needs mu.
 func (a *Agent) registration() link.ToMaster {
-	process := link.Process{PID: a.pid, Version: "1.12.0"}
+	process := link.Process{PID: fmt.Sprintf("slave(1)@%s:%d", a.ip, *a.info.Port), Version: "1.12.0"}
 	for _, c := range capabilities {
 		process.Capabilities = append(process.Capabilities, mesos.AgentInfo_Capability{Type: c})
 	}

@@ -162,11 +162,12 @@ func (c *Cluster) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // MarkAgentGone tells the master through its operator API that an agent will
 // not come back. One that runs shuts down with its tasks.
 func (c *Cluster) MarkAgentGone(ctx context.Context, agentID string) error {
-	return c.operate(ctx, map[string]any{"type": "MARK_AGENT_GONE",
+	return c.Operate(ctx, map[string]any{"type": "MARK_AGENT_GONE",
 		"mark_agent_gone": map[string]any{"agent_id": map[string]any{"value": agentID}}})
 }
 
-func (c *Cluster) operate(ctx context.Context, call map[string]any) error {
+// Operate makes a call of the master's operator API.
+func (c *Cluster) Operate(ctx context.Context, call map[string]any) error {
 	what := call["type"]
 	body, err := json.Marshal(call)
 	if err != nil {
