@@ -202,6 +202,9 @@ func TestLifeOfAnApp(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.out), &shown); err != nil || shown.App.CPUs != 2 || len(shown.App.Tasks) != 1 {
 		t.Errorf("%v: %s", err, r.out)
 	}
+	against(t, f, `{"id":"/db","cmd":"x","cpus":-1}`, "app", "diff", "-").says(ErrInvalid, "/cpus: error.min")
+	against(t, f, `{"cmd":"x"}`, "app", "diff", "-").says(ErrInvalid, "/id")
+	against(t, f, `{"id":"/new","cmd":"x","cpus":-1}`, "app", "diff", "-").says(ErrInvalid, "/cpus: error.min")
 	// A file is complete: what it does not name goes back to its default.
 	against(t, f, "", "app", "deploy", file).says(nil, "DEPLOYMENT")
 	against(t, f, "", "app", "show", "/none").refusedBy(404)
@@ -224,6 +227,13 @@ func TestServersRefusal(t *testing.T) {
 	if !strings.Contains(r.err.Error(), "Volume name 'dbdata'") {
 		t.Errorf("the reason is not shown: %v", r.err)
 	}
+	r = against(t, f, `[{"id":"/ok","cmd":"x"},{"id":"/bad","cmd":"x","cpus":-1}]`, "app", "deploy", "--wait", "-")
+	r.refusedBy(422)
+	if !strings.Contains(r.err.Error(), "(1)/cpus: error.min") {
+		t.Errorf("the place of the mistake is not shown: %v", r.err)
+	}
+	against(t, f, `{"id":"/x",`, "app", "deploy", "-").says(ErrInvalid, "Invalid JSON")
+	against(t, f, `[{"id":"/x"`, "app", "deploy", "-").says(ErrInvalid, "Invalid JSON")
 	against(t, f, `{"id":"/huge","cmd":"x","cpus":1000}`, "app", "deploy", "-").says(nil)
 	r = against(t, f, `{"id":"/huge","cmd":"x","cpus":1001}`, "app", "deploy", "-")
 	r.refusedBy(409)

@@ -44,15 +44,15 @@ func diff(e *env) error {
 	if err != nil {
 		return err
 	}
-	definitions, err := e.checked(e.args[0], opts)
+	definitions, err := e.read(e.args[0])
 	if err != nil {
-		return err
+		return e.invalid(err)
 	}
 	diffs := make([]appDiff, 0, len(definitions))
 	for _, d := range definitions {
-		one, err := e.compare(api, d.app, opts)
+		one, err := e.compare(api, d, opts)
 		if err != nil {
-			return err
+			return e.invalid(err)
 		}
 		diffs = append(diffs, one)
 	}
@@ -65,21 +65,42 @@ func diff(e *env) error {
 	return nil
 }
 
-// compare holds a definition against the running app.
-func (e *env) compare(api *client.Client, a *app.App, opts app.Options) (appDiff, error) {
-	out := appDiff{App: a.ID, Differences: []difference{}}
-	current, err := api.App(e.ctx, a.ID)
-	var answer *client.Error
-	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
-		out.New = true
-		return out, nil
+// invalid prints what is wrong with the file where that is the error.
+func (e *env) invalid(err error) error {
+	var syntax *app.SyntaxError
+	var rules *app.ValidationError
+	if !errors.As(err, &syntax) && !errors.As(err, &rules) {
+		return err
 	}
+	if printErr := e.printFindings([]finding{found(e.args[0], "", err)}); printErr != nil {
+		return printErr
+	}
+	return ErrInvalid
+}
+
+// compare holds a definition against the running app.
+func (e *env) compare(api *client.Client, d definition, opts app.Options) (appDiff, error) {
+	out := appDiff{Differences: []difference{}}
+	u, err := app.ParseUpdate(d.raw, opts)
 	if err != nil {
 		return out, err
 	}
-	running, err := app.Parse(current.Definition, opts)
+	if out.App = u.ID(); out.App == "" {
+		_, err := app.Parse(d.raw, opts) // says so
+		return out, err
+	}
+	running, err := e.running(api, out.App)
 	if err != nil {
-		return out, fmt.Errorf("read the running definition of %s: %w", a.ID, err)
+		return out, err
+	}
+	if running == nil {
+		out.New = true
+		_, err := app.Parse(d.raw, opts)
+		return out, err
+	}
+	a, err := u.Apply(out.App, running, false)
+	if err != nil {
+		return out, err
 	}
 	// Service ports that the file leaves open stay as they are.
 	if err := app.AssignServicePorts(a, map[app.ID]*app.App{a.ID: running}, app.DefaultPortRange); err != nil {
@@ -94,6 +115,23 @@ func (e *env) compare(api *client.Client, a *app.App, opts app.Options) (appDiff
 		return out, err
 	}
 	out.Differences = differences("", was, will)
+	return out, nil
+}
+
+// running is the definition of an app that runs, nil if there is none.
+func (e *env) running(api *client.Client, id app.ID) (*app.App, error) {
+	current, err := api.App(e.ctx, id)
+	var answer *client.Error
+	if errors.As(err, &answer) && answer.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := new(app.App)
+	if err := json.Unmarshal(current.Definition, out); err != nil {
+		return nil, fmt.Errorf("read the running definition of %s: %w", id, err)
+	}
 	return out, nil
 }
 

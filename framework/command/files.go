@@ -228,18 +228,3 @@ func validate(e *env) error {
 	}
 	return nil
 }
-
-// checked reads a file for a running framework; what is invalid is printed.
-func (e *env) checked(file string, opts app.Options) ([]definition, error) {
-	definitions, findings, err := e.check([]string{file}, opts)
-	if err != nil {
-		return nil, err
-	}
-	if valid(findings) {
-		return definitions, nil
-	}
-	if err := e.printFindings(slices.DeleteFunc(findings, func(f finding) bool { return f.Valid })); err != nil {
-		return nil, err
-	}
-	return nil, ErrInvalid
-}
