@@ -69,7 +69,7 @@ func newBox(t testing.TB, pluginDirs ...string) *box {
 	b.set("DVDCLI_STATE_DIR", filepath.Join(b.dir, "state"))
 	b.set("DVDCLI_HOST_DIR", filepath.Join(b.dir, "host"))
 	b.set("DVDCLI_PLUGIN_DIRS", strings.Join(pluginDirs, ":"))
-	b.set("DVDCLI_POLICY", filepath.Join(b.dir, "policy.yaml"))
+	b.set("DVDCLI_POLICY", os.DevNull)
 	b.set("DVDCLI_HOLDER", "agent")
 	return b
 }
@@ -85,9 +85,11 @@ func (b *box) with(key, value string) *box {
 
 func (b *box) policy(text string) {
 	b.t.Helper()
-	if err := os.WriteFile(filepath.Join(b.dir, "policy.yaml"), []byte(text), 0o600); err != nil {
+	file := filepath.Join(b.dir, "policy.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
+	b.set("DVDCLI_POLICY", file)
 }
 
 // outcome is what a process left.

@@ -13,6 +13,7 @@ import "context"
 //   - Refused, NotFound, AlreadyExists, Unsupported: the driver answered.
 //   - DriverUnreachable: nothing was sent; the call had no effect and may be
 //     repeated.
+//   - Garbled: the driver has finished; whether it succeeded is unknown.
 //   - Unsettled: the request was sent, the answer is missing. The driver may
 //     still be working, may have finished or may have done nothing.
 //

@@ -20,6 +20,15 @@ type Drivers interface {
 	List(ctx context.Context) ([]DriverInfo, error)
 }
 
+// Namer is implemented by Drivers that can be opened by several names.
+type Namer interface {
+	// Canonical is the one name of the driver that is opened by name, so that
+	// nothing that is known or ruled about a driver can be missed by calling it
+	// otherwise. A name that is not known is its own, without what never makes a
+	// difference.
+	Canonical(name string) string
+}
+
 // DriverInfo is one driver as discovery finds it.
 type DriverInfo struct {
 	Name string `json:"name"`

@@ -32,6 +32,10 @@ const (
 	// be working on it.
 	Unsettled Kind = "call without an answer"
 
+	// Garbled: the driver answered, so that it has finished, but whether it
+	// succeeded cannot be told from the answer.
+	Garbled Kind = "answer not understood"
+
 	// Invalid: the caller's argument is wrong.
 	Invalid Kind = "invalid argument"
 	// Deadline: the call's own deadline passed while it waited for its turn;

@@ -108,8 +108,8 @@ func (d *driver) noAnswer(c call, start time.Time, a attempt) error {
 	if !a.sent {
 		return d.unreachable(c, start, a.err)
 	}
-	if !c.mutating && errors.Is(a.err, errTooLarge) {
-		return d.fail(c, start, volume.Refused, a.status, "", a.err)
+	if errors.Is(a.err, errTooLarge) {
+		return d.garbled(c, start, a.status, a.err)
 	}
 	err := d.fail(c, start, volume.Unsettled, a.status, "", a.err)
 	err.Hint = "the plugin may still be working; look at its log before repeating"
@@ -129,15 +129,24 @@ func (d *driver) judge(c call, start time.Time, a attempt) error {
 	}
 	text, err := decodeAnswer(a.body, c.result)
 	switch {
-	case err != nil && c.mutating:
-		// It did something, and nobody knows what.
-		return d.fail(c, start, volume.Unsettled, a.status, "the answer cannot be understood", err)
 	case err != nil:
-		return d.fail(c, start, volume.Refused, a.status, "the answer cannot be understood", err)
+		return d.garbled(c, start, a.status, err)
 	case text != "":
 		return d.refused(c, start, a.status, text)
 	}
 	return nil
+}
+
+// garbled is the error of a call whose answer says nothing. One that should have
+// changed something did, or did not.
+func (d *driver) garbled(c call, start time.Time, status int, cause error) error {
+	kind := volume.Refused
+	if c.mutating && status == http.StatusOK {
+		kind = volume.Garbled
+	}
+	err := d.fail(c, start, kind, status, "", cause)
+	err.Hint = "this is a fault of the plugin; see its log"
+	return err
 }
 
 // refused is the error of a call that the plugin answered with a failure.

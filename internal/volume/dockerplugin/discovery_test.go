@@ -277,7 +277,7 @@ func TestAnswerWithoutEnd(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "far.spec"), server.URL)
 	_, err := open(t, New(Config{Dirs: []string{dir}}), "far").Mount(t.Context(), mountOf("v", "1"))
-	wantKind(t, err, volume.Unsettled, "too large")
+	wantKind(t, err, volume.Garbled, "too large")
 }
 
 // authority makes certificates in a directory of its own.

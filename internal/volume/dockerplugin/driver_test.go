@@ -246,9 +246,9 @@ var answers = []struct {
 	{"404 of an old plugin", 404, "Handler not found", volume.Unsupported, "Handler not found"},
 	{"405", 405, "", volume.Unsupported, "status 405"},
 	{"501", 501, "", volume.Unsupported, "status 501"},
-	{"garbage", 200, "it worked!", volume.Unsettled, "cannot be understood"},
-	{"half JSON", 200, `{"Err":`, volume.Unsettled, "ends in the middle"},
-	{"array", 200, `[]`, volume.Unsettled, "cannot be understood"},
+	{"garbage", 200, "it worked!", volume.Garbled, "not understood"},
+	{"half JSON", 200, `{"Err":`, volume.Garbled, "ends in the middle"},
+	{"array", 200, `[]`, volume.Garbled, "not understood"},
 	{"control characters", 500, "\x1b[31mred\x07\xff", volume.Refused, "red"},
 }
 
@@ -292,7 +292,7 @@ func TestAnswerSizeIsBounded(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{Rules: []volumetest.Rule{{Do: volumetest.DoAnswer, Body: huge}}})
 	d := openTest(t, p)
 	_, err := d.Mount(t.Context(), mountOf("v", "1"))
-	wantKind(t, err, volume.Unsettled, "too large")
+	wantKind(t, err, volume.Garbled, "too large")
 	_, err = d.List(t.Context())
 	wantKind(t, err, volume.Refused, "too large")
 	if n := len(p.Calls("List")) + len(p.Calls("Mount")); n != 2 {
@@ -311,7 +311,7 @@ func TestMountReturnsWhatThePluginSays(t *testing.T) {
 	}
 	p := volumetest.Start(t, volumetest.Config{Rules: []volumetest.Rule{{Method: "Mount", Do: volumetest.DoAnswer, Body: `{"Mountpoint":7}`}}})
 	_, err := openTest(t, p).Mount(t.Context(), mountOf("v", "1"))
-	wantKind(t, err, volume.Unsettled)
+	wantKind(t, err, volume.Garbled)
 }
 
 // mutations are the calls that must never be repeated.

@@ -76,7 +76,10 @@ type Drivers struct {
 	opened map[endpoint]*client
 }
 
-var _ volume.Drivers = (*Drivers)(nil)
+var (
+	_ volume.Drivers = (*Drivers)(nil)
+	_ volume.Namer   = (*Drivers)(nil)
+)
 
 // New returns the drivers that config makes visible. It does no I/O.
 func New(config Config) *Drivers {

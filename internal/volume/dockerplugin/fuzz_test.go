@@ -122,7 +122,7 @@ func checkJudgement(t *testing.T, err error, status int, mutating bool) {
 		return
 	}
 	kind := volume.KindOf(err)
-	if kind != volume.Refused && kind != volume.Unsupported && (kind != volume.Unsettled || !mutating || status != 200) {
+	if kind != volume.Refused && kind != volume.Unsupported && (kind != volume.Garbled || !mutating || status != 200) {
 		t.Errorf("status %d: kind %q", status, kind)
 	}
 	text := err.Error()

@@ -45,7 +45,7 @@ func (d *Drivers) findManaged(name string) (f found, ok bool, err error) {
 		if f.name == name || f.name == name+":latest" {
 			return d.useManaged(f, name)
 		}
-		if len(name) >= 12 && strings.HasPrefix(f.managed.id, name) {
+		if mayBeID(name) && strings.HasPrefix(f.managed.id, name) {
 			byID = append(byID, f)
 		}
 	}
@@ -59,6 +59,29 @@ func (d *Drivers) findManaged(name string) (f found, ok bool, err error) {
 		Kind: volume.Invalid, Op: "open", Driver: name,
 		Message: "several managed plugins have an id that begins so", Hint: "give more of the id, or the name",
 	}
+}
+
+// Canonical implements volume.Namer: a managed plugin is called by its name,
+// without the tag that Docker adds to names that have none.
+func (d *Drivers) Canonical(name string) string {
+	if mayBeID(name) {
+		var called []string
+		for _, f := range d.allManaged() {
+			if strings.HasPrefix(f.managed.id, name) {
+				called = append(called, f.name)
+			}
+		}
+		if len(called) == 1 {
+			name = called[0]
+		}
+	}
+	return strings.TrimSuffix(name, ":latest")
+}
+
+// mayBeID says whether a name is long enough to be meant as the beginning of an
+// id, and looks like one.
+func mayBeID(name string) bool {
+	return len(name) >= 12 && len(name) <= 64 && isPluginID(name+strings.Repeat("0", 64-len(name)))
 }
 
 func (d *Drivers) useManaged(f found, name string) (found, bool, error) {

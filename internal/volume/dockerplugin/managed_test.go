@@ -186,3 +186,20 @@ func TestRescope(t *testing.T) {
 		t.Errorf("a legacy plugin's path became %q", got)
 	}
 }
+
+// Whatever a managed plugin is called by, it has one name.
+func TestCanonicalName(t *testing.T) {
+	d := newDocker(t)
+	d.install(1, "rexray/ebs:latest", "", true, volumeDriver)
+	d.install(2, "rexray/ebs:0.11", "", false, volumeDriver)
+	drivers := d.drivers()
+	for name, want := range map[string]string{
+		"rexray/ebs": "rexray/ebs", "rexray/ebs:latest": "rexray/ebs", "rexray/ebs:0.11": "rexray/ebs:0.11",
+		id(1): "rexray/ebs", id(1)[:12]: "rexray/ebs", id(2)[:20]: "rexray/ebs:0.11",
+		id(3)[:12]: id(3)[:12], id(1)[:11]: id(1)[:11], "rclone": "rclone", "gone:latest": "gone", "": "",
+	} {
+		if got := drivers.Canonical(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}

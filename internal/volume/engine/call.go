@@ -15,7 +15,7 @@ import (
 // sent. What a client cannot classify counts as unanswered.
 func answered(err error) bool {
 	switch volume.KindOf(err) {
-	case volume.Refused, volume.NotFound, volume.AlreadyExists, volume.Unsupported,
+	case volume.Refused, volume.NotFound, volume.AlreadyExists, volume.Unsupported, volume.Garbled,
 		volume.DriverUnreachable, volume.DriverUnknown, volume.Invalid:
 		return true
 	}
@@ -63,6 +63,9 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 		return op.unsettled(err)
 	}
 	op.rec.Call = nil
+	if volume.KindOf(err) == volume.Garbled {
+		op.rec.Doubt = true
+	}
 	return err
 }
 

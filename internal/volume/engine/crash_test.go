@@ -267,20 +267,141 @@ func TestWaitsForUnansweredCall(t *testing.T) {
 	r.mustMount("other")
 }
 
-// A mount whose caller was killed after the driver had done it is used at once,
-// without waiting for any time.
-func TestFinishedMountIsUsedAtOnce(t *testing.T) {
+// briefly is a context of an operation that is in a hurry.
+func briefly(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A mount whose caller was killed is used, once the driver's time is over and not
+// before: until then the driver may be working on it, and may undo it.
+func TestFinishedMountIsUsedOnceItsTimeIsOver(t *testing.T) {
 	for _, m := range []manner{counting, idempotent, refusing} {
 		r := newRig(t, m)
 		if !r.crash(FaultAnswered, 2, func() { _, _ = r.mount("v") }) { // 1 is Create
 			t.Fatal("no crash")
 		}
+		res, err := r.engine().Mount(briefly(t), MountRequest{Driver: "fake", Volume: "v", Holder: agent})
+		if !errors.Is(err, volume.Unsettled) || res.Path != "" {
+			t.Errorf("path %q, error %v", res.Path, err)
+		}
+		r.clock.advance(longAfter)
 		if res := r.mustMount("v"); res.Path != "/vol/v" {
 			t.Errorf("path %q", res.Path)
 		}
 		r.expect("v", 1, 0)
 		r.mustUnmount("v")
 		r.leavesNothing()
+	}
+}
+
+// The driver mounts, fails in what comes after and undoes the mount, all after
+// its caller was killed: the path is never told.
+func TestMountThatIsRolledBack(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("w")
+	r.mustUnmount("w")
+	r.plugin.vols["v"] = true
+	r.lost("mount", "before")
+	if _, err := r.mount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	r.host.mount("/vol/v", "v")
+	r.plugin.count["v"] = 1
+	for _, what := range []string{"mount", "unmount"} {
+		var err error
+		if what == "mount" {
+			_, err = r.engine().Mount(briefly(t), MountRequest{Driver: "fake", Volume: "v", Holder: agent})
+		} else {
+			_, err = r.engine().Unmount(briefly(t), UnmountRequest{Driver: "fake", Volume: "v", Holder: Holder{Name: "other"}})
+		}
+		if !errors.Is(err, volume.Unsettled) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	r.expect("v", 1, 0)
+	r.host.umount("/vol/v")
+	r.plugin.count["v"] = 0
+	r.clock.advance(longAfter)
+	if res := r.mustMount("v"); r.host.stacked(res.Path) != 1 {
+		t.Errorf("%+v", res)
+	}
+	r.mustUnmount("v")
+	r.clean("v")
+}
+
+// The mount is gone and the driver still detaching: nothing is mounted meanwhile.
+func TestUnmountThatGoesOn(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("v")
+	r.lost("unmount", "after")
+	if _, err := r.unmount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	if _, err := r.engine().Mount(briefly(t), MountRequest{Driver: "fake", Volume: "v", Holder: agent}); !errors.Is(err, volume.Unsettled) {
+		t.Errorf("error %v", err)
+	}
+	r.expect("v", 1, 1)
+	r.clock.advance(longAfter)
+	r.mustMount("v")
+	r.expect("v", 2, 1)
+	r.mustUnmount("v")
+	r.clean("v")
+}
+
+// An answer that cannot be understood is an answer: nobody waits, and what may
+// have been mounted is undone at once.
+func TestGarbledAnswers(t *testing.T) {
+	garbled := func(call string) func(string, string) error {
+		return func(c, vol string) error {
+			if c != call || vol != "v" {
+				return nil
+			}
+			return &volume.Error{Kind: volume.Garbled, Message: "[]"}
+		}
+	}
+	for _, m := range []manner{counting, idempotent, refusing} {
+		for _, done := range []bool{true, false} {
+			for _, call := range []string{"mount", "unmount"} {
+				t.Run(fmt.Sprint(m, " ", call, " done ", done), func(t *testing.T) {
+					r := newRig(t, m)
+					r.mustMount("w")
+					r.mustUnmount("w")
+					r.plugin.vols["v"] = true
+					if call == "unmount" {
+						r.mustMount("v")
+					}
+					if done {
+						r.plugin.off = garbled(call)
+					} else {
+						r.plugin.on = garbled(call)
+					}
+					var err error
+					if call == "mount" {
+						_, err = r.mount("v")
+					} else {
+						_, err = r.unmount("v")
+					}
+					if !errors.Is(err, volume.Garbled) {
+						t.Errorf("error %v", err)
+					}
+					r.plugin.on, r.plugin.off = nil, nil
+					if call == "mount" && r.host.stacked("/vol/v") != 0 {
+						t.Error("left mounted")
+					}
+					if _, err := r.engine().Unmount(briefly(t), UnmountRequest{Driver: "fake", Volume: "v", Holder: agent}); err != nil {
+						t.Errorf("unmount: %v", err)
+					}
+					if m == counting && (call == "mount" && !done || call == "unmount" && done) {
+						return // a count that an Unmount too many drove below zero is this kind's fault
+					}
+					r.mustMount("v")
+					r.mustUnmount("v")
+					r.leavesNothing()
+				})
+			}
+		}
 	}
 }
 

@@ -116,6 +116,14 @@ func New(cfg Config) *Engine {
 // Ledger is the ledger that the engine works on.
 func (e *Engine) Ledger() *ledger.Ledger { return e.ledger }
 
+// canonical is the one name of a driver.
+func (e *Engine) canonical(driver string) string {
+	if n, ok := e.drivers.(volume.Namer); ok {
+		return n.Canonical(driver)
+	}
+	return driver
+}
+
 // Holder is somebody for whom volumes are mounted.
 type Holder struct {
 	// Name is stable over restarts of the holder.

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,13 +29,14 @@ type host struct {
 	dead       map[string]error
 	dirs       map[string]bool
 	links      map[string]string
+	files      map[string]bool
 	elsewhere  map[int]volume.MountTable
 	nextDevice uint64
 }
 
 func newHost() *host {
 	return &host{namespace: "mnt:[1]", devices: map[string]uint64{}, dead: map[string]error{}, dirs: map[string]bool{},
-		elsewhere: map[int]volume.MountTable{}, nextDevice: 100}
+		links: map[string]string{}, elsewhere: map[int]volume.MountTable{}, nextDevice: 100}
 }
 
 func (h *host) Own(context.Context) (volume.MountTable, error) {
@@ -63,7 +65,7 @@ func (h *host) Stat(_ context.Context, path string) (volume.PathFacts, error) {
 		return volume.PathFacts{}, err
 	}
 	if d, ok := h.devices[path]; ok {
-		return volume.PathFacts{Resolved: path, IsDir: true, Device: d}, nil
+		return volume.PathFacts{Resolved: path, IsDir: !h.files[path], Device: d}, nil
 	}
 	if h.dirs[path] {
 		return volume.PathFacts{Resolved: path, IsDir: true, Device: 1}, nil
@@ -387,6 +389,9 @@ func (d *drivers) Open(_ context.Context, name string) (volume.Driver, error) {
 	}
 	return nil, &volume.DriverUnknownError{Driver: name, Searched: []string{"/run/docker/plugins"}}
 }
+
+// Canonical makes "fake" of "fake:latest".
+func (d *drivers) Canonical(name string) string { return strings.TrimSuffix(name, ":latest") }
 
 func (d *drivers) List(context.Context) ([]volume.DriverInfo, error) {
 	return []volume.DriverInfo{{Name: "fake", Kind: "fake"}}, nil

@@ -74,7 +74,7 @@ func (e *Engine) mayChange(name, driver, vol string, options map[string]string) 
 	if e.policyErr != nil {
 		return e.policyErr
 	}
-	if err := e.policy.allows(driver, options); err != nil {
+	if err := e.policy.allows(e.canonical(driver), options); err != nil {
 		return e.describe(name, ledger.Key{Driver: driver, Volume: vol}).explainOwn(err)
 	}
 	return nil
@@ -88,8 +88,11 @@ type mounting struct {
 	options map[string]string
 	open    map[string]string
 	// epoch is the registered one under which this mount is, 0 for none.
-	epoch  uint64
-	result MountResult
+	epoch uint64
+	// vanished says that the driver mounted the volume and was not asked to
+	// unmount it, and that it is not mounted any more.
+	vanished bool
+	result   MountResult
 }
 
 func (m *mounting) run(ctx context.Context) error {
@@ -141,6 +144,7 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 	case truthGone:
 		m.note(fmt.Sprintf("it was mounted at %s and is not any more; mounting it again", m.rec.Path))
 		m.suspect = true
+		m.vanished = m.rec.Phase == ledger.PhaseMounted && !m.rec.Doubt
 		m.lost()
 		return false, nil
 	case truthMoved:
@@ -153,7 +157,7 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 // takeOverUnseen deals with a record that has no path that could be checked.
 func (m *mounting) takeOverUnseen(ctx context.Context) (bool, error) {
 	s := m.look(ctx)
-	if s.what == present && s.dead == nil {
+	if s.what == present && s.dead == nil && m.usable(s) == nil {
 		s.describe(m.rec)
 		return true, m.share()
 	}
@@ -293,7 +297,14 @@ func (op *operation) orphan(ctx context.Context, path string, holder Holder) (*l
 	if s.what != present || s.dead != nil {
 		return nil, nil
 	}
-	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.key)
+	if err := op.usable(s); err != nil {
+		op.note("what the driver says is mounted is not taken over: " + err.Error())
+		return nil, nil
+	}
+	if err := op.alone(ctx); err != nil {
+		return nil, err
+	}
+	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
 	if err != nil {
 		return nil, err
 	}
@@ -335,6 +346,14 @@ func (m *mounting) fresh(ctx context.Context, d volume.Driver, vol volume.Volume
 	} else if m.suspect && m.rec == nil && errors.Is(err, volume.BadPath) {
 		m.note("the driver took the volume for mounted; it was unmounted and is mounted again: " + err.Error())
 		m.rec = m.newRecord(before, vol)
+		if m.vanished {
+			// It counts, and still counts the mount that vanished: that one's Unmount
+			// is the one that was never made.
+			if undoErr := m.undo(ctx); undoErr != nil {
+				return errors.Join(err, undoErr)
+			}
+			m.rec = m.newRecord(before, vol)
+		}
 		err = m.attempt(ctx, d)
 	}
 	if err == nil || m.rec == nil || m.rec.Call != nil || m.rec.Phase != ledger.PhaseNew {
@@ -367,6 +386,9 @@ func saysHeld(err error) bool {
 // Unmount is owed) or holds a call without an answer.
 func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
 	mounted, err := m.callMount(ctx, d)
+	if volume.KindOf(err) == volume.Garbled {
+		return m.giveUp(ctx, mounted, err)
+	}
 	if err != nil {
 		return err
 	}

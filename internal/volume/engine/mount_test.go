@@ -158,6 +158,50 @@ func TestDoesNotAdoptMountOfAnotherLedger(t *testing.T) {
 	other.clean("v")
 }
 
+// A mount that no ledger knows is taken over by one of the host's agents only.
+func TestOneLedgerAdopts(t *testing.T) {
+	r := newRig(t, counting)
+	r.plugin.vols["v"] = true
+	if _, err := r.plugin.Mount(t.Context(), volume.MountRequest{Volume: volume.Ref{Name: "v"}}); err != nil { // by dvdcli 0.2
+		t.Fatal(err)
+	}
+	other := *r
+	other.run, other.state = t.TempDir(), t.TempDir()
+	r.mustMount("v")
+	other.mustMount("v")
+	r.expect("v", 2, 0)
+	r.mustUnmount("v")
+	if r.host.stacked("/vol/v") != 1 {
+		t.Error("the other agent's mount is gone")
+	}
+	other.mustUnmount("v")
+	r.expect("v", 2, 2)
+	r.clean("v")
+	other.clean("v")
+}
+
+// A mount that somebody unmounts by hand: the driver still counts it, and gets
+// its Unmount before the next Mount where it turns out to need one.
+func TestUnmountedByHand(t *testing.T) {
+	for _, m := range []manner{counting, idempotent, refusing} {
+		for _, restarted := range []bool{false, true} {
+			t.Run(fmt.Sprint(m, " restarted ", restarted), func(t *testing.T) {
+				r := newRig(t, m)
+				r.mustMount("v")
+				r.host.umount("/vol/v")
+				if restarted {
+					r.plugin.restart(false)
+				}
+				if res := r.mustMount("v"); r.host.stacked(res.Path) != 1 {
+					t.Errorf("%+v", res)
+				}
+				r.mustUnmount("v")
+				r.leavesNothing()
+			})
+		}
+	}
+}
+
 func TestUnmountIsForgiving(t *testing.T) {
 	cases := map[string]struct {
 		driver string
@@ -286,6 +330,123 @@ func TestPathOfMountIsChecked(t *testing.T) {
 			r.expect("v", 1, 1)
 			r.clean("v")
 		})
+	}
+}
+
+// A driver that names a directory of the system, or of the ledger, would hand it
+// to a container. Nothing is learned from that either.
+func TestPathOfTheSystem(t *testing.T) {
+	for name, set := range map[string]func(*rig) string{
+		"root of the host": func(*rig) string { return "/" },
+		"of the system":    func(*rig) string { return "/sys/fs/cgroup" },
+		"link to the root": func(r *rig) string { r.host.links["/vol/link"] = "/"; return "/vol/link" },
+		"the ledger's":     func(r *rig) string { return r.run },
+		"above the ledger": func(r *rig) string { return filepath.Dir(r.state) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, idempotent)
+			r.plugin.plain = true
+			path := set(r)
+			r.host.mount("/", "root")
+			if path != "/" {
+				r.host.mount(path, "system")
+			}
+			r.plugin.pathFor = func(string) string { return path }
+			if res, err := r.mount("v"); !errors.Is(err, volume.BadPath) || res.Path != "" {
+				t.Errorf("path %q, error %v", res.Path, err)
+			}
+			r.expect("v", 1, 1)
+			r.plugin.pathFor = nil
+			r.mustMount("w")
+			r.mustUnmount("w")
+			if n := len(r.records()); n != 0 {
+				t.Errorf("%d records left", n)
+			}
+		})
+	}
+}
+
+// What a driver says of a volume by Get and Path is a claim: it is not handed on
+// where its answer to Mount would not be.
+func TestClaimsAreCheckedAsAnswersAre(t *testing.T) {
+	for name, claim := range map[string]string{"system": "/", "outside": "/elsewhere", "newline": "/vol/a\nb", "file": "/vol/file"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, idempotent)
+			r.plugin.vols["v"] = true
+			r.policy = &Policy{Defaults: DriverRules{Root: "/vol"}}
+			r.host.mount(claim, "something")
+			if name == "file" {
+				r.host.files = map[string]bool{claim: true}
+			}
+			r.plugin.claims = true
+			r.plugin.pathFor = func(string) string { return claim }
+			if path, err := r.engine().Path(t.Context(), "fake", "v"); !errors.Is(err, volume.NotMounted) || path != "" {
+				t.Errorf("path: %q, %v", path, err)
+			}
+			r.mustUnmount("v")
+			r.expect("v", 0, 0)
+			r.plugin.on = func(call, _ string) error {
+				if call == "mount" {
+					r.plugin.pathFor = nil
+				}
+				return nil
+			}
+			if res := r.mustMount("v"); res.Path != "/vol/v" {
+				t.Errorf("path %q", res.Path)
+			}
+			r.expect("v", 1, 0)
+		})
+	}
+}
+
+// Two volumes with one path would share their data and end each other's mount.
+func TestPathOfAnotherVolume(t *testing.T) {
+	r := newRig(t, idempotent)
+	r.mustMount("a")
+	r.plugin.pathFor = func(string) string { return "/vol/a" }
+	if _, err := r.mount("b"); !errors.Is(err, volume.BadPath) || !strings.Contains(err.Error(), `"a"`) {
+		t.Errorf("error %v", err)
+	}
+	r.plugin.claims = true
+	if res, err := r.engine().Adopt(t.Context(), AdoptRequest{Driver: "fake", Volume: "c", Holder: agent}); err != nil || res.Adopted {
+		t.Errorf("adopted: %+v, %v", res, err)
+	}
+	for _, i := range r.records() {
+		if i.Record.Volume != "a" {
+			t.Errorf("record %+v", i.Record)
+		}
+	}
+}
+
+// A driver that is called by another of its names is the same driver: for the
+// records and for the policy.
+func TestDriverByAnyName(t *testing.T) {
+	r := newRig(t, counting)
+	for _, name := range []string{"fake:latest", "fake"} {
+		if _, err := r.engine().Mount(t.Context(), MountRequest{Driver: name, Volume: "v", Holder: agent}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.expect("v", 1, 0)
+	if path, err := r.engine().Path(t.Context(), "fake:latest", "v"); err != nil || path != "/vol/v" {
+		t.Errorf("%q %v", path, err)
+	}
+	if _, err := r.engine().Unmount(t.Context(), UnmountRequest{Driver: "fake:latest", Volume: "v", Holder: agent}); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("v", 1, 1)
+	r.clean("v")
+	for _, key := range []string{"fake", "fake:latest"} {
+		r.policy = &Policy{Drivers: map[string]DriverRules{key: {ForbiddenOptions: []string{"evil"}}}}
+		for _, name := range []string{"fake:latest", "fake"} {
+			req := MountRequest{Driver: name, Volume: "v", Holder: agent, Options: Options{Driver: map[string]string{"evil": "1"}}}
+			if _, err := r.engine().Mount(t.Context(), req); !errors.Is(err, volume.Forbidden) {
+				t.Errorf("rules of %s, called %s: %v", key, name, err)
+			}
+		}
+		r.policy = &Policy{AllowedDrivers: []string{key}}
+		r.mustMount("v")
+		r.mustUnmount("v")
 	}
 }
 

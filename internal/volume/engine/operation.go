@@ -41,6 +41,10 @@ type operation struct {
 	// mounted: should it refuse a Mount, an Unmount of the ID comes first.
 	suspect bool
 
+	// host is the lock that is held while this ledger finds out whether another
+	// one of this host has the volume; nil until it is needed.
+	host *ledger.FileLock
+
 	// dvr is the driver once it was needed.
 	dvr   volume.Driver
 	notes []string
@@ -52,15 +56,17 @@ func (e *Engine) begin(ctx context.Context, name string, key ledger.Key) (*opera
 	if err := checkNames(name, key); err != nil {
 		return nil, err
 	}
-	entry, err := e.ledger.Lock(ctx, key)
+	entry, err := e.ledger.Lock(ctx, op.key)
 	if err != nil {
 		return nil, op.explainOwn(err)
 	}
 	return op, op.attach(entry)
 }
 
-// describe makes an operation that has no lock yet.
+// describe makes an operation that has no lock yet. Whatever the driver was
+// called by, its one name counts: there is one record and one set of rules.
 func (e *Engine) describe(name string, key ledger.Key) *operation {
+	key.Driver = e.canonical(key.Driver)
 	op := &operation{Engine: e, name: name, key: key, rules: e.policy.rulesFor(key.Driver), started: time.Now(), pid: os.Getpid()}
 	op.timeouts = op.rules.Timeouts.timeouts().over(e.timeouts)
 	return op
@@ -93,12 +99,34 @@ func (op *operation) attach(entry *ledger.Entry) error {
 
 // end releases the lock.
 func (op *operation) end(err *error) {
+	if op.host != nil {
+		if hostErr := op.host.Discard(); hostErr != nil {
+			*err = errors.Join(*err, hostErr)
+		}
+	}
 	if op.rec == nil && op.hint == nil {
 		op.entry.Unused()
 	}
 	if closeErr := op.entry.Close(); closeErr != nil {
 		*err = errors.Join(*err, closeErr)
 	}
+}
+
+// alone makes this ledger known on its host and keeps the others from taking the
+// volume until the operation ends.
+func (op *operation) alone(ctx context.Context) error {
+	if op.host != nil {
+		return nil
+	}
+	if err := op.neighbours.Join(op.ledger.RunDir()); err != nil {
+		return op.explainOwn(err)
+	}
+	lock, err := op.neighbours.Lock(ctx, op.key)
+	if err != nil {
+		return op.explainOwn(err)
+	}
+	op.host = lock
+	return nil
 }
 
 func (op *operation) note(text string) { op.notes = append(op.notes, text) }

@@ -1,10 +1,15 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 )
@@ -164,7 +169,7 @@ func TestPolicyMistakes(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if p, err := LoadPolicy(t.TempDir() + "/none"); p != nil || err != nil {
+	if p, err := loadPolicy(t.TempDir()+"/none", true); p != nil || err != nil {
 		t.Errorf("%v %v", p, err)
 	}
 	if _, err := LoadPolicy(t.TempDir()); !errors.Is(err, volume.BadPolicy) {
@@ -200,5 +205,35 @@ func TestExamplePolicy(t *testing.T) {
 	}
 	if r := p.rulesFor("rexray"); r.MountPoint != "required" || r.OneCallAtATime || !p.rulesFor("rclone").OneCallAtATime {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A policy that somebody meant to be there must not be taken for none; and
+// nothing makes reading it hang.
+func TestPolicyThatIsNotThere(t *testing.T) {
+	dir := t.TempDir()
+	link, fifo := filepath.Join(dir, "link"), filepath.Join(dir, "fifo")
+	if err := os.Symlink("/nonexistent/policy", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	big := filepath.Join(dir, "big")
+	if err := os.WriteFile(big, bytes.Repeat([]byte("#"), maxPolicy+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, optional := range map[string]bool{link: true, fifo: true, big: true, filepath.Join(dir, "none"): false} {
+		if p, err := loadPolicy(path, optional); p != nil || !errors.Is(err, volume.BadPolicy) {
+			t.Errorf("%s: %+v, %v", path, p, err)
+		}
+	}
+	for _, path := range []string{os.DevNull, DefaultPolicyFile} {
+		if _, err := os.Lstat(DefaultPolicyFile); err == nil && path == DefaultPolicyFile {
+			continue // this host has one
+		}
+		if p, err := LoadPolicy(path); p != nil || err != nil {
+			t.Errorf("%s: %+v, %v", path, p, err)
+		}
 	}
 }

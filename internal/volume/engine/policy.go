@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -84,13 +85,23 @@ const (
 // DefaultPolicyFile is where programs look for the policy unless told otherwise.
 const DefaultPolicyFile = "/etc/dvdi/dvdcli.yaml"
 
-// LoadPolicy reads a policy file. A missing file is no policy: nil without
-// error. Anything wrong with it, unknown keys included, is volume.BadPolicy.
-func LoadPolicy(path string) (*Policy, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+// maxPolicy bounds the size of a policy file.
+const maxPolicy = 1 << 20
+
+// LoadPolicy reads a policy file. Where nothing is at DefaultPolicyFile there is
+// no policy: nil without error; /dev/null says so explicitly. Anything else is
+// volume.BadPolicy: a file named otherwise that is missing, a link to nowhere,
+// what is no regular file, unknown keys.
+func LoadPolicy(path string) (*Policy, error) { return loadPolicy(path, path == DefaultPolicyFile) }
+
+func loadPolicy(path string, optional bool) (*Policy, error) {
+	if path == os.DevNull {
 		return nil, nil
 	}
+	if _, err := os.Lstat(path); optional && errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	data, err := readPolicy(path)
 	var p *Policy
 	if err == nil {
 		p, err = ParsePolicy(data)
@@ -100,6 +111,27 @@ func LoadPolicy(path string) (*Policy, error) {
 			Hint: "correct the file; until then nothing is mounted or created, and unmounting works"}
 	}
 	return p, nil
+}
+
+// readPolicy never waits: opening a FIFO without O_NONBLOCK would.
+func readPolicy(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxPolicy+1))
+	if err == nil && len(data) > maxPolicy {
+		err = fmt.Errorf("it is larger than %d bytes", maxPolicy)
+	}
+	return data, err
 }
 
 // ParsePolicy reads the text of a policy file.
@@ -161,9 +193,15 @@ func parseOwner(s string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
+// tagLatest ends names that mean the same without it (volume.Namer).
+const tagLatest = ":latest"
+
 // rulesFor merges a driver's rules with the defaults.
 func (p *Policy) rulesFor(driver string) DriverRules {
 	r, d := p.Drivers[driver], p.Defaults
+	if tagged, ok := p.Drivers[driver+tagLatest]; ok {
+		r = tagged
+	}
 	if r.ExplicitCreate == nil {
 		r.ExplicitCreate = d.ExplicitCreate
 	}
@@ -217,7 +255,7 @@ func (p *Policy) explicitCreate(rules DriverRules) bool {
 
 // allows checks driver and options before anything is asked of the driver.
 func (p *Policy) allows(driver string, options map[string]string) error {
-	if len(p.AllowedDrivers) > 0 && !slices.Contains(p.AllowedDrivers, driver) {
+	if len(p.AllowedDrivers) > 0 && !slices.Contains(p.AllowedDrivers, driver) && !slices.Contains(p.AllowedDrivers, driver+tagLatest) {
 		return forbidden("driver is not among " + strings.Join(p.AllowedDrivers, ", "))
 	}
 	rules := p.rulesFor(driver)

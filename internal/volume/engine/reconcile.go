@@ -50,6 +50,9 @@ const reconcileWorkers = 16
 // order of the ledger; records at rest and in order are among them without
 // Action and Problem.
 func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding, error) {
+	if req.Only != nil {
+		req.Only = &ledger.Key{Driver: e.canonical(req.Only.Driver), Volume: req.Only.Volume}
+	}
 	items, err := e.ledger.List()
 	if err != nil {
 		return nil, err
@@ -120,6 +123,7 @@ func (e *Engine) reconcileOne(ctx context.Context, req ReconcileRequest, key led
 		return f
 	}
 	op := e.describe("reconcile", key)
+	op.key = key // as the record has it, which is what was locked
 	if err := op.attach(entry); err != nil {
 		f.State, f.Problem = "cannot be read", err.Error()
 		return f
@@ -286,7 +290,7 @@ func (e *Engine) Forget(ctx context.Context, key ledger.Key) (err error) {
 	if err := checkNames("forget", key); err != nil {
 		return err
 	}
-	entry, err := e.ledger.Lock(ctx, key)
+	entry, err := e.ledger.Lock(ctx, op.key)
 	if err != nil {
 		return op.explainOwn(err)
 	}

@@ -96,20 +96,22 @@ func (op *operation) getShowsDone(ctx context.Context) bool {
 	return err == nil
 }
 
-// settleMount: a mount that appeared is taken over at once. One that did not
-// appear in its time may have left the ID with the driver.
+// settleMount concludes when the mount's time is over, not earlier: what is
+// mounted before may be undone by a driver that is still working on it. A mount
+// that appeared is taken over. One that did not may have left the ID with the
+// driver.
 func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
+	if !over {
+		return false, nil
+	}
 	s := op.look(ctx)
-	if s.what == present && s.dead == nil {
+	if s.what == present && s.dead == nil && op.usable(s) == nil {
 		op.rec.Call = nil
 		op.rec.Phase = ledger.PhaseMounted
 		op.rec.Since = op.ledger.Now()
 		s.describe(op.rec)
 		op.note(fmt.Sprintf("an earlier mount without an answer was found done at %s", s.path))
 		return true, op.entry.Save(op.rec)
-	}
-	if !over {
-		return false, nil
 	}
 	op.rec.Doubt = true
 	if s.what == absent && !op.severalSteps() {
@@ -140,14 +142,16 @@ func (op *operation) watch() error {
 	return op.entry.Save(op.rec)
 }
 
-// settleUnmount: once the mount is gone it is done. Otherwise it is owed again.
+// settleUnmount concludes when the unmount's time is over: a driver that has
+// unmounted may still be detaching. If the mount is gone it is done; otherwise
+// it is owed again.
 func (op *operation) settleUnmount(ctx context.Context, over bool) (bool, error) {
+	if !over {
+		return false, nil
+	}
 	s := op.look(ctx)
 	if s.what == absent && !op.severalSteps() {
 		return true, op.release()
-	}
-	if !over {
-		return false, nil
 	}
 	op.rec.Doubt = true
 	op.rec.Call = nil

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,17 +170,11 @@ func (op *operation) accept(ctx context.Context, m volume.Mounted) (seen, error)
 		return seen{}, op.badPath("the driver answered with an empty path", "this is a fault of the driver; see its log", nil)
 	}
 	s := op.lookAt(ctx, m.Path, ledger.KindUnknown)
-	switch {
-	case !filepath.IsAbs(m.Path):
-		return s, op.badPath(fmt.Sprintf("the driver answered with the relative path %q", m.Path), "this is a fault of the driver; see its log", nil)
-	case strings.TrimSpace(m.Path) != m.Path || strings.ContainsAny(m.Path, "\n\r\x00"):
-		return s, op.badPath(fmt.Sprintf("the driver answered with the path %q, which callers that trim lines would misread", m.Path), "rename the volume or change the driver's directory", nil)
-	case s.dead != nil:
+	if s.dead != nil && filepath.IsAbs(m.Path) {
 		return s, op.badPath(m.Path+" cannot be used"+op.elsewhere(ctx, m, s), hintPropagation, s.dead)
-	case !s.facts.IsDir:
-		return s, op.badPath(m.Path+" is not a directory", "the isolator mounts directories only", nil)
-	case op.rules.Root != "" && !inside(op.rules.Root, s.resolved):
-		return s, op.badPath(fmt.Sprintf("%s is outside of %s", m.Path, op.rules.Root), "see root in the policy file of this agent", nil)
+	}
+	if err := op.usable(s); err != nil {
+		return s, err
 	}
 	if s.stacked > 0 {
 		return s, nil
@@ -188,6 +183,52 @@ func (op *operation) accept(ctx context.Context, m volume.Mounted) (seen, error)
 		return s, op.badPath(m.Path+where, hintPropagation, nil)
 	}
 	return s, op.acceptDirectory(m.Path)
+}
+
+// usable says whether what was seen at a path that the driver told may be given
+// to callers, be it the driver's answer to Mount or its claim.
+func (op *operation) usable(s seen) error {
+	switch {
+	case !filepath.IsAbs(s.path):
+		return op.badPath(fmt.Sprintf("the driver answered with the relative path %q", s.path), "this is a fault of the driver; see its log", nil)
+	case strings.TrimSpace(s.path) != s.path || strings.ContainsAny(s.path, "\n\r\x00"):
+		return op.badPath(fmt.Sprintf("the driver answered with the path %q, which callers that trim lines would misread", s.path), "rename the volume or change the driver's directory", nil)
+	case !s.facts.IsDir:
+		return op.badPath(s.path+" is not a directory", "the isolator mounts directories only", nil)
+	case op.rules.Root != "" && !inside(op.rules.Root, s.resolved):
+		return op.badPath(fmt.Sprintf("%s is outside of %s", s.path, op.rules.Root), "see root in the policy file of this agent", nil)
+	}
+	return op.mine(s)
+}
+
+// system are directories that no volume is mounted on: a driver that names one
+// of them would hand the host to a container.
+var system = []string{"/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc",
+	"/root", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/run"}
+
+// mine says whether what was seen can be this volume's: it is no part of the
+// system or of the ledger, and no other volume's in this ledger.
+func (op *operation) mine(s seen) error {
+	const hint = "this is a fault of the driver; see its log"
+	reserved := slices.Contains(system, s.resolved) || inside("/proc", s.resolved) || inside("/sys", s.resolved) || inside("/dev", s.resolved) && !inside("/dev/shm", s.resolved)
+	for _, dir := range []string{op.ledger.RunDir(), op.ledger.StateDir()} {
+		reserved = reserved || inside(s.resolved, dir) || inside(dir, s.resolved) && s.resolved != op.target()
+	}
+	if reserved {
+		return op.badPath(s.path+" is a directory of the system, not of a volume", hint, nil)
+	}
+	others, err := op.ledger.Occupants(s.resolved, op.key)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if s.stacked == 1 && other.Device != s.facts.Device {
+			continue // that one is gone from there
+		}
+		return op.badPath(fmt.Sprintf("%s is where volume %q of driver %q is mounted", s.path, other.Volume, other.Driver),
+			hint+"; if that volume is no longer mounted there, unmount it or forget it with `dvdcli ledger forget`", nil)
+	}
+	return nil
 }
 
 const hintPropagation = "run driver and agent in one mount namespace, or make the driver's mounts propagate (PrivateTmp, PrivateMounts, ProtectSystem in their units hide them); see `dvdcli doctor`"

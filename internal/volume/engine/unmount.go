@@ -235,7 +235,7 @@ func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string)
 	if s.what == unclear {
 		return true, "an earlier unmount may have been done"
 	}
-	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.key)
+	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
 	return err == nil && other != "", "it is mounted for the ledger in " + other
 }
 

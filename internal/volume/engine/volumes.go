@@ -163,7 +163,7 @@ func (e *Engine) Path(ctx context.Context, driver, name string) (string, error) 
 		return "", err
 	}
 	op := e.describe("path", key)
-	rec, err := e.ledger.Peek(key)
+	rec, err := e.ledger.Peek(op.key)
 	if err != nil {
 		return "", op.explainOwn(err)
 	}
@@ -183,7 +183,7 @@ func (e *Engine) Path(ctx context.Context, driver, name string) (string, error) 
 		return "", err
 	}
 	if claim != "" {
-		if s := op.lookAt(ctx, claim, ledger.KindUnknown); s.what == present && s.dead == nil {
+		if s := op.lookAt(ctx, claim, ledger.KindUnknown); s.what == present && s.dead == nil && op.usable(s) == nil {
 			return claim, nil
 		}
 	}
@@ -202,7 +202,7 @@ func (e *Engine) question(ctx context.Context, name, driver, vol string) (*opera
 	if err != nil {
 		return nil, nil, ref, err
 	}
-	id, err := e.ledger.Identity(key)
+	id, err := e.ledger.Identity(op.key)
 	if err != nil {
 		return nil, nil, ref, op.explainOwn(err)
 	}

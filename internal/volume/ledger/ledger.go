@@ -103,14 +103,18 @@ type Entry struct {
 func (l *Ledger) Lock(ctx context.Context, key Key) (*Entry, error) {
 	lock, err := lockFile(ctx, l.lockPath(key))
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, &volume.Error{Kind: volume.Deadline, Op: "lock", Driver: key.Driver, Volume: key.Volume, Err: err,
-				Message: "another dvdcli or the isolator-bridge is working on this volume",
-				Hint:    "see `dvdcli status` for what it does; if the driver hangs, restart the driver"}
-		}
-		return nil, failed("lock", key, err)
+		return nil, lockFailed(ctx, key, err)
 	}
 	return &Entry{ledger: l, key: key, lock: lock}, nil
+}
+
+func lockFailed(ctx context.Context, key Key, err error) error {
+	if ctx.Err() == nil {
+		return failed("lock", key, err)
+	}
+	return &volume.Error{Kind: volume.Deadline, Op: "lock", Driver: key.Driver, Volume: key.Volume, Err: err,
+		Message: "another dvdcli or the isolator-bridge is working on this volume",
+		Hint:    "see `dvdcli status` for what it does; if the driver hangs, restart the driver"}
 }
 
 // LockDriver locks a whole driver and waits for that until ctx ends. Volumes'
@@ -279,10 +283,10 @@ func (l *Ledger) lockPath(key Key) string {
 	return filepath.Join(l.cfg.RunDir, dirLocks, key.FileName()+".lock")
 }
 
-// Holds says whether the run directory has a record of this volume with a
-// holder. It takes no lock and makes nothing: it is meant for the run
-// directories of others on this host.
-func Holds(runDir string, key Key) (bool, error) {
+// holds says whether the run directory has a record of this boot of the volume
+// for which something is or may be mounted. It takes no lock and makes nothing:
+// it is meant for the run directories of others on this host.
+func holds(runDir, boot string, key Key) (bool, error) {
 	data, err := readFile(filepath.Join(runDir, dirVolumes, key.fileName()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -290,11 +294,12 @@ func Holds(runDir string, key Key) (bool, error) {
 	if err != nil {
 		return false, failed("read the ledger of "+runDir, key, err)
 	}
-	if _, err := decode(data, key.fileName()); err != nil {
+	r, err := decode(data, key.fileName())
+	if err != nil {
 		// Whatever stands there, somebody else keeps it.
 		return true, nil
 	}
-	return true, nil
+	return r.BootID == boot && r.Phase != PhaseReleased, nil
 }
 
 func setAside(root, path string, reason error) (SetAside, error) {

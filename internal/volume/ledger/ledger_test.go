@@ -402,7 +402,7 @@ func TestIdentityAndFacts(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	n := Neighbours{Dir: filepath.Join(t.TempDir(), "host")}
 	a, b := open(t, t.TempDir()), open(t, t.TempDir())
-	if got, err := n.Holding(a.RunDir(), sample); got != "" || err != nil {
+	if got, err := n.Holding(a.RunDir(), a.BootID(), sample); got != "" || err != nil {
 		t.Errorf("nobody joined: %q %v", got, err)
 	}
 	for _, l := range []*Ledger{a, b} {
@@ -415,16 +415,19 @@ func TestNeighbours(t *testing.T) {
 	if err := e.Save(record()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Holding(b.RunDir(), sample); got != a.RunDir() || err != nil {
+	if got, err := n.Holding(b.RunDir(), b.BootID(), sample); got != a.RunDir() || err != nil {
 		t.Errorf("%q %v", got, err)
 	}
-	if got, err := n.Holding(a.RunDir(), sample); got != "" || err != nil {
+	if got, err := n.Holding(b.RunDir(), "another boot", sample); got != "" || err != nil {
+		t.Errorf("of another boot: %q %v", got, err)
+	}
+	if got, err := n.Holding(a.RunDir(), a.BootID(), sample); got != "" || err != nil {
 		t.Errorf("its own: %q %v", got, err)
 	}
 	if err := os.RemoveAll(a.RunDir()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Holding(b.RunDir(), sample); got != "" || err != nil {
+	if got, err := n.Holding(b.RunDir(), b.BootID(), sample); got != "" || err != nil {
 		t.Errorf("gone: %q %v", got, err)
 	}
 	if entries, err := os.ReadDir(n.Dir); err != nil || len(entries) != 1 {

@@ -153,3 +153,23 @@ func (l *Ledger) PutAside(file string) (SetAside, error) {
 	}
 	return aside, errors.Join(err, lock.Unlock())
 }
+
+// Occupants returns the records of this boot, other than that of except, that
+// say that they are mounted at this path, with links resolved.
+func (l *Ledger) Occupants(resolved string, except Key) ([]*Record, error) {
+	items, err := l.listDir(filepath.Join(l.cfg.RunDir, dirVolumes))
+	if err != nil {
+		return nil, err
+	}
+	var out []*Record
+	for _, i := range items {
+		r := i.Record
+		if r == nil || r.BootID != l.boot || r.Key() == except || r.Resolved != resolved {
+			continue
+		}
+		if r.Phase == PhaseMounted || r.Phase == PhasePending {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}

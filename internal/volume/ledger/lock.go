@@ -92,6 +92,10 @@ func lockFile(ctx context.Context, path string) (*FileLock, error) {
 // Unlock releases the lock. The file stays.
 func (l *FileLock) Unlock() error { return l.file.Close() }
 
+// Discard releases the lock and takes its file away, for locks that are needed
+// rarely.
+func (l *FileLock) Discard() error { return l.unlockAndRemove() }
+
 // unlockAndRemove releases the lock and takes its file away, for records that
 // are gone.
 func (l *FileLock) unlockAndRemove() error {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -35,9 +36,28 @@ func (n Neighbours) Join(runDir string) error {
 	return nil
 }
 
+// dirHostLocks is where the locks of Neighbours.Lock are.
+const dirHostLocks = "locks"
+
+// Lock lets one of the host's ledgers at a time find out who holds a volume and
+// write down that it does. It waits until ctx ends and fails as Ledger.Lock does.
+// It is taken after the volume's own lock.
+func (n Neighbours) Lock(ctx context.Context, key Key) (*FileLock, error) {
+	dir := filepath.Join(n.Dir, dirHostLocks)
+	if err := privateDir(dir); err != nil {
+		return nil, failed("lock for this host", key, err)
+	}
+	lock, err := lockFile(ctx, filepath.Join(dir, key.FileName()+".lock"))
+	if err != nil {
+		return nil, lockFailed(ctx, key, err)
+	}
+	return lock, nil
+}
+
 // Holding returns another run directory of this host that has a record of the
-// volume, or an empty string. Run directories that are gone are forgotten.
-func (n Neighbours) Holding(runDir string, key Key) (string, error) {
+// volume in this boot, or an empty string. Run directories that are gone are
+// forgotten.
+func (n Neighbours) Holding(runDir, boot string, key Key) (string, error) {
 	entries, err := os.ReadDir(n.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
@@ -46,7 +66,7 @@ func (n Neighbours) Holding(runDir string, key Key) (string, error) {
 		return "", failed("read the host's ledgers", key, err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
+		if strings.HasPrefix(e.Name(), tempPrefix) || e.IsDir() {
 			continue
 		}
 		data, err := readFile(filepath.Join(n.Dir, e.Name()))
@@ -66,7 +86,7 @@ func (n Neighbours) Holding(runDir string, key Key) (string, error) {
 			}
 			continue
 		}
-		holds, err := Holds(other, key)
+		holds, err := holds(other, boot, key)
 		if err != nil {
 			return "", err
 		}
