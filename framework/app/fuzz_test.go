@@ -32,6 +32,9 @@ func addSeeds(f *testing.F) {
 		f.Add([]byte(r.Body))
 	}
 	for _, s := range []string{
+		dvdi(Mesos, "RW", "p", `{"provider":"dvdi","name":"v-${instance}","options":{"dvdi/class":"gold","dvdi/x":"y"}}`, `,"instances":3`),
+		dvdi(Mesos, "RW", "p", `{"provider":"dvdi","name":"v","shared":true,"options":{"dvdi/class":"gold"},"class":{"name":"x"}}`, ""),
+		`{"id":"/a","cmd":"x","env":{"DVDI_VOLUME_NAME":"v","DVDI_VOLUME_OPTS":"size=1,,a=b","DVDI_VOLUME_NAME3":"w","DVDI_VOLUME_CONTAINERPATH3":"/x"}}`,
 		"", "null", "[]", "{}", `{"id":null}`, `{"id":"/a","id":"/b"}`, "{\"id\":\"\xff\"}", `{"id":"\ud800"}`,
 		`{"id":"/a","cmd":"x","instances":1e400}`, `{"id":"/a","cmd":"x","instances":-0}`, `{"id":"/a","cmd":"x","cpus":1e308}`,
 		strings.Repeat(`{"container":`, 200), strings.Repeat("[", 200),

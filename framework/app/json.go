@@ -12,26 +12,45 @@ const (
 )
 
 // MarshalJSON writes the definition as Marathon does: defaults are always
-// there, portDefinitions exactly with host networking, and no version before
-// the app is stored.
+// there, portDefinitions exactly with host networking, the container's
+// portMappings exactly without, and no version before the app is stored.
 func (a *App) MarshalJSON() ([]byte, error) {
 	type plain App
 	out := struct {
 		*plain
-		Ports   *[]PortDefinition `json:"portDefinitions,omitempty"`
-		Version *Timestamp        `json:"version,omitempty"`
+		Container *container        `json:"container,omitempty"`
+		Ports     *[]PortDefinition `json:"portDefinitions,omitempty"`
+		Version   *Timestamp        `json:"version,omitempty"`
 	}{plain: (*plain)(a)}
+	if a.Container != nil {
+		out.Container = &container{plainContainer: (*plainContainer)(a.Container)}
+	}
 	if a.HostNetworked() {
 		ports := a.Ports
 		if ports == nil {
 			ports = []PortDefinition{}
 		}
 		out.Ports = &ports
+	} else if a.Container != nil {
+		// Absent ones would be read as the default, which is one mapping.
+		mappings := a.Container.PortMappings
+		if mappings == nil {
+			mappings = []PortMapping{}
+		}
+		out.Container.PortMappings = &mappings
 	}
 	if !a.Version.IsZero() {
 		out.Version = &a.Version
 	}
 	return json.Marshal(out)
+}
+
+type plainContainer Container
+
+// container is Container in JSON.
+type container struct {
+	*plainContainer
+	PortMappings *[]PortMapping `json:"portMappings,omitempty"`
 }
 
 // MarshalJSON writes a string, or an object that names a secret.

@@ -9,8 +9,10 @@ import (
 	"time"
 )
 
-// everything switches all features on.
-var everything = Options{Role: "prod", Secrets: true, GPUs: true}
+// everything switches all features on, and has a volume class.
+var everything = Options{Role: "prod", Secrets: true, GPUs: true, Classes: map[string]VolumeClass{
+	"gold": {Name: "gold", Driver: "d", Options: map[string]string{"size": "5"}, Access: AccessOneAgent, Reclaim: ReclaimRetain, Fence: FenceNone},
+}}
 
 // withCSI also has volumes of provider csi.
 var withCSI = Options{Role: "prod", Secrets: true, GPUs: true, CSI: true}
