@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -21,6 +22,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume/hostmount"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/metrics"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/reaper"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/server"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/snapshot"
@@ -90,8 +92,10 @@ func (b *assembly) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, mounts.Close()) }()
-	drivers := dockerplugin.New(dockerplugin.Config{Dirs: splitDirs(b.pluginDirs)})
-	defer drivers.Close()
+	plugins := dockerplugin.New(dockerplugin.Config{Dirs: splitDirs(b.pluginDirs)})
+	defer plugins.Close()
+	measured := metrics.New(version)
+	drivers := measured.Drivers(plugins)
 	eng := b.engine(led, drivers, mounts, dirs)
 	listener, err := b.listen(dirs.Run)
 	if err != nil {
@@ -100,9 +104,13 @@ func (b *assembly) run(ctx context.Context) (err error) {
 	cfg := server.Config{
 		Engine: eng, Mounts: mounts, Drivers: drivers, Interval: b.interval, FullInterval: b.fullInterval,
 		Listener: listener, AllowedUsers: b.allowUsers, DefaultDriver: b.defaultDriver, Fault: isolatorFaults(),
-		Board: snapshot.NewBoard(), Ready: func() { b.notify(daemon.SdNotifyReady) }, Log: b.log,
+		Board: snapshot.NewBoard(), Refused: measured.Refused, Recovered: func(r server.Report) { countRecovered(measured, r) }, Ready: func() { b.notify(daemon.SdNotifyReady) }, Log: b.log,
 	}
 	if err := b.watch(&cfg, eng, led); err != nil {
+		return err
+	}
+	others, err := b.newOutside(eng, drivers, mounts, cfg.Board, measured)
+	if err != nil {
 		return err
 	}
 	b.log.Info("starting", zap.String("version", version), zap.String("runDir", dirs.Run), zap.String("stateDir", dirs.State),
@@ -110,7 +118,29 @@ func (b *assembly) run(ctx context.Context) (err error) {
 	srv := server.New(cfg)
 	defer b.feedWatchdog(ctx, srv)()
 	defer func() { b.notify(daemon.SdNotifyStopping) }()
-	return srv.Run(ctx)
+	return together(ctx, srv.Run, others.run)
+}
+
+// together runs the server and what it serves to others until ctx ends or one of
+// them fails, and waits for both.
+func together(ctx context.Context, server func(context.Context) error, others func(context.Context, func(error))) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	wg.Go(func() { others(ctx, cancel) })
+	err := server(ctx)
+	cancel(nil)
+	wg.Wait()
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
+}
+
+func countRecovered(m *metrics.Metrics, r server.Report) {
+	for _, i := range r.Items {
+		m.Recovered(string(i.Source), i.Problem == "")
+	}
 }
 
 func (b *assembly) engine(led *ledger.Ledger, drivers volume.Drivers, mounts volume.MountTables, dirs ledger.Dirs) *engine.Engine {

@@ -34,6 +34,13 @@ type settings struct {
 	checkpointDir                              string
 	leakGrace                                  time.Duration
 
+	factsAddress, factsCert, factsKey, factsClientCA, factsToken string
+	agentHostname, agentZone, agentLabels, attachLimits          string
+	metricsAddress                                               string
+
+	watchdog, watchdogSoftware, revokingDrivers string
+	watchdogTimeout, fenceMargin                time.Duration
+
 	logLevel, logFormat string
 }
 
@@ -41,6 +48,7 @@ func defaultSettings() *settings {
 	return &settings{
 		policy: engine.DefaultPolicyFile, interval: 10 * time.Second, fullInterval: time.Minute,
 		defaultDriver: "rexray", agentCgroupRoot: "mesos", leakGrace: time.Minute,
+		watchdogSoftware: "false", watchdogTimeout: time.Minute, fenceMargin: 10 * time.Second,
 		logLevel: "info", logFormat: "json",
 	}
 }
@@ -88,6 +96,24 @@ func (s *settings) entries() []entry {
 		{"agent-cgroups-root", "the agent's --cgroups_root", &s.agentCgroupRoot, false},
 		{"checkpoint-dir", "the agent's --docker_volume_checkpoint_dir `directory` (default with --agent-url: Mesos's own)", &s.checkpointDir, false},
 		{"leak-grace", "`time` for which a volume that no container uses any more is left to the agent", &s.leakGrace, false},
+
+		{"facts-address", "`address` at which frameworks are served (default :9861 once there are credentials; none: nowhere)", &s.factsAddress, false},
+		{"facts-token", "`file` with the bearer token that frameworks have to send", &s.factsToken, false},
+		{"facts-cert", "`file` with the certificate shown to frameworks", &s.factsCert, false},
+		{"facts-key", "`file` with its key", &s.factsKey, false},
+		{"facts-client-ca", "`file` with the certificates that sign those of frameworks", &s.factsClientCA, false},
+		{"agent-hostname", "the agent's --hostname (default: this host's name)", &s.agentHostname, false},
+		{"agent-zone", "`zone` of the agent's storage, told to frameworks", &s.agentZone, false},
+		{"agent-labels", "`labels` told to frameworks, as key=value separated by commas", &s.agentLabels, false},
+		{"attach-limits", "how many volumes can be attached, as `driver=number` separated by commas", &s.attachLimits, false},
+
+		{"watchdog", "watchdog `device`, such as /dev/watchdog, that resets this host when the lease of a mounted volume is over and its users cannot be stopped", &s.watchdog, false},
+		{"watchdog-software", "true: rely on the kernel's software watchdog; this host is never suspended or paused", &s.watchdogSoftware, false},
+		{"watchdog-timeout", "`time` after which the watchdog resets this host; a restart of the bridge must be faster", &s.watchdogTimeout, false},
+		{"fence-margin", "`time` for writes to arrive that are on their way when this host is reset", &s.fenceMargin, false},
+		{"revoking-drivers", "`drivers` whose backend revokes an old attachment, separated by commas", &s.revokingDrivers, false},
+
+		{"metrics-address", "`address` at which Prometheus gets /metrics, such as 127.0.0.1:9862; empty: nowhere", &s.metricsAddress, false},
 
 		{"log-level", "debug, info, warn or error", &s.logLevel, false},
 		{"log-format", "json or console", &s.logFormat, false},

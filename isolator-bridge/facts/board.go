@@ -16,6 +16,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/snapshot"
 )
 
 // BoardConfig is what a Board knows of its agent and asks.
@@ -25,6 +26,10 @@ type BoardConfig struct {
 	Getter  Getter
 	// Leases is nil where the bridge keeps none.
 	Leases *fence.Keeper
+	// Snapshots are the bridge's looks at containers; nil: SetUses is called.
+	Snapshots *snapshot.Board
+	// AgentID tells Mesos's id of the agent, empty if unknown; may be nil.
+	AgentID func() string
 	// Hostname and Zone are the agent's, Labels what its operator says of it.
 	Hostname, Zone string
 	Labels         map[string]string
@@ -130,6 +135,9 @@ func (b *Board) Run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { b.every(ctx, b.cfg.Health, b.askDrivers) })
 	wg.Go(func() { b.every(ctx, b.cfg.Health, b.askReplicas) })
+	if b.cfg.Snapshots != nil {
+		wg.Go(func() { b.follow(ctx) })
+	}
 	ticker := time.NewTicker(b.cfg.Look)
 	defer ticker.Stop()
 	var seen stamps
@@ -148,6 +156,25 @@ func (b *Board) Run(ctx context.Context) {
 		case <-ticker.C:
 		case <-b.kick:
 			seen = stamps{}
+		}
+	}
+}
+
+// follow takes each new snapshot.
+func (b *Board) follow(ctx context.Context) {
+	for {
+		s, next := b.cfg.Snapshots.Current()
+		if !s.Time.IsZero() {
+			id := ""
+			if b.cfg.AgentID != nil {
+				id = b.cfg.AgentID()
+			}
+			b.SetUses(usesIn(s, id))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-next:
 		}
 	}
 }

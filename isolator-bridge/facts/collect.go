@@ -38,6 +38,9 @@ func newCollection(b *Board, items []ledger.Listed, registrations []ledger.Regis
 	}
 	for key, v := range c.volumes {
 		v.Leaked = b.uses.Leaked[key]
+		if v.Problem == "" {
+			v.Problem = b.uses.Problems[key]
+		}
 		v.Replicas = b.replicas.of(key)
 	}
 	return c

@@ -48,9 +48,9 @@ type Server struct {
 	grpc *grpc.Server
 
 	mu sync.Mutex // guards withdrawn
-	// withdrawn is when each withdrawal was first asked for (CLOCK_BOOTTIME):
-	// only a look at the agent that began later says that nobody uses the volume.
-	withdrawn map[claim]time.Duration
+	// withdrawn is when each withdrawal was first asked for: only a look at the
+	// agent that began later says that nobody uses the volume.
+	withdrawn map[claim]time.Time
 }
 
 type claim struct {
@@ -69,7 +69,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Limits == (access.Limits{}) {
 		cfg.Limits = access.DefaultLimits()
 	}
-	s := &Server{cfg: cfg, withdrawn: map[claim]time.Duration{}}
+	s := &Server{cfg: cfg, withdrawn: map[claim]time.Time{}}
 	options := append(cfg.Limits.ServerOptions(cfg.Refused), cfg.Credentials.ServerOptions(cfg.Refused)...)
 	s.grpc = grpc.NewServer(options...)
 	s.grpc.RegisterService(cfg.Limits.Service(client.Agent_ServiceDesc), s)
@@ -208,10 +208,7 @@ func (s *Server) Withdraw(ctx context.Context, req *client.WithdrawRequest) (*cl
 	if err != nil {
 		return nil, refusal(err, &client.Registered{FrameworkId: reg.Framework, Epoch: reg.Epoch, Withdrawn: reg.Withdrawn})
 	}
-	since, err := s.withdrawnSince(claim{key, req.Epoch})
-	if err != nil {
-		return nil, refusal(err, nil)
-	}
+	since := s.withdrawnSince(claim{key, req.Epoch})
 	out := &client.Withdrawn{Volume: s.cfg.Board.Volume(key)}
 	if out.Reason = remainsOf(left, s.cfg.Board.lastUses(), key, since); out.Reason == "" {
 		if reg.Lease > 0 && !reg.Fenced {
@@ -227,7 +224,7 @@ func (s *Server) Withdraw(ctx context.Context, req *client.WithdrawRequest) (*cl
 }
 
 // remainsOf says what is left of a volume that was withdrawn; empty if nothing.
-func remainsOf(left engine.Remains, uses Uses, key ledger.Key, since time.Duration) string {
+func remainsOf(left engine.Remains, uses Uses, key ledger.Key, since time.Time) string {
 	switch {
 	case left.Path != "":
 		return "it is mounted at " + left.Path
@@ -235,11 +232,13 @@ func remainsOf(left engine.Remains, uses Uses, key ledger.Key, since time.Durati
 		return "a call to its driver has no answer"
 	case left.Record != nil && left.Record.Phase == ledger.PhasePending:
 		return "its unmount is owed: " + left.Record.LastError
+	case left.Record != nil && left.Record.Phase == ledger.PhaseWatched:
+		return "a mount without an answer may still appear; the bridge looks out for it for a while"
 	case left.Record != nil:
 		return "its mount is not settled"
 	case !uses.Known:
 		return "the agent does not tell its containers"
-	case uses.Began < since:
+	case uses.Began.Before(since):
 		return "the agent has not been looked at since"
 	case uses.live(key):
 		return "a container that named it is not positively gone"
@@ -247,18 +246,15 @@ func remainsOf(left engine.Remains, uses Uses, key ledger.Key, since time.Durati
 	return ""
 }
 
-func (s *Server) withdrawnSince(c claim) (time.Duration, error) {
+func (s *Server) withdrawnSince(c claim) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if at, known := s.withdrawn[c]; known {
-		return at, nil
+		return at
 	}
-	now, err := s.cfg.Board.cfg.Ledger.SinceBoot()
-	if err != nil {
-		return 0, err
-	}
+	now := time.Now()
 	s.withdrawn[c] = now
-	return now, nil
+	return now
 }
 
 func (s *Server) released(c claim) {

@@ -67,6 +67,14 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// lock is a mutex for which goroutines wait in a way that testing/synctest knows
+// of: what it guards includes calls to the clock and the watchdog, at which tests
+// freeze the bridge.
+type lock chan struct{}
+
+func (l lock) lock()   { l <- struct{}{} }
+func (l lock) unlock() { <-l }
+
 // Keeper holds the leases of one host. Its methods are safe for concurrent use.
 // What it does not remember after a crash makes leases shorter, never longer.
 type Keeper struct {
@@ -74,7 +82,7 @@ type Keeper struct {
 	boot [bootHash]byte
 	kick chan struct{} // something changed that Run should look at
 
-	mu     sync.Mutex // guards all below
+	mu     lock // guards all below
 	leases map[ledger.Key]*lease
 	dog    dog
 }
@@ -83,7 +91,7 @@ type Keeper struct {
 // found on disk is over: the volume will be fenced. The error tells of
 // registrations that cannot be read; the Keeper can be used all the same.
 func NewKeeper(cfg Config) (*Keeper, error) {
-	k := &Keeper{cfg: cfg.withDefaults(), boot: hashBoot(cfg.Store.BootID()), kick: make(chan struct{}, 1), leases: map[ledger.Key]*lease{}}
+	k := &Keeper{cfg: cfg.withDefaults(), boot: hashBoot(cfg.Store.BootID()), kick: make(chan struct{}, 1), mu: make(lock, 1), leases: map[ledger.Key]*lease{}}
 	k.dog = dog{device: k.cfg.Watchdog, asked: k.cfg.WatchdogTimeout, timeout: k.cfg.WatchdogTimeout}
 	list, err := cfg.Store.Registrations()
 	for _, reg := range list {
@@ -150,8 +158,8 @@ func (k *Keeper) dependents(now time.Duration) (some, over bool) {
 // it returns. For an epoch that has a lease it tells the terms and prolongs
 // nothing: it may be a message that was delayed.
 func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	now, err := k.cfg.Store.SinceBoot()
 	if err != nil {
 		return Terms{}, err
@@ -185,8 +193,8 @@ func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 // shortens it. ErrNoLease, ErrOver, ErrBasis; the terms are those that hold
 // then, where there is a lease.
 func (k *Keeper) Renew(framework string, key ledger.Key, epoch uint64, basis []byte) (Terms, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	l := k.leases[key]
 	if l == nil || l.epoch != epoch || l.framework != framework {
 		return Terms{}, ErrNoLease
@@ -214,8 +222,8 @@ func (k *Keeper) Renew(framework string, key ledger.Key, epoch uint64, basis []b
 // Drop ends the lease of an epoch without fencing: nothing of it is left, or its
 // registration came to nothing.
 func (k *Keeper) Drop(key ledger.Key, epoch uint64) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	l := k.leases[key]
 	if l == nil || l.epoch != epoch {
 		return
@@ -228,8 +236,8 @@ func (k *Keeper) Drop(key ledger.Key, epoch uint64) {
 
 // Terms tells of a volume's lease; false if it has none.
 func (k *Keeper) Terms(key ledger.Key) (Terms, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	l := k.leases[key]
 	now, err := k.cfg.Store.SinceBoot()
 	if l == nil || err != nil {
@@ -240,8 +248,8 @@ func (k *Keeper) Terms(key ledger.Key) (Terms, bool) {
 
 // Counts tells how many leases are in each state.
 func (k *Keeper) Counts() map[State]int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	out := map[State]int{Holding: 0, Fencing: 0, Fenced: 0}
 	for _, l := range k.leases {
 		out[l.state]++
@@ -305,8 +313,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 // look does what is due and says whether there is nothing to come back for
 // before something changes.
 func (k *Keeper) look(ctx context.Context, work *sync.WaitGroup) (idle bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	now, err := k.cfg.Store.SinceBoot()
 	if err != nil {
 		return false, err
@@ -371,8 +379,8 @@ func (k *Keeper) fence(ctx context.Context, l *lease) {
 
 // fenced notes the outcome of an attempt and says whether that was the last.
 func (k *Keeper) fenced(l *lease, err error) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	fields := []zap.Field{zap.String("driver", l.key.Driver), zap.String("volume", l.key.Volume), zap.Uint64("epoch", l.epoch)}
 	if err != nil {
 		if l.problem != err.Error() && !errors.Is(err, context.Canceled) {
@@ -393,8 +401,8 @@ func (k *Keeper) fenced(l *lease, err error) bool {
 
 // stop leaves the watchdog to the next bridge, or stops it.
 func (k *Keeper) stop() error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.mu.lock()
+	defer k.mu.unlock()
 	now, err := k.cfg.Store.SinceBoot()
 	if err != nil {
 		return err

@@ -50,7 +50,9 @@ type keeper struct {
 	lastFull time.Time
 	verdicts map[ledger.Key]reaper.Verdict
 	view     agentstate.View
+	looked   time.Time // when the look at the agent began
 	agentWas string
+	damaged  map[string]string // checkpoints' problems by container
 
 	// results come from workers, all of which end before the keeper does.
 	results chan result
@@ -344,8 +346,11 @@ func (k *keeper) leaks(ctx context.Context) time.Duration {
 	if k.cfg.Watcher == nil {
 		return wait
 	}
+	looked := time.Now()
 	k.view = k.cfg.Watcher.Look(ctx)
+	k.looked = looked
 	k.tellAgent()
+	k.tellDamaged()
 	err := k.cfg.Watcher.Remember(k.view, func(key ledger.Key) bool { return k.seen[key] != nil })
 	if err != nil {
 		k.log.Error("what containers named cannot be kept", zap.Error(err))
@@ -434,6 +439,21 @@ func (k *keeper) tellAgent() {
 	k.log.Warn("agent cannot be looked at; nothing is taken for a leak", zap.String("reason", what))
 }
 
+// tellDamaged logs checkpoints that cannot be used, when they become so.
+func (k *keeper) tellDamaged() {
+	damaged := map[string]string{}
+	for _, cp := range k.view.Checkpoints {
+		if cp.Problem == "" {
+			continue
+		}
+		damaged[cp.ContainerID] = cp.Problem
+		if k.damaged[cp.ContainerID] != cp.Problem {
+			k.log.Warn("a checkpoint that cannot be used", zap.String("container", cp.ContainerID), zap.String("reason", cp.Problem))
+		}
+	}
+	k.damaged = damaged
+}
+
 // containersOf are the containers that named a volume, as far as is known.
 func (k *keeper) containersOf(key ledger.Key) []snapshot.Container {
 	return k.allContainers()[key]
@@ -472,7 +492,7 @@ func containerIDs(list []snapshot.Container) []string {
 // publish makes what is known available to others.
 func (k *keeper) publish() {
 	containers := k.allContainers()
-	s := snapshot.Snapshot{Time: time.Now(), Volumes: make(map[ledger.Key]snapshot.Volume, len(k.seen)),
+	s := snapshot.Snapshot{Time: time.Now(), Looked: k.looked, Volumes: make(map[ledger.Key]snapshot.Volume, len(k.seen)),
 		ContainersKnown: k.cfg.Watcher != nil && k.view.AgentErr == nil && checkpointsKnown(k.view), Agent: k.agentWas}
 	if k.cfg.Watcher == nil {
 		s.Agent = "the bridge was told of no agent"

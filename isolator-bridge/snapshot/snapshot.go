@@ -34,7 +34,9 @@ type Volume struct {
 
 // Snapshot is all volumes at one time. It is never changed after Publish.
 type Snapshot struct {
-	Time    time.Time
+	Time time.Time
+	// Looked is when the look at the agent began.
+	Looked  time.Time
 	Volumes map[ledger.Key]Volume
 	// ContainersKnown says that the agent is up, recovered and answered, and
 	// that its checkpoints were read.

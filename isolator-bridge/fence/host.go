@@ -1,0 +1,161 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// Engine is what a Host needs of the volume engine.
+type Engine interface {
+	Ledger() *ledger.Ledger
+	Unmount(context.Context, engine.UnmountRequest) (engine.UnmountResult, error)
+	MarkFenced(ctx context.Context, key ledger.Key, epoch uint64) error
+}
+
+// HostConfig is what a Host works with. Engine and Mounts are required.
+type HostConfig struct {
+	Engine Engine
+	Mounts volume.MountTables
+	// Containers tells which containers named a volume; nil: nobody knows any.
+	Containers func(ledger.Key) ([]string, error)
+	// Proc is where procfs is mounted [/proc].
+	Proc string
+	// Cgroups is where control groups are mounted [/sys/fs/cgroup], CgroupRoot
+	// the agent's --cgroups_root [mesos].
+	Cgroups, CgroupRoot string
+	// Wait is how long killed processes get to be gone before they count as left
+	// [5s].
+	Wait time.Duration
+	// Spare are processes that are never killed besides this one and init; a use
+	// of theirs is told as what is left.
+	Spare []int
+	Log   *zap.Logger
+}
+
+// Host ends the use of volumes on this host: the Target of a Keeper. It is safe
+// for concurrent use.
+type Host struct{ cfg HostConfig }
+
+// NewHost makes one. It does nothing yet.
+func NewHost(cfg HostConfig) *Host {
+	for _, d := range []struct {
+		field *string
+		value string
+	}{{&cfg.Proc, "/proc"}, {&cfg.Cgroups, "/sys/fs/cgroup"}, {&cfg.CgroupRoot, "mesos"}} {
+		if *d.field == "" {
+			*d.field = d.value
+		}
+	}
+	if cfg.Wait <= 0 {
+		cfg.Wait = 5 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	return &Host{cfg: cfg}
+}
+
+// Fence implements Target. The users go before the mount: a driver refuses to
+// unmount what is in use, and what it detaches lazily could be written on. What
+// is still mounted in other namespaces after the driver unmounted is a copy that
+// a container has for itself; its processes go too.
+func (h *Host) Fence(ctx context.Context, key ledger.Key, epoch uint64) error {
+	rec, err := h.cfg.Engine.Ledger().Peek(key)
+	if err != nil {
+		return err
+	}
+	if rec != nil && rec.Epoch > epoch {
+		return fmt.Errorf("it is mounted under epoch %d already", rec.Epoch)
+	}
+	if err := h.stopContainers(key); err != nil {
+		return err
+	}
+	s, err := h.subjectOf(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if err := h.stopUsers(ctx, s, false); err != nil {
+		return err
+	}
+	_, err = h.cfg.Engine.Unmount(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume,
+		Holder: engine.Holder{Name: "fence"}, Force: true})
+	if err != nil && !errors.Is(err, volume.NotMounted) {
+		return fmt.Errorf("unmounting it: %w", err)
+	}
+	if err := h.stopUsers(ctx, s, true); err != nil {
+		return err
+	}
+	return h.stopContainers(key)
+}
+
+// Fenced implements Target.
+func (h *Host) Fenced(ctx context.Context, key ledger.Key, epoch uint64) error {
+	return h.cfg.Engine.MarkFenced(ctx, key, epoch)
+}
+
+// stopContainers kills the control groups of the containers that named the
+// volume and says which are left.
+func (h *Host) stopContainers(key ledger.Key) error {
+	if h.cfg.Containers == nil {
+		return nil
+	}
+	ids, err := h.cfg.Containers(key)
+	if err != nil {
+		return fmt.Errorf("which containers use it is not known: %w", err)
+	}
+	groups, err := h.groupsOf(ids)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if err := killGroup(g); err != nil {
+			return err
+		}
+	}
+	return h.await(func() error {
+		for _, g := range groups {
+			if n, err := populated(g); err != nil || n > 0 {
+				return errors.Join(err, fmt.Errorf("control group %s holds %d processes", g, n))
+			}
+		}
+		return nil
+	})
+}
+
+// stopUsers kills whoever uses the subject and says who is left. With copies,
+// those count whose mount namespace has it mounted.
+func (h *Host) stopUsers(ctx context.Context, s *subject, copies bool) error {
+	if s == nil {
+		return nil
+	}
+	return h.await(func() error {
+		users, err := h.users(ctx, s, copies)
+		if err != nil {
+			return err
+		}
+		if len(users) == 0 {
+			return nil
+		}
+		return h.kill(users)
+	})
+}
+
+// await repeats what says what is left until nothing is or the wait is over.
+func (h *Host) await(left func() error) error {
+	deadline := time.Now().Add(h.cfg.Wait)
+	for {
+		err := left()
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

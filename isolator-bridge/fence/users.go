@@ -1,0 +1,252 @@
+package fence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// subject is a volume as the kernel knows it: a directory of a file system.
+type subject struct {
+	major, minor int
+	root         string // within the file system
+	device       uint64 // st_dev
+	// whole says that the volume is the whole file system: whatever is on its
+	// device is on the volume.
+	whole bool
+	// namespaces are those in which the driver or the host itself have it
+	// mounted: no copies of it for a container.
+	namespaces []string
+}
+
+// subjectOf finds the volume of a record in this namespace's mount table; nil if
+// the record tells of nothing that could be used.
+func (h *Host) subjectOf(ctx context.Context, rec *ledger.Record) (*subject, error) {
+	if rec == nil || rec.Resolved == "" {
+		return nil, nil
+	}
+	table, err := h.cfg.Mounts.Own(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("mount table: %w", err)
+	}
+	m, found := mountOf(table, rec.Resolved)
+	if !found {
+		return nil, nil
+	}
+	if rec.Kind == ledger.KindMountPoint && m.Path != rec.Resolved {
+		return nil, nil // it is gone; what lies below is not the volume
+	}
+	s := &subject{major: m.Major, minor: m.Minor, device: rec.Device, namespaces: []string{table.Namespace, rec.Namespace}}
+	if first, err := os.Readlink(filepath.Join(h.cfg.Proc, "1", "ns", "mnt")); err == nil {
+		s.namespaces = append(s.namespaces, first)
+	}
+	s.root = path.Join(m.Root, strings.TrimPrefix(rec.Resolved, m.Path))
+	s.whole = s.root == "/" && rec.Kind == ledger.KindMountPoint
+	return s, nil
+}
+
+// mountOf is the mount on which a path lies: the last of those with the longest
+// path.
+func mountOf(table volume.MountTable, p string) (best volume.MountPoint, found bool) {
+	for _, m := range table.Mounts {
+		if within(p, m.Path) && (!found || len(m.Path) >= len(best.Path)) {
+			best, found = m, true
+		}
+	}
+	return best, found
+}
+
+func within(p, dir string) bool {
+	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
+}
+
+// placesIn are the paths at which a mount table shows the subject. copies are
+// those that are mounts of the subject itself, or of a part of it.
+func (s *subject) placesIn(table volume.MountTable) (places []string, copies bool) {
+	for _, m := range table.Mounts {
+		if m.Major != s.major || m.Minor != s.minor {
+			continue
+		}
+		switch {
+		case within(m.Root, s.root):
+			places, copies = append(places, m.Path), true
+		case within(s.root, m.Root):
+			places = append(places, path.Join(m.Path, strings.TrimPrefix(s.root, m.Root)))
+		}
+	}
+	return places, copies
+}
+
+// user is a process that uses a subject.
+type user struct {
+	pid int
+	how string
+}
+
+// users finds the processes that have something of the subject open: a file, a
+// directory, a mapping. With copies also those whose mount namespace has it
+// mounted for itself.
+func (h *Host) users(ctx context.Context, s *subject, copies bool) ([]user, error) {
+	entries, err := os.ReadDir(h.cfg.Proc)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	look := &looking{host: h, subject: s, copies: copies, tables: map[string]seenTable{}}
+	var out []user
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		how, err := look.at(ctx, pid)
+		if ended(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("whether process %d uses it cannot be seen: %w", pid, err)
+		}
+		if how != "" {
+			out = append(out, user{pid, how})
+		}
+	}
+	return out, nil
+}
+
+// ended says that a process ended while it was looked at.
+func ended(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
+}
+
+// looking is one look at all processes.
+type looking struct {
+	host    *Host
+	subject *subject
+	copies  bool
+	tables  map[string]seenTable
+}
+
+// seenTable is what a mount namespace shows of the subject.
+type seenTable struct {
+	places []string
+	copies bool
+}
+
+// at says how a process uses the subject; empty if it does not.
+func (l *looking) at(ctx context.Context, pid int) (string, error) {
+	table, namespace, err := l.table(ctx, pid)
+	if err != nil {
+		return "", err
+	}
+	if l.copies && table.copies && !slices.Contains(l.subject.namespaces, namespace) {
+		return "mount namespace", nil
+	}
+	dir := filepath.Join(l.host.cfg.Proc, strconv.Itoa(pid))
+	links := []string{"cwd", "root", "exe"}
+	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
+	if err != nil {
+		return "", err
+	}
+	for _, d := range descriptors {
+		links = append(links, "fd/"+d.Name())
+	}
+	for _, link := range links {
+		if l.on(filepath.Join(dir, link), table) {
+			return link, nil
+		}
+	}
+	return l.mapping(dir, table)
+}
+
+// table reads a process's mount namespace, once for all processes that share it.
+func (l *looking) table(ctx context.Context, pid int) (seenTable, string, error) {
+	namespace, err := os.Readlink(filepath.Join(l.host.cfg.Proc, strconv.Itoa(pid), "ns", "mnt"))
+	if err != nil {
+		return seenTable{}, "", err
+	}
+	if t, known := l.tables[namespace]; known {
+		return t, namespace, nil
+	}
+	mounts, err := l.host.cfg.Mounts.OfProcess(ctx, pid)
+	if err != nil {
+		return seenTable{}, "", err
+	}
+	var t seenTable
+	t.places, t.copies = l.subject.placesIn(mounts)
+	l.tables[namespace] = t
+	return t, namespace, nil
+}
+
+// on says whether a link of /proc leads onto the subject. The device tells also
+// of what was detached from the mount table.
+func (l *looking) on(link string, table seenTable) bool {
+	var st unix.Stat_t
+	if l.subject.whole {
+		return statNoSync(link, &st) == nil && st.Dev == l.subject.device
+	}
+	target, err := os.Readlink(link)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(table.places, func(place string) bool { return within(target, place) })
+}
+
+// statNoSync stats without asking a network file system's server, which may be
+// dead.
+func statNoSync(name string, st *unix.Stat_t) error {
+	var x unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, name, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &x); err != nil {
+		return err
+	}
+	st.Dev = unix.Mkdev(x.Dev_major, x.Dev_minor)
+	return nil
+}
+
+// mapping looks for a mapped file: device and path stand in /proc/<pid>/maps.
+func (l *looking) mapping(dir string, table seenTable) (string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "maps"))
+	if err != nil {
+		return "", err
+	}
+	device := fmt.Sprintf("%02x:%02x", unix.Major(l.subject.device), unix.Minor(l.subject.device))
+	for line := range strings.Lines(string(data)) {
+		fields := strings.SplitN(strings.TrimSpace(line), " ", 6)
+		if len(fields) < 6 || fields[3] != device {
+			continue
+		}
+		name := strings.TrimSpace(fields[5])
+		if l.subject.whole || slices.ContainsFunc(table.places, func(place string) bool { return within(name, place) }) {
+			return "mapping of " + name, nil
+		}
+	}
+	return "", nil
+}
+
+// kill kills users and says who they are: whether they are gone shows the next
+// look.
+func (h *Host) kill(users []user) error {
+	var left []string
+	for _, u := range users {
+		left = append(left, fmt.Sprintf("%d (%s)", u.pid, u.how))
+		if u.pid == 1 || slices.Contains(h.cfg.Spare, u.pid) {
+			continue
+		}
+		h.cfg.Log.Warn("killing a process that uses a volume whose lease is over", zap.Int("pid", u.pid), zap.String("how", u.how))
+		if err := unix.Kill(u.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d: %w", u.pid, err)
+		}
+	}
+	return fmt.Errorf("processes still use it: %s", strings.Join(left, ", "))
+}
