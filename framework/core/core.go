@@ -38,9 +38,10 @@ type Core struct {
 
 	// Everything below belongs to the goroutine of Run.
 
-	state *state
-	link  link
-	flow  offerFlow
+	state     *state
+	link      link
+	flow      offerFlow
+	committed time.Time // when something was last committed
 	// touched are the apps whose instances may not match their goal any more.
 	touched map[app.ID]bool
 	// rolesStale: the roles that apps and tasks need may have changed.
@@ -263,25 +264,66 @@ const maxBatch = 128
 // queries do not wait for a whole burst of changes.
 const maxWork = 5 * time.Millisecond
 
-// collect adds the messages that are already waiting to the batch, so that a burst
-// costs one commit and offers that arrive together are decided on together.
+// While messages keep coming, those of a moment share a transaction: each costs
+// a flush to disk. busy is how long after a commit that is taken to be so, and
+// linger how long is waited then. A single message is never held up.
+const (
+	busy   = 20 * time.Millisecond
+	linger = 2 * time.Millisecond
+)
+
+// collect adds the messages that are already waiting to the batch, and in a burst
+// those that come within a moment, so that they cost one commit and offers that
+// arrive together are decided on together.
 func (c *Core) collect(batch []message, events <-chan Event) []message {
+	var over <-chan time.Time // nil: nothing has been waited for yet
 	for len(batch) < maxBatch {
-		select {
-		case m := <-c.inbox:
-			batch = append(batch, m)
-		case r := <-c.outbox.results:
-			batch = append(batch, message{handle: r})
-		case ev, ok := <-events:
-			if !ok {
+		m, ok := c.poll(events)
+		if !ok && over == nil {
+			if time.Since(c.committed) > busy {
 				return batch
 			}
-			batch = append(batch, message{handle: func(tx *txn) { c.handleEvent(tx, ev) }})
-		default:
+			timer := time.NewTimer(linger)
+			defer timer.Stop()
+			over = timer.C
+		}
+		if !ok {
+			m, ok = c.await(events, over)
+		}
+		if !ok {
 			return batch
 		}
+		batch = append(batch, m)
 	}
 	return batch
+}
+
+// poll returns a message that is waiting.
+func (c *Core) poll(events <-chan Event) (m message, ok bool) {
+	select {
+	case m := <-c.inbox:
+		return m, true
+	case r := <-c.outbox.results:
+		return message{handle: r}, true
+	case ev, open := <-events:
+		return message{handle: func(tx *txn) { c.handleEvent(tx, ev) }}, open
+	default:
+		return message{}, false
+	}
+}
+
+// await returns the next message, ok is false when none has come before over.
+func (c *Core) await(events <-chan Event, over <-chan time.Time) (m message, ok bool) {
+	select {
+	case m := <-c.inbox:
+		return m, true
+	case r := <-c.outbox.results:
+		return message{handle: r}, true
+	case ev, open := <-events:
+		return message{handle: func(tx *txn) { c.handleEvent(tx, ev) }}, open
+	case <-over:
+		return message{}, false
+	}
 }
 
 // step handles a batch: decide, commit, act. An error means that the state in
@@ -305,6 +347,9 @@ func (c *Core) step(batch []message) (rest []message, err error) {
 	}
 	if tx.fatal != nil {
 		return nil, tx.fatal
+	}
+	if len(tx.dirty) > 0 {
+		c.committed = time.Now()
 	}
 	for _, call := range tx.calls {
 		c.outbox.put(call)
