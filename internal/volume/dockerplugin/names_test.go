@@ -29,3 +29,15 @@ func TestNoSecondNameForAPlugin(t *testing.T) {
 		}
 	}
 }
+
+// Where the caller happens to stand must not decide which plugin is asked.
+func TestRelativeSocketIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	listenUnix(t, filepath.Join(dir, "here.sock"))
+	writeFile(t, filepath.Join(dir, "plugins", "p.spec"), "unix://here.sock")
+	d := New(Config{Dirs: []string{filepath.Join(dir, "plugins")}})
+	t.Cleanup(d.Close)
+	_, err := d.Open(t.Context(), "p")
+	wantKind(t, err, volume.DriverUnreachable, "relative path", "p.spec")
+}

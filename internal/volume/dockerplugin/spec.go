@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -154,6 +155,9 @@ func parseAddress(text string) (endpoint, error) {
 		path := u.Host + u.Path
 		if path == "" {
 			return endpoint{}, errors.New("the unix address has no path")
+		}
+		if !filepath.IsAbs(path) {
+			return endpoint{}, fmt.Errorf("the unix address has the relative path %q; want unix:///DIRECTORY/NAME.sock", path)
 		}
 		return endpoint{network: "unix", target: path}, nil
 	case "tcp", "http", "https":
