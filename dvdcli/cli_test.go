@@ -229,6 +229,28 @@ func TestVerboseTracesWithoutSecrets(t *testing.T) {
 	}
 }
 
+// Plugins repeat options, in answers to other calls and in their errors.
+func TestSecretsThatThePluginRepeats(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Rules: []volumetest.Rule{
+		{Method: "Mount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"cannot mount: pin=4711-0815 password=hunter22"}`},
+		{Method: "Get", Do: volumetest.DoAnswer, Body: `{"Volume":{"Name":"v","Status":{"opts":{"password":"hunter22","pin":"4711-0815"}}}}`},
+		{Method: "Unmount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"cannot unmount: password=hunter22, {\"api_key\": \"hunter22\"}"}`},
+	}})
+	b := newBox(t, p.PluginDir())
+	b.policy("defaults: {secretOptions: [pin]}")
+	out := b.run(mountArgs(p, "v", "--verbose", "--volumeopts=password=hunter22", "--volumeopts=pin=4711-0815")...)
+	if out.code == 0 || strings.Contains(out.stderr, "hunter22") || strings.Contains(out.stderr, "4711") || !strings.Contains(out.stderr, "VolumeDriver.Get") {
+		t.Errorf("%+v", out)
+	}
+	p.Clear()
+	b.must(mountArgs(p, "v")...)
+	p.Add(volumetest.Rule{Method: "Unmount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"cannot unmount: password=hunter22, {\"api_key\": \"hunter22\"}"}`})
+	text := b.fails(exitFailure, unmountArgs(p, "v")...)
+	if record := b.must("ledger", "show", "--volumedriver=test", "--volumename=v"); strings.Contains(text+record, "hunter22") || !strings.Contains(record, "cannot unmount") {
+		t.Errorf("%s %s", text, record)
+	}
+}
+
 // A reader that went away is an error, not a silent success.
 func TestClosedStdout(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{})

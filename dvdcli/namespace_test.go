@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
@@ -47,6 +50,105 @@ func TestAgentInItsOwnMountNamespace(t *testing.T) {
 	}
 	b.must(unmountArgs(p, "v")...)
 	expect(t, p, "v", 2, 2)
+}
+
+// What an agent's namespace does not show is not gone while the plugin's shows
+// it: it stays owed, or unsettled, and is undone by whoever can.
+func TestMountedWhereOnlyThePluginSees(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a mount namespace")
+	}
+	busy := volumetest.Rule{Method: "Unmount", Volume: "v", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"device is busy"}`}
+	for name, crash := range map[string]func(*box, *volumetest.Plugin){
+		"undo refused": func(b *box, p *volumetest.Plugin) {
+			p.Add(busy)
+			if out := b.inNamespace("private", mountArgs(p, "v")...); out.code == 0 || out.stdout != "" {
+				t.Errorf("%+v", out)
+			}
+			if out := b.inNamespace("private", unmountArgs(p, "v")...); out.code == 0 {
+				t.Errorf("unmounted: %+v", out)
+			}
+		},
+		"killed during mount": func(b *box, p *volumetest.Plugin) {
+			p.Add(busy)
+			b.with("DVDCLI_FAULT", "answered#2").inNamespace("private", mountArgs(p, "v")...) // the first answer is Create's
+			if out := b.inNamespace("private", unmountArgs(p, "v")...); out.code == 0 {
+				t.Errorf("unmounted: %+v", out)
+			}
+		},
+		"unmount lost": func(b *box, p *volumetest.Plugin) {
+			b.must(mountArgs(p, "v")...)
+			p.Add(volumetest.Rule{Method: "Unmount", Volume: "v", Times: 1, At: volumetest.Before, Do: volumetest.DoDrop})
+			hidden := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `umount "$1" && shift && exec "$@"`,
+				"sh", p.Mountpoint("v"), binary, "unmount", "--volumedriver=test", "--volumename=v")
+			hidden.Env = b.command().Env
+			if out, err := hidden.CombinedOutput(); err == nil {
+				t.Errorf("unmounted: %s", out)
+			}
+			p.Add(busy)
+			again := exec.Command("unshare", hidden.Args[1:]...)
+			again.Env = hidden.Env
+			if out, err := again.CombinedOutput(); err == nil {
+				t.Errorf("unmounted: %s", out)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := volumetest.Start(t, volumetest.Config{Bind: true})
+			b := patientBox(t, p)
+			b.known(p)
+			crash(b, p)
+			if stackedAt(t, p.Mountpoint("v")) != 1 || len(b.records()) != 1 {
+				t.Fatalf("%d mounts, ledger %+v", stackedAt(t, p.Mountpoint("v")), b.records())
+			}
+			p.Clear()
+			b.must("ledger", "repair", "--yes", "--now")
+			b.nothingMounted(p)
+		})
+	}
+}
+
+// Without room in the run directory nothing is mounted, and everything is
+// unmounted.
+func TestFullRunDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a file system that can be filled")
+	}
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	b := newBox(t, p.PluginDir())
+	run := filepath.Join(b.dir, "run")
+	if err := os.Mkdir(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", run, "tmpfs", 0, "size=64k,mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(run, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	b.must(mountArgs(p, "v")...)
+	filler, err := os.Create(filepath.Join(run, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if err := filler.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
+		t.Errorf("shared by the same holder: %q", got)
+	}
+	b.fails(exitLedger, mountArgs(p, "w")...)
+	if out := b.run(unmountArgs(p, "v")...); out.code != 0 || !strings.Contains(out.stderr, "no space left") {
+		t.Errorf("%+v", out)
+	}
+	expect(t, p, "v", 1, 1)
+	b.must(unmountArgs(p, "w")...)
+	b.nothingMounted(p)
 }
 
 // Without root everything works with directories of the user's own.

@@ -1,6 +1,9 @@
 package volume
 
-import "context"
+import (
+	"context"
+	"maps"
+)
 
 // Driver is one volume driver, opened by name. A Docker volume plugin, a CSI
 // plugin pair or a FlexVolume binary each fit behind it.
@@ -58,6 +61,13 @@ type Driver interface {
 
 	// Unmount releases what Mount with the same id made available.
 	Unmount(ctx context.Context, req UnmountRequest) error
+}
+
+// Served is implemented by drivers that know which process serves them.
+type Served interface {
+	// ServerPID is the process that answered the last call, 0 if there was none
+	// or it is unknown.
+	ServerPID() int
 }
 
 // Traits are the properties of a kind of driver that the engine acts on.
@@ -193,3 +203,25 @@ func (s Secrets) GoString() string { return "volume.Secrets" + s.String() }
 
 // MarshalJSON keeps encoders from writing values.
 func (s Secrets) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+type secretsKey struct{}
+
+// WithSecrets makes secrets known to what traces and reports calls under ctx,
+// also of calls that do not carry them: drivers repeat them in answers.
+func WithSecrets(ctx context.Context, s Secrets) context.Context {
+	if len(s) == 0 {
+		return ctx
+	}
+	return context.WithValue(ctx, secretsKey{}, s)
+}
+
+// AllSecrets are those that ctx knows of and those given.
+func AllSecrets(ctx context.Context, given Secrets) Secrets {
+	known, ok := ctx.Value(secretsKey{}).(Secrets)
+	if !ok {
+		return given
+	}
+	all := maps.Clone(known)
+	maps.Copy(all, given)
+	return all
+}

@@ -21,6 +21,13 @@ type MountTables interface {
 	Stat(ctx context.Context, path string) (PathFacts, error)
 }
 
+// Detacher is implemented by MountTables that can take away a dead mount.
+type Detacher interface {
+	// Detach takes away the mount on top at path, if it is a FUSE mount that
+	// nobody serves any more, and leaves any other mount alone with an error.
+	Detach(ctx context.Context, path string) error
+}
+
 // PathFacts is what stat(2) tells of a path.
 type PathFacts struct {
 	// Resolved is the path with symbolic links resolved, as it appears in a

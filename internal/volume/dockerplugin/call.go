@@ -44,6 +44,7 @@ type attempt struct {
 // and returns the pid of the plugin.
 func (d *driver) do(ctx context.Context, c call) (int, error) {
 	start := d.config.Clock.Now()
+	c.secrets = volume.AllSecrets(ctx, c.secrets)
 	body, err := json.Marshal(c.request)
 	if err != nil {
 		return 0, d.fail(c, start, volume.Invalid, 0, "", err)

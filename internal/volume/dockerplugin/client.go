@@ -25,13 +25,17 @@ const acceptType = "application/vnd.docker.plugins.v1.2+json"
 // Go's own server, and some plugins are written with it.
 const unixHost = "plugin"
 
+// maxSocketPath is what unix(7) leaves for a path in sun_path.
+const maxSocketPath = 107
+
 // client sends single requests to one endpoint.
 type client struct {
 	endpoint  endpoint
 	transport *http.Transport
 
-	mu        sync.Mutex // guards activated
+	mu        sync.Mutex // guards what follows
 	activated bool
+	pid       int // who listened the last time, 0 if unknown
 }
 
 func newClient(e endpoint) (*client, error) {
@@ -44,6 +48,9 @@ func newClient(e endpoint) (*client, error) {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if e.network == "unix" && len(e.target) > maxSocketPath {
+				return nil, fmt.Errorf("the socket's path has %d bytes and the kernel allows %d: move it, or name it in a shorter directory by a symbolic link", len(e.target), maxSocketPath)
+			}
 			return new(net.Dialer).DialContext(ctx, e.network, e.target)
 		},
 	}
@@ -96,6 +103,9 @@ func (c *client) send(ctx context.Context, method string, body []byte, limit int
 	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		sent = true
 		r.pid = peerPID(info.Conn)
+		c.mu.Lock()
+		c.pid = r.pid
+		c.mu.Unlock()
 	}}
 	request, err := c.request(httptrace.WithClientTrace(ctx, trace), method, body)
 	if err != nil {

@@ -34,13 +34,23 @@ type driver struct {
 	config Config
 }
 
-var _ volume.Driver = (*driver)(nil)
+var (
+	_ volume.Driver = (*driver)(nil)
+	_ volume.Served = (*driver)(nil)
+)
 
 // Name implements volume.Driver.
 func (d *driver) Name() string { return d.name }
 
 // Traits implements volume.Driver: the plugin chooses where it mounts.
 func (d *driver) Traits() volume.Traits { return volume.Traits{Kind: Kind} }
+
+// ServerPID implements volume.Served.
+func (d *driver) ServerPID() int {
+	d.client.mu.Lock()
+	defer d.client.mu.Unlock()
+	return d.client.pid
+}
 
 // errNoVolumeDriver says that a plugin is one of another sort.
 var errNoVolumeDriver = errors.New("the plugin is no volume driver")

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -48,7 +49,7 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 		}
 		op.fault(FaultIntentKept)
 	}
-	if err := op.entry.Save(op.rec); err != nil {
+	if err := op.entry.Save(op.rec); err != nil && (what != ledger.OpUnmount || !op.goesOnWithout(err)) {
 		return err
 	}
 	op.fault(FaultIntent)
@@ -67,6 +68,18 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 		op.rec.Doubt = true
 	}
 	return err
+}
+
+// goesOnWithout says whether an unmount can do without having written something
+// down: there is no room for it. A container that cannot end would be worse, and
+// what the ledger says instead, that the volume is mounted, the mount table
+// corrects later.
+func (op *operation) goesOnWithout(err error) bool {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !errors.Is(err, syscall.EROFS) {
+		return false
+	}
+	op.note("unmounting without writing it down: " + err.Error())
+	return true
 }
 
 // ask makes a call that changes nothing.

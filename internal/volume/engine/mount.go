@@ -61,7 +61,7 @@ func (e *Engine) Mount(ctx context.Context, req MountRequest) (res MountResult, 
 	open, op.secrets = divide(m.options, op.rules)
 	m.open = open
 
-	if err := m.run(ctx); err != nil {
+	if err := m.run(volume.WithSecrets(ctx, op.secrets)); err != nil {
 		return MountResult{Notes: op.notes}, err
 	}
 	m.result.Path = op.rec.Path
@@ -92,7 +92,9 @@ type mounting struct {
 	// vanished says that the driver mounted the volume and was not asked to
 	// unmount it, and that it is not mounted any more.
 	vanished bool
-	result   MountResult
+	// changed says that the record is not what is on disk.
+	changed bool
+	result  MountResult
 }
 
 func (m *mounting) run(ctx context.Context) error {
@@ -149,7 +151,7 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 		return false, nil
 	case truthMoved:
 		m.note("its driver has mounted it again meanwhile; tasks that were using it may need a restart")
-		m.rec.Device = s.facts.Device
+		m.rec.Device, m.changed = s.facts.Device, true
 	}
 	return true, m.share()
 }
@@ -159,6 +161,7 @@ func (m *mounting) takeOverUnseen(ctx context.Context) (bool, error) {
 	s := m.look(ctx)
 	if s.what == present && s.dead == nil && m.usable(s) == nil {
 		s.describe(m.rec)
+		m.changed = true
 		return true, m.share()
 	}
 	if s.what != absent {
@@ -177,11 +180,15 @@ func (m *mounting) lost() { m.hint, m.rec = m.rec, nil }
 
 // share takes the mount for one more holder.
 func (m *mounting) share() error {
+	m.result.Shared = true
+	if !m.changed && m.rec.Phase == ledger.PhaseMounted && m.rec.HeldBy(m.req.Holder.Name) && m.rec.Epoch == m.epoch &&
+		!m.rec.Doubt && m.rec.Attempts == 0 && m.rec.LastError == "" {
+		return nil // nothing that would have to be written down
+	}
 	m.rec.Phase = ledger.PhaseMounted
 	m.rec.Doubt, m.rec.Attempts, m.rec.LastError, m.rec.NextTryBoot = false, 0, "", 0
 	m.rec.Hold(m.holder())
 	m.rec.Epoch = m.epoch
-	m.result.Shared = true
 	if err := m.entry.Save(m.rec); err != nil {
 		return err
 	}
@@ -533,7 +540,7 @@ func (op *operation) undo(ctx context.Context) error {
 	}
 	switch volume.KindOf(err) {
 	case volume.Refused, volume.NotFound, volume.Unsupported:
-		if s := op.look(ctx); s.what == present {
+		if s := op.look(ctx); s.what == present || s.served {
 			return op.owe(err)
 		}
 		op.note("the driver had nothing to undo: " + err.Error())

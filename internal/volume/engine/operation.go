@@ -182,11 +182,14 @@ func (op *operation) release() error {
 	op.rec.Call = nil
 	op.rec.Phase = ledger.PhaseReleased
 	op.rec.Holders = nil
-	if err := op.entry.Save(op.rec); err != nil {
+	if err := op.entry.Save(op.rec); err != nil && !op.goesOnWithout(err) {
 		return err
 	}
 	op.fault(FaultReleased)
-	return op.drop()
+	if err := op.drop(); err != nil && !op.goesOnWithout(err) {
+		return err
+	}
+	return nil
 }
 
 // mountID is stable for a run directory, driver, volume and holder, so that it

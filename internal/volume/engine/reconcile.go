@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -38,6 +40,9 @@ type Finding struct {
 	// is left to do.
 	After time.Duration `json:"after,omitempty"`
 }
+
+// leftoverAge is how old a temporary file is that nobody is writing any more.
+const leftoverAge = time.Hour
 
 // reconcileWorkers bounds how many volumes are looked at at once; a driver that
 // hangs must not hold up the others.
@@ -80,6 +85,11 @@ func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding
 		})
 	}
 	wg.Wait()
+	if !req.DryRun {
+		if err := e.ledger.Sweep(leftoverAge); err != nil {
+			e.log.Warn("temporary files of crashes not removed", zap.Error(err))
+		}
+	}
 	var out []Finding
 	for _, f := range findings {
 		if f != (Finding{}) {

@@ -41,6 +41,8 @@ type seen struct {
 	table    string // the mount namespace
 	facts    volume.PathFacts
 	dead     error
+	// served says that it is not mounted here, but where its driver runs.
+	served bool
 }
 
 // look finds out whether the volume of op.rec is mounted. It never fails: what
@@ -57,7 +59,7 @@ func (op *operation) look(ctx context.Context) seen {
 		}
 		path = claim
 	}
-	return op.lookAt(ctx, path, op.pathKind())
+	return op.lookWhereServed(ctx, op.lookAt(ctx, path, op.pathKind()))
 }
 
 // resolvedBefore is where the path led when it was last looked at; a dead mount
@@ -149,6 +151,39 @@ func (op *operation) lookAt(ctx context.Context, path string, kind ledger.PathKi
 		s.what = absent
 	default:
 		s.what = unclear
+	}
+	return s
+}
+
+// lookWhereServed looks, for what is absent here, in the mount namespace of the
+// driver. What is mounted there is not gone: mounts of one namespace need not be
+// seen in the other.
+func (op *operation) lookWhereServed(ctx context.Context, s seen) seen {
+	if s.what != absent || s.path == "" {
+		return s
+	}
+	d, err := op.driver(ctx)
+	if err != nil {
+		return s
+	}
+	server, ok := d.(volume.Served)
+	if !ok {
+		return s
+	}
+	if server.ServerPID() == 0 {
+		if _, err := op.claim(ctx); err != nil && server.ServerPID() == 0 {
+			return s // it does not run, and nobody sees more than this process
+		}
+	}
+	table, err := op.mounts.OfProcess(ctx, server.ServerPID())
+	if err != nil || table.Namespace == s.table {
+		return s
+	}
+	for _, path := range []string{s.path, s.resolved} {
+		if _, stacked := table.At(path); stacked > 0 {
+			s.what, s.served = unclear, true
+			s.dead = fmt.Errorf("it is mounted in the driver's mount namespace %s and not in this one, %s", table.Namespace, s.table)
+		}
 	}
 	return s
 }

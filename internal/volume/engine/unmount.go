@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
@@ -40,15 +43,26 @@ type UnmountResult struct {
 // Error kinds as of Mount, and InUse for a person who would take a volume from
 // others; with Strict also NotMounted.
 func (e *Engine) Unmount(ctx context.Context, req UnmountRequest) (res UnmountResult, err error) {
-	op, err := e.begin(ctx, "unmount", ledger.Key{Driver: req.Driver, Volume: req.Volume})
+	key := ledger.Key{Driver: req.Driver, Volume: req.Volume}
+	op, err := e.begin(ctx, "unmount", key)
 	if err != nil {
-		return res, err
+		return e.unlockable(key, req, err)
 	}
 	defer op.end(&err)
 	u := &unmounting{operation: op, req: req}
 	err = u.run(ctx)
 	u.result.Notes = op.notes
 	return u.result, err
+}
+
+// unlockable ends an unmount whose volume cannot be locked because there is no
+// room for the lock. Volumes that are mounted have theirs already.
+func (e *Engine) unlockable(key ledger.Key, req UnmountRequest, err error) (UnmountResult, error) {
+	op := e.describe("unmount", key)
+	if rec, peekErr := e.ledger.Peek(op.key); peekErr != nil || rec != nil || req.Strict || !op.goesOnWithout(err) {
+		return UnmountResult{}, err
+	}
+	return UnmountResult{Notes: append(op.notes, "the ledger does not say that it is mounted")}, nil
 }
 
 type unmounting struct {
@@ -119,7 +133,10 @@ func (u *unmounting) findOrphan(ctx context.Context) error {
 	u.note(fmt.Sprintf("it was found mounted at %s without a record and is unmounted", rec.Path))
 	rec.Hold(ledger.Holder{Name: u.req.Holder.Name, Since: u.ledger.Now()})
 	u.rec = rec
-	return u.entry.Save(rec)
+	if err := u.entry.Save(rec); err != nil && !u.goesOnWithout(err) {
+		return err
+	}
+	return nil
 }
 
 // nothing ends an unmount of what is not mounted.
@@ -229,7 +246,10 @@ func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string)
 	if s.what == absent && !op.severalSteps() {
 		return true, "nothing is mounted"
 	}
-	if !doubt || op.severalSteps() {
+	if op.detach(ctx, s) {
+		return true, "the driver no longer knows of the volume, and its dead mount was taken away"
+	}
+	if !doubt || s.served || op.severalSteps() {
 		return false, ""
 	}
 	if s.what == unclear {
@@ -237,6 +257,40 @@ func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string)
 	}
 	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
 	return err == nil && other != "", "it is mounted for the ledger in " + other
+}
+
+// detach takes away a FUSE mount that nobody serves any more and that its driver
+// does not know. It is the only mount that is not left to the driver: nobody else
+// would ever unmount it, and nothing can be lost with it.
+func (op *operation) detach(ctx context.Context, s seen) bool {
+	gone := errors.Is(s.dead, syscall.ENOTCONN) || errors.Is(s.dead, syscall.ECONNABORTED)
+	if s.what != present || !gone || op.rec.Kind != ledger.KindMountPoint ||
+		s.mount.FSType != op.rec.FSType || s.mount.Source != op.rec.Source {
+		return false
+	}
+	d, ok := op.mounts.(volume.Detacher)
+	if !ok || !op.disowned(ctx) {
+		return false
+	}
+	if err := d.Detach(ctx, s.resolved); err != nil {
+		op.log.Warn("dead mount not taken away", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume),
+			zap.String("path", s.resolved), zap.Error(err))
+		return false
+	}
+	op.log.Warn("dead mount taken away", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.String("path", s.resolved))
+	return op.lookAt(ctx, s.path, ledger.KindMountPoint).what == absent
+}
+
+// disowned says that the driver positively does not know the volume.
+func (op *operation) disowned(ctx context.Context) bool {
+	d, err := op.driver(ctx)
+	if err != nil {
+		return false
+	}
+	return errors.Is(op.ask(ctx, func(ctx context.Context) error {
+		_, err := d.Get(ctx, op.ref())
+		return err
+	}), volume.NotFound)
 }
 
 // callUnmount calls Unmount, recorded.

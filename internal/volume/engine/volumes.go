@@ -54,7 +54,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	}
 	var open map[string]string
 	open, op.secrets = divide(op.rules.withDefaults(req.Options.Driver), op.rules)
-	_, err = op.createVolume(ctx, d, open)
+	_, err = op.createVolume(volume.WithSecrets(ctx, op.secrets), d, open)
 	return err
 }
 

@@ -19,7 +19,7 @@ import (
 type Cached struct {
 	*Tables
 
-	mu    sync.Mutex // guards all below
+	mu sync.Mutex // guards all below
 	// watch is a bare descriptor: an os.File would be polled by the runtime too,
 	// and each change is told to one poll only.
 	watch int

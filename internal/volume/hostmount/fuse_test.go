@@ -53,6 +53,29 @@ func TestStatOfADeadFileSystem(t *testing.T) {
 	}
 }
 
+// A dead FUSE mount can be taken away, a live one and any other cannot.
+func TestDetach(t *testing.T) {
+	r := volumetest.StartRclone(t, volumetest.RcloneDebian(t))
+	path := mountRclone(t, r)
+	tables := hostmount.New()
+	for _, alive := range []string{path, "/", t.TempDir()} {
+		if err := tables.Detach(t.Context(), alive); err == nil {
+			t.Fatalf("%s was taken away", alive)
+		}
+	}
+	r.Kill()
+	if err := tables.Detach(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	table, err := tables.Own(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, stacked := table.At(path); stacked != 0 {
+		t.Errorf("%d mounts left", stacked)
+	}
+}
+
 func TestStatOfAHungFileSystem(t *testing.T) {
 	r := volumetest.StartRclone(t, volumetest.RcloneDebian(t))
 	path := mountRclone(t, r)

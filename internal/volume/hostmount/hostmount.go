@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -31,7 +32,10 @@ type Tables struct {
 	look func(path string) (volume.PathFacts, error)
 }
 
-var _ volume.MountTables = (*Tables)(nil)
+var (
+	_ volume.MountTables = (*Tables)(nil)
+	_ volume.Detacher    = (*Tables)(nil)
+)
 
 // New returns the mount tables of this host.
 func New() *Tables { return &Tables{proc: "/proc", look: look} }
@@ -156,4 +160,24 @@ func look(path string) (volume.PathFacts, error) {
 		Device:   unix.Mkdev(st.Dev_major, st.Dev_minor),
 		Inode:    st.Ino,
 	}, nil
+}
+
+// Detach implements volume.Detacher. What nobody serves gives ENOTCONN, which no
+// mount in working order does.
+func (t *Tables) Detach(ctx context.Context, path string) error {
+	table, err := t.Own(ctx)
+	if err != nil {
+		return err
+	}
+	top, stacked := table.At(path)
+	if stacked == 0 || !strings.HasPrefix(top.FSType, "fuse") {
+		return fmt.Errorf("detach %s: not a FUSE mount", path)
+	}
+	if _, err := t.Stat(ctx, path); !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.ECONNABORTED) {
+		return fmt.Errorf("detach %s: it is not dead (%w)", path, err)
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("detach %s: %w", path, err)
+	}
+	return nil
 }

@@ -344,6 +344,21 @@ func TestLeftoversAreNoRecords(t *testing.T) {
 	if got, err := l.Leftovers(); err != nil || len(got) != 1 {
 		t.Errorf("%v %v", got, err)
 	}
+	if err := l.Sweep(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Leftovers(); err != nil || len(got) != 1 {
+		t.Errorf("somebody may still be writing it: %v %v", got, err)
+	}
+	if err := l.Sweep(0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.Leftovers(); err != nil || len(got) != 0 {
+		t.Errorf("%v %v", got, err)
+	}
+	if items, err := l.List(); err != nil || len(items) != 1 {
+		t.Errorf("%+v %v", items, err)
+	}
 }
 
 func TestDirectoriesOfOthersAreRefused(t *testing.T) {

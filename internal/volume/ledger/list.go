@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Listed is one file of the ledger as found.
@@ -112,6 +113,26 @@ func (l *Ledger) Leftovers() ([]string, error) {
 		out = append(out, found...)
 	}
 	return out, nil
+}
+
+// Sweep removes the temporary files that crashes left behind longer ago than age.
+func (l *Ledger) Sweep(age time.Duration) error {
+	files, err := l.Leftovers()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range files {
+		st, err := os.Lstat(f)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && l.Now().Sub(st.ModTime()) < age {
+			continue
+		}
+		if err == nil {
+			err = removeFile(f)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Peek reads the record of this boot without its lock; nil if there is none or
