@@ -143,7 +143,7 @@ func (s *server) table() []route {
 		{"/v2/groups/apps", methods{get: s.appsOfGroup}},
 		{"/v2/groups/{id...}/versions", methods{get: s.groupVersions}},
 		{"/v2/groups/{id...}/apps", methods{get: s.appsOfGroup}},
-		{"/v2/groups/{id...}", methods{get: s.getGroup, post: s.createGroup, put: s.putGroup, del: s.deleteGroup}},
+		{"/v2/groups/{id...}", methods{get: s.getGroup, post: s.createGroup, put: s.putGroup, patch: s.patchGroup, del: s.deleteGroup}},
 
 		{"/v2/pods", methods{any: s.noPods}},
 		{"/v2/pods/{id...}", methods{any: s.noPods}},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -90,7 +91,47 @@ func (s *server) getGroup(w http.ResponseWriter, r *http.Request, p params) erro
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, e.view(id, apps, running))
+	return writeJSON(w, http.StatusOK, s.withRole(e.view(id, apps, running)))
+}
+
+// withRole tells of a top-level group whether its name is the role of the apps
+// in it, as the operator has decided for all groups.
+func (s *server) withRole(g groupJSON) groupJSON {
+	g.EnforceRole = s.cfg.App.GroupRole && g.ID != app.Root && g.ID.Parent() == app.Root
+	if g.Groups != nil && g.ID == app.Root {
+		for i, child := range *g.Groups {
+			(*g.Groups)[i] = s.withRole(child)
+		}
+	}
+	return g
+}
+
+// patchGroup takes what Marathon lets clients change of a group by itself, its
+// enforceRole. That is the operator's decision here: the value that it has
+// already is accepted.
+func (s *server) patchGroup(w http.ResponseWriter, r *http.Request, p params) error {
+	id, err := groupID(p)
+	if err != nil {
+		return err
+	}
+	data, err := body(r)
+	if err != nil {
+		return err
+	}
+	if _, err := app.ParseGroup(data, id, s.cfg.App); err != nil {
+		return err
+	}
+	var members map[string]any
+	if err := json.Unmarshal(data, &members); err != nil {
+		return &app.SyntaxError{Message: "Invalid JSON", Details: err.Error()}
+	}
+	for name := range members {
+		if name != "enforceRole" {
+			return &app.ValidationError{Message: "Object is not valid", Details: []app.Detail{{
+				Path: "/" + name, Errors: []string{"can not be changed by PATCH; use PUT"}}}}
+		}
+	}
+	return s.getGroup(w, r, p)
 }
 
 // view renders a group of which apps are all the apps below it.

@@ -3,6 +3,8 @@ package api
 import (
 	"strings"
 	"testing"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
 )
 
 const shop = `{"id":"shop","dependencies":["/base"],"groups":[{"id":"data","apps":[{"id":"db","cmd":"x","dependencies":["../log"]}]}],"apps":[{"id":"web","cmd":"y"},{"id":"/shop/log","cmd":"z"}]}`
@@ -81,4 +83,26 @@ func TestGroupRules(t *testing.T) {
 			t.Errorf("%s: want %q at %s, got %s", c.body, c.message, c.path, a.body)
 		}
 	}
+}
+
+func TestRoleOfGroupsIsTheOperators(t *testing.T) {
+	const def = `{"id":"/prod/db/a","cmd":"x"}`
+	off := start(t, Config{})
+	off.ok(201, "POST", "/v2/apps", def)
+	off.ok(200, "GET", "/v2/groups/prod", "").wants(false, "enforceRole")
+	off.ok(200, "PATCH", "/v2/groups/prod", `{"enforceRole":false}`).wants(false, "enforceRole")
+	off.ok(422, "PATCH", "/v2/groups/prod", `{"enforceRole":true}`)
+	off.ok(422, "PATCH", "/v2/groups/prod", `{"apps":[]}`)
+	off.ok(400, "PATCH", "/v2/groups/prod", `{`)
+	off.ok(404, "PATCH", "/v2/groups/none", `{"enforceRole":false}`)
+
+	on := start(t, Config{App: app.Options{GroupRole: true}})
+	on.ok(201, "POST", "/v2/apps", def)
+	on.ok(200, "GET", "/v2/groups", "").wants(true, "groups", 0, "enforceRole")
+	on.ok(200, "GET", "/v2/groups", "").wants(false, "enforceRole")
+	on.ok(200, "GET", "/v2/groups/prod", "").wants(false, "groups", 0, "enforceRole")
+	on.ok(200, "PATCH", "/v2/groups/prod", `{"enforceRole":true}`).wants(true, "enforceRole")
+	on.ok(422, "PATCH", "/v2/groups/prod", `{"enforceRole":false}`)
+	on.ok(200, "PUT", "/v2/groups/prod", `{"enforceRole":true,"groups":[{"id":"db","enforceRole":false,"apps":[{"id":"a","cmd":"x"}]}]}`)
+	on.ok(422, "PUT", "/v2/groups/prod", `{"enforceRole":false,"apps":[]}`)
 }

@@ -49,7 +49,7 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 		g.scaleBy = &f
 	}
 	version := o.str("version")
-	enforce := o.boolean("enforceRole", false)
+	enforce := o.boolean("enforceRole", opts.GroupRole)
 	if err := s.err(msgShape); err != nil {
 		return nil, within(path, err)
 	}
@@ -57,8 +57,11 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 	if len(pods) > 0 {
 		p.add("/pods", "pods are not supported; define apps instead")
 	}
-	if enforce {
+	switch {
+	case enforce && !opts.GroupRole:
 		p.add("/enforceRole", "is not kept per group here; start the framework with --new_group_enforce_role=top, or set the role of each app")
+	case !enforce && opts.GroupRole && o.has("enforceRole") && base != Root && base.Parent() == Root:
+		p.add("/enforceRole", "is not kept per group here: the framework enforces it in all groups (--new_group_enforce_role=top)")
 	}
 	g.readID(&p, name, base)
 	g.readAlone(&p, o, version)
