@@ -57,13 +57,13 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 	if len(pods) > 0 {
 		p.add("/pods", "pods are not supported; define apps instead")
 	}
+	g.readID(&p, name, base)
 	switch {
 	case enforce && !opts.GroupRole:
 		p.add("/enforceRole", "is not kept per group here; start the framework with --new_group_enforce_role=top, or set the role of each app")
-	case !enforce && opts.GroupRole && o.has("enforceRole") && base != Root && base.Parent() == Root:
+	case !enforce && opts.GroupRole && o.has("enforceRole") && g.id != Root && g.id.Parent() == Root:
 		p.add("/enforceRole", "is not kept per group here: the framework enforces it in all groups (--new_group_enforce_role=top)")
 	}
-	g.readID(&p, name, base)
 	g.readAlone(&p, o, version)
 	for i, dep := range depends {
 		id, err := ResolveID(dep, g.id)
