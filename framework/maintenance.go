@@ -25,8 +25,8 @@ import (
 // confirmFlag has a command do what it otherwise only shows.
 const confirmFlag = "yes"
 
-// maintenanceCommands are the subcommands that work on the state itself. All but
-// backup need the framework to be stopped.
+// maintenanceCommands are the subcommands for the framework as a whole. Those
+// that work on the state itself, all but backup, need the framework to be stopped.
 func maintenanceCommands() []*cli.Command {
 	return []*cli.Command{
 		{Name: "backup", Usage: "write the framework's state to a file (\"-\": standard output)", ArgsUsage: "FILE",
@@ -41,6 +41,7 @@ func maintenanceCommands() []*cli.Command {
 			Flags: append(config.Flags(), &cli.BoolFlag{Name: "delete-state",
 				Usage: "also forget all apps and who has which volume; what is in the volumes stays"}),
 			Action: teardown},
+		importCommand(),
 	}
 }
 

@@ -1,0 +1,156 @@
+package hatest
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+)
+
+// importer runs dvdi-framework import between two frameworks.
+type importer struct {
+	t    *testing.T
+	args []string
+}
+
+// killedAfter runs the command and kills it once it has printed that many lines;
+// ended tells whether it had ended before.
+func (i *importer) killedAfter(lines int, extra ...string) (ended bool) {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(i.t.Context(), deadline)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "dvdi-framework"), append(append([]string{"import"}, i.args...), extra...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		i.t.Fatal(err)
+	}
+	seen := 0
+	for s := bufio.NewScanner(out); s.Scan(); {
+		i.t.Log(s.Text())
+		if seen++; seen == lines {
+			_ = cmd.Process.Kill() // it may have ended
+		}
+	}
+	err = cmd.Wait()
+	if err == nil {
+		return true
+	}
+	if cmd.ProcessState.ExitCode() >= 0 {
+		i.t.Fatalf("import ended with %v: %s", err, &stderr)
+	}
+	return false
+}
+
+// TestImportKilledAtEachStep takes an app with a volume from one framework over
+// to another, both real, on a volume plugin that refuses a second attachment.
+// The command is killed after each line that it prints, and given again; then
+// the same on the way back.
+func TestImportKilledAtEachStep(t *testing.T) {
+	dir, err := os.MkdirTemp("", "dvdi-import")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("something was left in use: %v", err)
+		}
+	})
+	c, err := devcluster.Start(t.Context(), devcluster.Config{
+		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	var fw [2]*devcluster.Framework
+	for n, name := range []string{"old", "new"} {
+		fw[n], err = c.StartFramework(t.Context(), devcluster.FrameworkOptions{Data: name,
+			Args: []string{"--framework_name", name, "--min_revive_offers_interval", "200"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}
+	if err := os.Mkdir(e.starts, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := fw[0].Do(t.Context(), "POST", "/v2/apps", e.app("/db", 1, "import-db"), nil); err != nil {
+		t.Fatal(err)
+	}
+	host := runsOn(t, e, fw[0], 1)
+	i := &importer{t: t, args: []string{"--from", fw[0].URL, "--url", fw[1].URL, "--journal", filepath.Join(dir, "journal"),
+		"--unmount-wait", "100ms", "--yes"}}
+	for _, way := range []struct {
+		args []string
+		to   *devcluster.Framework
+		from *devcluster.Framework
+	}{{nil, fw[1], fw[0]}, {[]string{"--revert"}, fw[0], fw[1]}} {
+		kills := 0
+		// A step that is only said, not yet written down, is said again: each
+		// second run gets one line further.
+		for !i.killedAfter(1+kills/2, way.args...) {
+			if kills++; kills > 20 {
+				t.Fatal("the take-over does not come to an end")
+			}
+		}
+		if kills < 3 {
+			t.Errorf("killed only %d times", kills)
+		}
+		if at := runsOn(t, e, way.to, 1); at != host {
+			t.Errorf("/db runs on %s, its volume was on %s", at, host)
+		}
+		if tasks, err := way.from.Tasks(t.Context(), "/db"); err == nil && len(tasks) > 0 {
+			t.Errorf("%v runs on", tasks)
+		}
+	}
+}
+
+// runsOn waits until /db runs with n tasks, and returns the host of the first.
+func runsOn(t *testing.T, e *env, f *devcluster.Framework, n int) (host string) {
+	t.Helper()
+	e.poll("/db to run", func() (bool, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		tasks, err := f.Tasks(ctx, "/db")
+		if err != nil || len(tasks) != n || tasks[0].State != "TASK_RUNNING" {
+			return false, strings.TrimSpace(strings.Join([]string{errText(err), describe(tasks)}, " "))
+		}
+		host = tasks[0].Host
+		return true, ""
+	})
+	return host
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func describe(tasks []devcluster.Task) string {
+	var out []string
+	for _, t := range tasks {
+		out = append(out, t.ID+" "+t.State)
+	}
+	return strings.Join(out, ", ")
+}
