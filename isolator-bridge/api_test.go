@@ -55,6 +55,7 @@ func states(answer map[string]any) map[string]string {
 // A volume that two containers use is mounted once and unmounted with the
 // second's end.
 func TestReferencesPerContainer(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing})
 	a := newAgent(t, p)
 	b := a.start()
@@ -93,6 +94,7 @@ func TestReferencesPerContainer(t *testing.T) {
 // The agent's reference and a container's are apart: dvdcli's unmount does not
 // take the volume from the container.
 func TestContainersAndAgentShare(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing})
 	a := newAgent(t, p)
 	b := a.start()
@@ -122,6 +124,7 @@ func TestContainersAndAgentShare(t *testing.T) {
 // All or nothing: when one of three volumes fails none stays mounted, and the
 // answer tells about each.
 func TestPrepareIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing})
 	a := newAgent(t, p)
 	b := a.start()
@@ -162,6 +165,7 @@ func TestPrepareIsAllOrNothing(t *testing.T) {
 // A command's environment names volumes as mesos-module-dvdi had it, and cannot
 // choose what runs.
 func TestPrepareFromEnvironment(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{Name: "rexray"})
 	a := newAgent(t, p)
 	b := a.start()
@@ -210,6 +214,7 @@ func TestPrepareFromEnvironment(t *testing.T) {
 // After a restart of the caller what it does not know any more is given up, and
 // only of that owner.
 func TestRecoverGivesUpUnknownContainers(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{})
 	a := newAgent(t, p)
 	b := a.start()
@@ -251,6 +256,7 @@ func TestRecoverGivesUpUnknownContainers(t *testing.T) {
 
 // Another user's process is refused and told why; the refusal costs nothing.
 func TestOtherUsersAreRefused(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
@@ -302,6 +308,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 }
 
 func TestTopAndReport(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{})
 	a := newAgent(t, p)
 	b := a.start()

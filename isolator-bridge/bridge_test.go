@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +37,7 @@ func buildAndRun(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	bridgeBinary, dvdcliBinary = filepath.Join(dir, "isolator-bridge"), filepath.Join(dir, "dvdcli")
 	for _, b := range [][]string{{bridgeBinary, "."}, {dvdcliBinary, "../dvdcli"}} {
-		if out, err := exec.Command("go", "build", "-o", b[0], b[1]).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-tags", "faultpoints", "-o", b[0], b[1]).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", b[1], err, out)
 			return 1
 		}
@@ -81,7 +82,7 @@ type bridge struct {
 
 func (a *agent) start() *bridge {
 	a.t.Helper()
-	b := &bridge{t: a.t, cmd: exec.Command(bridgeBinary, "serve", "--interval=200ms"), done: make(chan error, 1)}
+	b := &bridge{t: a.t, cmd: exec.Command(bridgeBinary, "serve", "--interval=50ms"), done: make(chan error, 1)}
 	b.cmd.Env = a.env
 	pipe, err := b.cmd.StderrPipe()
 	if err != nil {
@@ -124,11 +125,14 @@ func (b *bridge) kill() {
 	if b.cmd == nil {
 		return
 	}
-	if err := b.cmd.Process.Kill(); err != nil {
+	if err := b.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		b.t.Error(err)
 	}
 	<-b.done
 	b.cmd = nil
+	if b.t.Failed() {
+		b.t.Logf("bridge: %s", b.logged())
+	}
 }
 
 // stop ends it as systemd does and returns how it ended.
@@ -141,9 +145,12 @@ func (b *bridge) stop() error {
 	return err
 }
 
+// patience bounds every wait: long, for machines that are busy.
+const patience = 30 * time.Second
+
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for !ok() {
 		select {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,7 +91,12 @@ func remote(do call) cli.ActionFunc {
 			ctx, cancel = context.WithTimeout(ctx, d)
 			defer cancel()
 		}
-		conn, err := grpc.NewClient("unix:"+path, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		// Not as "unix:" and the path: gRPC would take "#" and "?" in it for parts
+		// of a URL.
+		conn, err := grpc.NewClient("passthrough:///bridge", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			}))
 		if err != nil {
 			return fmt.Errorf("bridge at %s: %w", path, err)
 		}

@@ -40,6 +40,10 @@ func (h Host) withDefaults() Host {
 	return h
 }
 
+// hostInit is no container's process, and may be one that even root may not look
+// at.
+const hostInit = 1
+
 // Traces tells, for each of the ids, what is left of that container: a control
 // group, or a process that belongs to it by control group, environment, working
 // or root directory, or by a mount in its sandbox. Ids without a trace are not
@@ -56,7 +60,7 @@ func (h Host) Traces(ids []string) (map[string]string, error) {
 	}
 	for _, p := range processes {
 		pid, err := strconv.Atoi(p.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || pid == hostInit {
 			continue
 		}
 		if err := h.process(p.Name(), ids, traces); err != nil {
@@ -129,7 +133,7 @@ func (h Host) Mounted(path string, mount volume.MountPoint) (string, error) {
 	}
 	seen := map[string]bool{}
 	for _, p := range processes {
-		if _, err := strconv.Atoi(p.Name()); err != nil {
+		if pid, err := strconv.Atoi(p.Name()); err != nil || pid == hostInit {
 			continue
 		}
 		dir := filepath.Join(h.Proc, p.Name())

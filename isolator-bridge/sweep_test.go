@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/isolator"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/reaper"
+)
+
+// faultPoints are the places where the bridge can be killed while it prepares
+// or cleans up a container: all of them with DVDI_LONG set, otherwise the
+// bridge's own and every third of the engine's, which has a sweep of its own.
+func faultPoints() []string {
+	var out []string
+	for _, p := range isolator.FaultPoints() {
+		out = append(out, string(p))
+	}
+	for n, p := range engine.FaultPoints() {
+		if long() {
+			out = append(out, string(p), string(p)+"#2")
+		} else if n%3 == 2 {
+			out = append(out, string(p)+"#2")
+		}
+	}
+	return out
+}
+
+func long() bool { return os.Getenv("DVDI_LONG") != "" }
+
+// The bridge is killed at every step of a container's life. Whatever its caller
+// does afterwards, repeat the call or give the container up, each volume is
+// mounted once while the container needs it, and not mounted in the end.
+func TestBridgeKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	for _, point := range faultPoints() {
+		for _, during := range []string{"prepare", "cleanup"} {
+			for _, repeat := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s during %s, repeated: %t", point, during, repeat), func(t *testing.T) {
+					t.Parallel()
+					killedAt(t, point, during, repeat)
+				})
+			}
+		}
+	}
+}
+
+func killedAt(t *testing.T, point, during string, repeat bool) {
+	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing})
+	a := newAgent(t, p)
+	prepare := []string{"prepare", "--container", "c1", "--volume", "driver=test,name=one", "--volume", "driver=test,name=two"}
+	cleanup := []string{"cleanup", "--container", "c1"}
+	if during == "cleanup" {
+		b := a.start()
+		if _, err := a.bridgeCLI(prepare...); err != nil {
+			t.Fatal(err)
+		}
+		b.kill()
+	}
+	env := a.env
+	a.env = append(env, "DVDI_BRIDGE_FAULT="+point)
+	b := a.start()
+	args := prepare
+	if during == "cleanup" {
+		args = cleanup
+	}
+	// It fails where the bridge dies; points that are not on the way let it pass.
+	if _, err := a.bridgeCLI(args...); err != nil {
+		t.Logf("killed: %.60s", err)
+	}
+	b.kill()
+	a.env = env
+	b = a.start()
+	if repeat && during == "prepare" {
+		out, err := a.bridgeCLI(prepare...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, s := range states(out) {
+			if s != "MOUNTED" || !p.States()[name].Mounted {
+				t.Errorf("%s: %s, %+v", name, s, p.States()[name])
+			}
+		}
+		if _, err := a.bridgeCLI(cleanup...); err != nil {
+			t.Errorf("cleanup: %v", err)
+		}
+	} else if repeat {
+		if _, err := a.bridgeCLI(cleanup...); err != nil {
+			t.Errorf("cleanup: %v", err)
+		}
+	} else if _, err := a.bridgeCLI("recover"); err != nil {
+		t.Errorf("recover: %v", err)
+	}
+	a.nothingLeft(p, "one", "two")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// nothingLeft waits until the volumes are unmounted and the ledger is empty.
+func (a *agent) nothingLeft(p *volumetest.Plugin, volumes ...string) {
+	a.t.Helper()
+	for _, v := range volumes {
+		await(a.t, v+" to be unmounted", func() bool { return !p.States()[v].Mounted })
+		if s := p.States()[v]; s.Mounts != s.Unmounts {
+			a.t.Errorf("%s: %+v", v, s)
+		}
+	}
+	await(a.t, "an empty ledger", func() bool {
+		items, err := a.ledger().List()
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		// A mount that got no answer is looked out for for a while.
+		return !slices.ContainsFunc(items, func(i ledger.Listed) bool {
+			return i.Record == nil || i.Record.Phase != ledger.PhaseWatched
+		})
+	})
+}
+
+// ledger opens the agent's ledger.
+func (a *agent) ledger() *ledger.Ledger {
+	a.t.Helper()
+	l, err := ledger.Open(ledger.Config{RunDir: a.variable("DVDCLI_RUN_DIR"), StateDir: a.variable("DVDCLI_STATE_DIR")})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return l
+}
+
+func (a *agent) variable(name string) string {
+	for _, kv := range a.env {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// The bridge is killed while it gives up a leak.
+func TestBridgeKilledWhileReaping(t *testing.T) {
+	t.Parallel()
+	var points []string
+	for _, p := range reaper.FaultPoints() {
+		points = append(points, string(p))
+	}
+	for _, p := range []engine.FaultPoint{engine.FaultLocked, engine.FaultIntent, engine.FaultAnswered, engine.FaultReleased, engine.FaultDeleted} {
+		points = append(points, string(p))
+	}
+	for _, point := range points {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountRefusing})
+			r.run("c1", "v")
+			r.run("c2", "w")
+			r.mesos.lists("c2")
+			env := r.env
+			r.env = append(env, "DVDI_BRIDGE_FAULT="+point)
+			b := r.start()
+			err := <-b.done // it dies of the fault
+			b.cmd = nil
+			if err == nil {
+				t.Fatal("the bridge ended well")
+			}
+			r.env = env
+			b = r.start()
+			r.goes("v")
+			r.stays("w")
+			if s := r.plugin.States()["v"]; s.Mounts != 1 || s.Unmounts != 1 {
+				t.Errorf("%+v", s)
+			}
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
