@@ -156,7 +156,8 @@ func (e *env) startFramework() {
 	}
 }
 
-// teardown leaves an external Mesos as it was: without our apps.
+// teardown leaves an external Mesos as it was: without our apps and without
+// the framework, which Mesos would wait for for a week.
 func (e *env) teardown(f *devcluster.Framework) func() {
 	return func() {
 		select {
@@ -166,6 +167,12 @@ func (e *env) teardown(f *devcluster.Framework) func() {
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), deadline)
 		defer cancel()
+		defer func() {
+			args := append([]string{"teardown", "--yes", "--master", e.opts.Master, "--data-dir", filepath.Join(e.dir, "framework")}, e.opts.Args...)
+			if out, err := exec.CommandContext(ctx, filepath.Join(binaries, "dvdi-framework"), args...).CombinedOutput(); err != nil {
+				e.t.Errorf("tear the framework down: %v: %s", err, out)
+			}
+		}()
 		for _, id := range e.appIDs(ctx) {
 			e.deleteApp(ctx, id)
 		}

@@ -6,6 +6,7 @@ package simulation_test
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,10 +61,14 @@ func newScenario(t *testing.T, dir string, seed uint64) *scenario {
 	s := &scenario{wanted: map[app.ID]int{}}
 	var cfg simulated.Config
 	cfg.Timing = timing()
-	// The random numbers of the world are not there yet, and these functions are
-	// called by many goroutines: delays derive from the ids, which are random.
-	cfg.StartDelay = func(id string) time.Duration { return time.Duration(sum(id)%3) * time.Second }
-	cfg.UnmountDelay = func(id string) time.Duration { return time.Duration(sum(id)%40) * time.Second }
+	// These functions are called by many goroutines: what they return must not
+	// depend on the order, nor on ids, which differ from run to run.
+	chance := func(id string) uint32 {
+		name, _, _ := strings.Cut(id, ".")
+		return sum(fmt.Sprint(name, id[strings.LastIndex(id, "."):], seed, time.Now().Unix()))
+	}
+	cfg.StartDelay = func(id string) time.Duration { return time.Duration(chance(id)%3) * time.Second }
+	cfg.UnmountDelay = func(id string) time.Duration { return time.Duration(chance(id)%40) * time.Second }
 	n := 3 + int(seed%6)
 	for i := range n {
 		cfg.Agents = append(cfg.Agents, agentConfig(i))
