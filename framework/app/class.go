@@ -125,6 +125,10 @@ func resolveClasses(p *problems, a *App, opts Options, stored *App) {
 		}
 		e.Class = &class
 		validateClassUse(p, path, a.Container.Volumes[i], class)
+		if a.Container.Type == Docker && (len(class.Options) > 0 || class.ExplicitCreate) {
+			p.addf(path+`("`+classOption+`")`, "the volume class %s can not be used in a DOCKER container: Docker gets the driver's name only, "+
+				"not the class's options; run the image in a MESOS container", class.Name)
+		}
 	}
 }
 

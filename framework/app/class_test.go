@@ -148,6 +148,14 @@ func TestAccessOfClasses(t *testing.T) {
 }
 
 func TestMisusedClasses(t *testing.T) {
+	docker := dvdi(Docker, "RW", "/p", `{"provider":"dvdi","name":"v","options":{"dvdi/class":"fast"}}`, "")
+	if _, err := Parse([]byte(docker), classes(t)); !says(err, `/container/volumes(0)/external/options("dvdi/class")`, "DOCKER") {
+		t.Errorf("options that Docker would not get: %v", err)
+	}
+	docker = dvdi(Docker, "RW", "/p", `{"provider":"dvdi","name":"v","options":{"dvdi/class":"nfs"}}`, "")
+	if _, err := Parse([]byte(docker), classes(t)); err != nil {
+		t.Errorf("a class without options in a DOCKER container: %v", err)
+	}
 	for _, tc := range []struct{ mode, external, extra, path, text string }{
 		{"RW", `{"provider":"dvdi","name":"v","options":{"dvdi/class":"none"}}`, "", `/container/volumes(0)/external/options("dvdi/class")`, "is no volume class; there are: [agent,fast,images,nfs]"},
 		{"RW", `{"provider":"dvdi","name":"v","options":{"dvdi/class":"fast","dvdi/driver":"d"}}`, "", `/container/volumes(0)/external/options("dvdi/driver")`, "remove the option"},
