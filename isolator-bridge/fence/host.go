@@ -138,13 +138,10 @@ func (h *Host) stopUsers(ctx context.Context, s *subject, copies bool) error {
 	}
 	return h.await(func() error {
 		users, err := h.users(ctx, s, copies)
-		if err != nil {
+		if len(users) == 0 {
 			return err
 		}
-		if len(users) == 0 {
-			return nil
-		}
-		return h.kill(users)
+		return errors.Join(err, h.kill(users))
 	})
 }
 

@@ -98,7 +98,9 @@ type user struct {
 
 // users finds the processes that have something of the subject open: a file, a
 // directory, a mapping. With copies also those whose mount namespace has it
-// mounted for itself.
+// mounted for itself. With an error, which tells of a process that may not be
+// looked at, the list holds what was found all the same. Init is no task: where
+// it may not be looked at, as in a container, it is passed over.
 func (h *Host) users(ctx context.Context, s *subject, copies bool) ([]user, error) {
 	entries, err := os.ReadDir(h.cfg.Proc)
 	if err != nil {
@@ -106,23 +108,22 @@ func (h *Host) users(ctx context.Context, s *subject, copies bool) ([]user, erro
 	}
 	look := &looking{host: h, subject: s, copies: copies, tables: map[string]seenTable{}}
 	var out []user
+	var unseen error
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
 		how, err := look.at(ctx, pid)
-		if ended(err) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("whether process %d uses it cannot be seen: %w", pid, err)
-		}
-		if how != "" {
+		switch {
+		case ended(err), pid == 1 && errors.Is(err, fs.ErrPermission):
+		case err != nil:
+			unseen = fmt.Errorf("whether process %d uses it cannot be seen: %w", pid, err)
+		case how != "":
 			out = append(out, user{pid, how})
 		}
 	}
-	return out, nil
+	return out, unseen
 }
 
 // ended says that a process ended while it was looked at.

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
+)
+
+// free is an address that nobody listens at.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// forFrameworks starts a bridge that serves frameworks, and a client of it.
+func (a *agent) forFrameworks(more ...string) (*bridge, client.AgentClient) {
+	a.t.Helper()
+	token := filepath.Join(a.t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+	address := free(a.t)
+	a.env = append(a.env, append(more, "DVDI_BRIDGE_FACTS_TOKEN="+token, "DVDI_BRIDGE_FACTS_ADDRESS="+address)...)
+	b := a.start()
+	conn, err := client.Dial(address, client.Credentials{TokenFile: token})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() {
+		if err := conn.Close(); err != nil {
+			a.t.Error(err)
+		}
+	})
+	return b, client.NewAgentClient(conn)
+}
+
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// user starts a process in the background and returns a channel that is closed
+// when it is gone.
+func user(t *testing.T, cmd *exec.Cmd) <-chan struct{} {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("%v ended by itself", cmd.Args)
+		}
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-gone:
+			return
+		default:
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		<-gone
+	})
+	return gone
+}
+
+// TestFenceStopsWhatUsesAVolume: when the lease is over a process with a file
+// open, one with its working directory there, and one that only has the volume
+// mounted for itself, as a container has, are killed and the volume is
+// unmounted; a bystander on the same disk is not.
+func TestFenceStopsWhatUsesAVolume(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may look at the processes of others")
+	}
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	a := newAgent(t, p)
+	_, c := a.forFrameworks()
+	name := &client.VolumeName{Driver: "test", Name: "v"}
+	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 7, Lease: durationpb.New(2 * time.Second)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reg.Fence.Trusted {
+		t.Errorf("trusted without a watchdog: %v", reg.Fence)
+	}
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=6"); err == nil {
+		t.Error("mounted under an older epoch")
+	}
+	path, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Create(filepath.Join(path, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	holds := exec.Command("sleep", "1000")
+	holds.Stdin = file
+	inside := exec.Command("sleep", "1000")
+	inside.Dir = path
+	elsewhere, target := t.TempDir(), t.TempDir()
+	contained := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$0" "$1" && touch "$1/there" && exec sleep 1000`, path, target)
+	bystander := exec.Command("sleep", "1000")
+	bystander.Dir = elsewhere
+	gone := []<-chan struct{}{user(t, holds), user(t, inside), user(t, contained)}
+	spared := user(t, bystander)
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, g := range gone {
+		select {
+		case <-g:
+		case <-time.After(patience):
+			t.Fatalf("user %d of the volume lives on", i)
+		}
+	}
+	await(t, "unmounted", func() bool { return !p.States()["v"].Mounted })
+	await(t, "fenced", func() bool {
+		f, err := c.GetFacts(soon(t), &client.GetFactsRequest{})
+		return err == nil && len(f.Volumes) == 1 && f.Volumes[0].GetRegistered().GetFence().GetState() == client.Fence_FENCED
+	})
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=7"); err == nil {
+		t.Error("mounted after the lease was over")
+	}
+	select {
+	case <-spared:
+		t.Error("a bystander was killed")
+	default:
+	}
+}
+
+// TestRenewedLeaseOutlivesARestart: the bridge is killed and started again while
+// the lease holds; the volume stays mounted, and the lease can be renewed.
+func TestRenewedLeaseOutlivesARestart(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	b, c := a.forFrameworks()
+	name := &client.VolumeName{Driver: "test", Name: "v"}
+	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 1, Lease: durationpb.New(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=1"); err != nil {
+		t.Fatal(err)
+	}
+	b.kill()
+	a.start()
+	await(t, "renewed", func() bool {
+		out, err := c.Renew(soon(t), &client.RenewRequest{FrameworkId: "f", Renewals: []*client.Renewal{{Volume: name, Epoch: 1, Basis: reg.Fence.Basis}}})
+		return err == nil && out.Leases[0].Problem == ""
+	})
+	if !p.States()["v"].Mounted {
+		t.Error("unmounted although the lease held")
+	}
+}
+
+func TestServesNobodyWithoutCredentials(t *testing.T) {
+	a := newAgent(t, volumetest.Start(t, volumetest.Config{}))
+	cmd := exec.Command(bridgeBinary, "serve", "--facts-address=127.0.0.1:0")
+	cmd.Env = a.env
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "open to everybody") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestMetricsOfABridge(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	address := free(t)
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v"); err != nil {
+		t.Fatal(err)
+	}
+	p.Add(volumetest.Rule{Method: "Unmount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	if _, err := a.dvdcli("unmount", "--volumedriver=test", "--volumename=v"); err == nil {
+		t.Fatal("unmounted")
+	}
+	_, c := a.forFrameworks("DVDI_BRIDGE_METRICS_ADDRESS=" + address)
+	if _, err := c.GetFacts(soon(t), &client.GetFactsRequest{}); err != nil {
+		t.Logf("too early: %v", err)
+	}
+	for _, want := range []string{
+		`dvdi_bridge_operations_total{driver="test",kind="unmount",outcome="refused"}`,
+		`dvdi_bridge_operation_duration_seconds_bucket{driver="test",kind="unmount",le="0.5"}`,
+		`dvdi_bridge_volumes{driver="test",state="pending"} 1`,
+		`dvdi_bridge_volumes{driver="test",state="mounted"} 0`,
+		`dvdi_bridge_driver_healthy{driver="test"} 1`,
+		`dvdi_bridge_leases{state="holding"} 0`,
+		`dvdi_bridge_refused_total{reason="wrong_token"} 0`,
+	} {
+		await(t, want, func() bool { return strings.Contains(scrape(t, address), want) })
+	}
+	p.Clear()
+	await(t, "no volume pending", func() bool {
+		return strings.Contains(scrape(t, address), `dvdi_bridge_volumes{driver="test",state="pending"} 0`)
+	})
+}
+
+func scrape(t *testing.T, address string) string {
+	t.Helper()
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		return "" // it has not begun to listen
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
+}
