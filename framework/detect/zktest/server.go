@@ -35,6 +35,7 @@ type Server struct {
 	Addr string // host:port
 
 	t      testing.TB
+	heap   int // MiB
 	config string
 	cmd    *exec.Cmd
 	output bytes.Buffer // of the running process, to be read after its end
@@ -43,6 +44,13 @@ type Server struct {
 // Start starts a server that ends with the test. The test is skipped where the
 // Debian package zookeeper is not installed.
 func Start(t testing.TB) *Server {
+	t.Helper()
+	return StartWithHeap(t, 64)
+}
+
+// StartWithHeap is Start with so many MiB of memory for the server, which keeps
+// all nodes in it.
+func StartWithHeap(t testing.TB, mib int) *Server {
 	t.Helper()
 	java, err := exec.LookPath("java")
 	if _, missing := os.Stat(jar); err != nil || missing != nil {
@@ -56,7 +64,7 @@ func Start(t testing.TB) *Server {
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, config: config, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	s := &Server{t: t, heap: mib, config: config, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
 	s.start(java)
 	t.Cleanup(s.Stop)
 	return s
@@ -75,7 +83,7 @@ func freePort(t testing.TB) int {
 func (s *Server) start(java string) {
 	s.t.Helper()
 	s.output.Reset()
-	s.cmd = exec.Command(java, "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.jmx.log4j.disable=true",
+	s.cmd = exec.Command(java, fmt.Sprintf("-Xmx%dm", s.heap), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.jmx.log4j.disable=true",
 		"-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", s.config)
 	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
