@@ -59,7 +59,9 @@ func TestEnvironmentOfTask(t *testing.T) {
 	h := newHost(t)
 	task := agenttest.Task("t.1", "env")
 	task.Command.Environment = &mesos.Environment{Variables: []mesos.Environment_Variable{
-		{Name: "OVERRIDDEN", Value: ptr("yes")}}}
+		{Name: "OVERRIDDEN", Value: ptr("yes")},
+		{Name: "PASSWORD", Type: mesos.Environment_Variable_SECRET.Enum(), Secret: &mesos.Secret{
+			Type: mesos.Secret_VALUE, Value: &mesos.Secret_Value{Data: []byte("hunter2")}}}}}
 	h.master.Run(name, task)
 	h.master.Await("t.1", mesos.TASK_FINISHED)
 	env := strings.Split(h.sandboxFile("t.1", "stdout"), "\n")
@@ -68,7 +70,7 @@ func TestEnvironmentOfTask(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, entry := range []string{
-		"INHERITED=yes", "OVERRIDDEN=yes", "MESOS_SANDBOX=" + sandbox, "MESOS_EXECUTOR_ID=t.1",
+		"INHERITED=yes", "OVERRIDDEN=yes", "PASSWORD=hunter2", "MESOS_SANDBOX=" + sandbox, "MESOS_EXECUTOR_ID=t.1",
 		"MESOS_FRAMEWORK_ID=" + agenttest.FrameworkID, "MESOS_SLAVE_ID=" + h.ID(), "MESOS_ALLOCATION_ROLE=dvdi",
 		"MESOS_CHECKPOINT=1", "PWD=" + sandbox,
 	} {

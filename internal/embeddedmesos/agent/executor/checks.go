@@ -267,11 +267,17 @@ func commandProbe(e *executor, command *mesos.CommandInfo, attr *syscall.ProcAtt
 	}
 }
 
+// commandEnv is the environment that a command asks for. Secrets are resolved as
+// Mesos' default resolver does, which knows their values only where they are
+// given (src/secret/resolver.cpp).
 func commandEnv(c *mesos.CommandInfo) []string {
 	var env []string
 	for _, v := range c.GetEnvironment().GetVariables() {
-		if v.GetType() != mesos.Environment_Variable_SECRET {
+		switch {
+		case v.GetType() != mesos.Environment_Variable_SECRET:
 			env = append(env, v.Name+"="+v.GetValue())
+		case v.GetSecret().GetType() == mesos.Secret_VALUE:
+			env = append(env, v.Name+"="+string(v.GetSecret().GetValue().GetData()))
 		}
 	}
 	return env
