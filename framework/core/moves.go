@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -36,12 +37,22 @@ func (c *Core) move(tx *txn, k scheduler.Kill) {
 }
 
 // movable tells whether an instance may be stopped to be started elsewhere: one
-// that runs, whose data is not bound to the agent, and of which no deployment is
-// under way.
+// that runs, whose data is not bound to the agent, alone or by others that use
+// it, and of which no deployment is under way.
 func (c *Core) movable(i *instance) bool {
+	if i.Task == nil || slices.ContainsFunc(i.Task.Volumes, c.sharedVolume) {
+		return false
+	}
 	def := c.state.definition(i)
 	return def != nil && i.running() && !i.Stop && !i.Forgotten && i.Task.KillWhy == "" && i.Reserved == nil &&
 		c.state.locks[i.App] == nil && def.Labels[moveLabel] != "false"
+}
+
+// sharedVolume tells whether several instances hold a volume: one of them alone
+// cannot take it elsewhere.
+func (c *Core) sharedVolume(key scheduler.VolumeKey) bool {
+	v := c.state.volumes[key]
+	return v != nil && v.Claim != nil && len(v.Claim.Holders) > 1
 }
 
 // arrived notes what it proves that a task has come to its agent: that its

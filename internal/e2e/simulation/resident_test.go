@@ -18,7 +18,7 @@ import (
 // withAgents runs a test in made-up time on a cluster of n agents.
 func withAgents(t *testing.T, n int, policy scheduler.Policy, test func(t *testing.T, w *world)) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := stateDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		cfg := simulated.Config{Timing: timing(), UnmountDelay: func(string) time.Duration { return 10 * time.Second }}
 		for i := range n {
@@ -227,7 +227,7 @@ func TestAnotherFrameworksVolumes(t *testing.T) {
 			w.runs("/kept", 0)
 			old := w.core.Info().FrameworkID
 			w.stopFramework()
-			w.dir = t.TempDir() // a state that knows nothing
+			w.dir = stateDir(t) // a state that knows nothing
 			if adopt {
 				w.adopt = []string{old}
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,22 @@ func newWorld(t *testing.T, dir string, seed uint64, cfg simulated.Config, polic
 	}
 	w.startFramework()
 	return w
+}
+
+// stateDir is a directory in memory, where there is such a place: simulations
+// flush all the time, and no power is lost that their state would have to outlive.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "dvdi-simulation-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func timing() master.Timing {

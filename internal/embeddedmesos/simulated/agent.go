@@ -29,6 +29,7 @@ type Agent struct {
 	cfg     AgentConfig
 	cable   *link.Cable
 	ip      string
+	known   chan struct{} // closed when it has an id
 
 	lifecycle sync.Mutex         // serialises Start and LoseHost
 	stop      context.CancelFunc // guarded by lifecycle; nil while the host is off
@@ -69,6 +70,7 @@ type operation struct {
 func newAgent(c *Cluster, cfg AgentConfig, n int) *Agent {
 	port := int32(5051)
 	a := &Agent{
+		known:   make(chan struct{}),
 		cluster: c, cfg: cfg, cable: c.network.Cable(fmt.Sprintf("agent%d", n)),
 		ip: fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&0xff, n&0xff),
 		info: mesos.AgentInfo{
@@ -358,6 +360,9 @@ func (a *Agent) receive(message link.ToAgent) {
 
 // accepted needs mu.
 func (a *Agent) accepted(id mesos.AgentID, patience time.Duration) {
+	if a.info.ID == nil {
+		close(a.known)
+	}
 	a.info.ID = &id
 	a.registered, a.patience, a.heard = true, patience, time.Now()
 	for _, taskID := range a.taskIDs() {

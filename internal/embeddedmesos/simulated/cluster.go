@@ -67,13 +67,14 @@ type Cluster struct {
 	mu         sync.Mutex // guards all below; taken after an agent's mu, never before
 	listener   *listener
 	master     *master.Master
+	masters    int // so far
 	agents     []*Agent
 	violations []string
 	mounted    map[Volume]*Agent // also by hosts that are cut off
 }
 
-// Start starts master and agents. Agents register on their own; offers tell
-// when they have.
+// Start starts master and agents, one after the other, so that their ids have the
+// order of the configuration; all have registered when it returns.
 func Start(cfg Config) (*Cluster, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
@@ -86,7 +87,7 @@ func Start(cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	for _, a := range cfg.Agents {
-		c.AddAgent(a)
+		<-c.AddAgent(a).known
 	}
 	return c, nil
 }
@@ -98,7 +99,10 @@ func (c *Cluster) StartMaster() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := newListener()
+	c.masters++
 	m, err := master.Start(master.Config{
+		// Agent ids derive from it and break ties: the same each time.
+		ID:       fmt.Sprintf("master-%d", c.masters),
 		Listener: l, Network: c.network, Dir: c.cfg.Dir, Domain: c.domain(), Timing: c.cfg.Timing, Logger: c.log,
 	})
 	if err != nil {
@@ -130,7 +134,7 @@ func (c *Cluster) KillMaster() error {
 	return m.Kill()
 }
 
-// AddAgent starts one more agent.
+// AddAgent starts one more agent, which registers on its own.
 func (c *Cluster) AddAgent(cfg AgentConfig) *Agent {
 	c.mu.Lock()
 	a := newAgent(c, cfg, len(c.agents)+1)
