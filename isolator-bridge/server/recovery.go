@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,8 +26,10 @@ func (k *keeper) recover(ctx context.Context) {
 	r := &Report{Time: start}
 	k.setReport(*r)
 	k.recoverLedger(ctx, r)
+	k.recoverEarlierBoot(ctx, r)
 	k.recoverContainers(ctx, r)
 	k.recoverAgent(ctx, r)
+	k.refresh()
 	k.recoverPlugins(ctx, r)
 	r.Took, r.Finished = time.Since(start), ctx.Err() == nil
 	r.log(k.log)
@@ -34,6 +37,16 @@ func (k *keeper) recover(ctx context.Context) {
 	if k.cfg.Recovered != nil {
 		k.cfg.Recovered(*r)
 	}
+}
+
+// refresh takes in what recovery has done to the ledger.
+func (k *keeper) refresh() {
+	items, _, err := k.cache.List()
+	if err != nil {
+		k.log.Error("ledger not readable", zap.Error(err))
+		return
+	}
+	k.remember(items)
 }
 
 // ledgerPatience is how long recovery waits for volumes whose driver does not
@@ -95,6 +108,59 @@ func (k *keeper) reportFinding(r *Report, f engine.Finding) {
 		source = FromMounts
 	}
 	r.add(Item{Source: source, Key: ledger.Key{Driver: f.Driver, Volume: f.Volume}, Found: f.State, Done: f.Action, Problem: f.Problem})
+}
+
+// recoverEarlierBoot gives up what an earlier boot had mounted: no container
+// survives a reboot, but plugins such as rclone's mount again what they had. A
+// volume that was mounted since has a record of this boot, and is left alone.
+func (k *keeper) recoverEarlierBoot(ctx context.Context, r *Report) {
+	items, _, err := k.cache.List()
+	if err != nil {
+		r.add(Item{Source: FromLedger, Problem: volumeError(err)})
+		return
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards r
+	for _, item := range items {
+		if item.Record == nil || !item.Hint || item.Record.BootID == k.cfg.Engine.Ledger().BootID() || item.Record.Phase == ledger.PhaseReleased {
+			continue
+		}
+		wg.Go(func() {
+			found := k.giveUpEarlier(ctx, item.Record)
+			mu.Lock()
+			defer mu.Unlock()
+			r.add(found)
+		})
+	}
+	wg.Wait()
+}
+
+func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
+	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	defer cancel()
+	item := Item{Source: FromLedger, Key: rec.Key(), Found: "it was mounted in an earlier boot"}
+	holder := k.cfg.AgentHolder
+	if len(rec.Holders) > 0 {
+		holder = rec.Holders[0].Name
+	}
+	res, err := k.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: rec.Driver, Volume: rec.Volume,
+		Holder: engine.Holder{Name: holder}}, func(current *ledger.Record) error {
+		if current != nil {
+			return errTaken
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errTaken):
+		item.Done = "left: " + err.Error()
+	case err != nil:
+		item.Problem = err.Error()
+	case res.Unmounted:
+		item.Done = "unmounted: its driver had mounted it again"
+	default:
+		item.Done = "looking out for it: its driver may mount it again"
+	}
+	return item
 }
 
 // recoverContainers undoes preparations of which nobody learned.

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
+)
+
+// reboot makes what is on disk look as after a reboot: the run directory is
+// empty, the state directory was written in another boot, mounts and plugin are
+// gone.
+func (r *leakRig) reboot() {
+	r.t.Helper()
+	r.plugin.Kill()
+	if err := os.RemoveAll(r.variable("DVDCLI_RUN_DIR")); err != nil {
+		r.t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(r.variable("DVDCLI_STATE_DIR"), "mounts", "*.json"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	boot := []byte(r.ledger().BootID())
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if err := os.WriteFile(file, bytes.ReplaceAll(data, boot, []byte("11111111-2222-3333-4444-555555555555")), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// After a reboot a plugin mounts again what it had. No container needs it any
+// more: it is unmounted, whether the plugin comes up before the bridge or after.
+// A volume that was mounted since stays.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	for _, late := range []bool{false, true} {
+		name := "plugin up before the bridge"
+		if late {
+			name = "plugin up after the bridge"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			needMounts(t)
+			r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountRefusing, Restart: volumetest.RestartRemounts, Volatile: true, Bind: true})
+			r.run("c1", "old", "again")
+			r.reboot()
+			if !late {
+				r.plugin.Restart()
+				r.run("c2", "again")
+			}
+			r.mesos.lists("c2")
+			b := r.start()
+			b.awaitLog(`"recovered"`)
+			if late {
+				r.plugin.Restart()
+				r.run("c2", "again")
+			}
+			r.goes("old")
+			r.stays("again")
+			items, err := r.ledger().List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range items {
+				if i.Record == nil || i.Record.Volume == "old" && i.Record.Phase != ledger.PhaseWatched {
+					t.Errorf("left: %+v", i.Record)
+				}
+			}
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Volumes that containers of before the ledger named, or of which the ledger was
+// lost, are adopted for the living and undone for the dead.
+func TestMountsWithoutARecord(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	r := newLeakRig(t, volumetest.Config{Bind: true, Counting: volumetest.CountNothing})
+	r.run("living", "needed")
+	r.run("dead", "unneeded")
+	for _, dir := range []string{"DVDCLI_RUN_DIR", "DVDCLI_STATE_DIR"} {
+		if err := os.RemoveAll(r.variable(dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.mesos.lists("living")
+	b := r.start()
+	r.goes("unneeded")
+	r.stays("needed")
+	b.awaitLog("adopted the mount")
+	if rec, err := r.ledger().Peek(ledger.Key{Driver: "test", Volume: "needed"}); err != nil || rec == nil || !rec.HeldBy("agent") {
+		t.Errorf("%+v, %v", rec, err)
+	}
+	r.mesos.lists("another")
+	r.goes("needed")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// needMounts skips tests in which only a mount table shows what is there.
+func needMounts(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+}
