@@ -339,7 +339,9 @@ func (s *server) deleteApp(w http.ResponseWriter, r *http.Request, p params) err
 	if err != nil {
 		return err
 	}
-	d, err := s.svc.Change(r.Context(), core.Change{Delete: []app.ID{id}, Force: flag(r, "force", true)})
+	d, err := s.svc.Change(r.Context(), core.Change{
+		Delete: []app.ID{id}, Force: flag(r, "force", true), Wipe: flag(r, "wipe", false),
+	})
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,9 @@ type Change struct {
 	Base map[app.ID]app.Timestamp
 	// Force cancels deployments that lock an affected app.
 	Force bool
+	// Wipe destroys the persistent volumes of the apps in Delete. Without it they
+	// are kept for an app of the same id that is created later.
+	Wipe bool
 }
 
 // DeploymentRef names a started deployment.

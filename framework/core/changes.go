@@ -35,7 +35,13 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 	if err != nil {
 		return DeploymentRef{}, err
 	}
-	return c.deploy(tx, version, changes, steps, ch.Force)
+	ref, err := c.deploy(tx, version, changes, steps, ch.Force)
+	if err == nil && ch.Wipe {
+		for _, id := range ch.Delete {
+			c.wipeApp(tx, id)
+		}
+	}
+	return ref, err
 }
 
 // deploy stores changed definitions and starts their deployment, in place of

@@ -260,6 +260,21 @@ func (c *Core) adopt(tx *txn, l scheduler.Leftover) bool {
 	return true
 }
 
+// wipeApp has all instances of an app lose their volumes when they end, and the
+// parked ones at once.
+func (c *Core) wipeApp(tx *txn, id app.ID) {
+	for _, i := range c.state.byApp[id] {
+		if i.Reserved == nil || i.Wipe {
+			continue
+		}
+		i.Wipe = true
+		tx.saveInstance(i)
+		if i.Phase == suspended {
+			c.park(tx, i)
+		}
+	}
+}
+
 // finishWiped forgets wiped instances of which the offers of their agent show
 // nothing any more.
 func (c *Core) finishWiped(tx *txn) {

@@ -127,6 +127,26 @@ func TestResidentKeepsItsVolumes(t *testing.T) {
 	})
 }
 
+func TestDeletionWithAWipe(t *testing.T) {
+	withAgents(t, 3, scheduler.Policy{}, func(t *testing.T, w *world) {
+		w.upsert(w.parse(fmt.Sprintf(kept, 3)))
+		w.runs("/kept", 3)
+		w.edit("/kept", func(a *app.App) { a.Instances = 2 }) // one is stopped
+		w.runs("/kept", 2)
+		existing, _, _ := w.disks()
+		for _, id := range existing {
+			w.wiped[id] = true
+		}
+		if _, err := w.core.Change(t.Context(), core.Change{Delete: []app.ID{"/kept"}, Wipe: true}); err != nil {
+			t.Fatal(err)
+		}
+		w.until("nothing is left", 5*time.Minute, func() bool {
+			existing, destroyed, reserved := w.disks()
+			return len(existing) == 0 && len(destroyed) == 6 && reserved == 0
+		})
+	})
+}
+
 func TestWipeDestroysAndStartsAnew(t *testing.T) {
 	withAgents(t, 3, scheduler.Policy{}, func(t *testing.T, w *world) {
 		w.upsert(w.parse(fmt.Sprintf(kept, 2)))
