@@ -155,7 +155,7 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 		}
 		cc.Decisions = p.decisions.Record
 	}
-	if p.core, err = core.New(cc, connection, st, log.Named("core")); err != nil {
+	if p.core, err = core.New(cc, connection, withFaults(st), log.Named("core")); err != nil {
 		return nil, errors.Join(err, p.closeFiles())
 	}
 	p.metrics = metrics.New(p.core, version, log.Named("metrics"))

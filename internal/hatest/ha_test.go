@@ -311,6 +311,7 @@ func TestHighAvailability(t *testing.T) {
 	})
 	t.Run("ZooKeeper paused beyond the session time-out", func(t *testing.T) { e.pause(t) })
 	t.Run("leader cut off", func(t *testing.T) { e.cutLeader(t) })
+	t.Run("leader asleep", func(t *testing.T) { e.sleepingLeader(t) })
 	after := e.settled()
 	e.same(before, after)
 	e.startedOnce(after)
@@ -420,6 +421,25 @@ func (e *env) cutLeader(t *testing.T) {
 	e.poll("another to lead", func() (bool, string) { return e.leads.count() > changes, "" })
 	relay.Mend()
 	e.changes(t, "/cut")
+}
+
+// sleepingLeader freezes the leader until another leads, and wakes it: for a
+// moment it believes to lead. Nothing that it does then takes effect.
+func (e *env) sleepingLeader(t *testing.T) {
+	leader := e.leader()
+	times, _ := leader.exited()
+	changes := e.leads.count()
+	leader.pause()
+	e.leads.over(leader.name, time.Now()) // what it does later must fail
+	e.poll("another to lead", func() (bool, string) { return e.leads.count() > changes, "" })
+	leader.resume()
+	taken := leader.Do(t.Context(), http.MethodPost, "/v2/apps", e.app("/stale", 1, ""), nil) == nil
+	e.poll("the old leader to end", func() (bool, string) { n, _ := leader.exited(); return n > times, "" })
+	c := e.settled()
+	if taken != (len(c.Tasks["/stale"]) == 1) {
+		t.Errorf("the app was taken: %v; it runs %d tasks", taken, len(c.Tasks["/stale"]))
+	}
+	e.changes(t, "/awake")
 }
 
 // changes shows that the frameworks work: an app is created and runs.

@@ -27,9 +27,14 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	for name, pkg := range map[string]string{"dvdcli": "dvdcli", "volume-plugin": "examples/volume-plugin", "dvdi-framework": "framework"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../../"+pkg).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
+	for _, b := range [][]string{
+		{"-o", filepath.Join(dir, "dvdcli"), "../../dvdcli"},
+		{"-o", filepath.Join(dir, "volume-plugin"), "../../examples/volume-plugin"},
+		{"-o", filepath.Join(dir, "dvdi-framework"), "../../framework"},
+		{"-tags", "faultpoints", "-o", filepath.Join(dir, "dvdi-framework-faults"), "../../framework"},
+	} {
+		if out, err := exec.Command("go", append([]string{"build"}, b...)...).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build %v: %v\n%s", b, err, out)
 			return 1
 		}
 	}

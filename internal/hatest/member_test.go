@@ -20,12 +20,14 @@ import (
 // ends, as systemd does.
 type member struct {
 	*devcluster.Client
-	name  string
-	addr  string // host:port of its API
-	args  []string
-	t     *testing.T
-	log   io.Writer
-	leads *leads
+	name    string
+	addr    string // host:port of its API
+	program string
+	args    []string
+	env     func(life int) []string // nil for nothing special
+	t       *testing.T
+	log     *os.File
+	leads   *leads
 
 	done chan struct{} // closed when the keeper has ended
 
@@ -38,6 +40,33 @@ type member struct {
 // newMember starts a framework and keeps it running until the test ends.
 func newMember(t *testing.T, name, dir, master, zk string, l *leads, args ...string) *member {
 	t.Helper()
+	m := prepareMember(t, name, dir, l, append([]string{"--master", master, "--zk", zk, "--zk_session_timeout", "3000"}, args...)...)
+	m.run()
+	return m
+}
+
+// run starts keeping the process running, until the test ends.
+func (m *member) run() {
+	go m.keep()
+	m.t.Cleanup(func() {
+		m.end()
+		<-m.done
+		m.HTTP.CloseIdleConnections()
+		m.showLog()
+	})
+}
+
+func (m *member) showLog() {
+	if m.t.Failed() {
+		content, err := os.ReadFile(m.log.Name())
+		m.t.Logf("log of %s (%v):\n%s", m.name, err, content[max(0, len(content)-20_000):])
+	}
+	m.log.Close()
+}
+
+// prepareMember makes a member that does not run yet.
+func prepareMember(t *testing.T, name, dir string, l *leads, args ...string) *member {
+	t.Helper()
 	port, err := devcluster.FreePort()
 	if err != nil {
 		t.Fatal(err)
@@ -48,29 +77,22 @@ func newMember(t *testing.T, name, dir, master, zk string, l *leads, args ...str
 	}
 	m := &member{
 		name: name, addr: "127.0.0.1:" + strconv.Itoa(port), t: t, leads: l, log: log, done: make(chan struct{}),
-		args: append([]string{"--master", master, "--zk", zk, "--hostname", "127.0.0.1", "--http_address", "127.0.0.1",
-			"--http_port", strconv.Itoa(port), "--zk_session_timeout", "3000", "--logging_format", "json"}, args...),
+		program: "dvdi-framework",
+		args: append([]string{"--hostname", "127.0.0.1", "--http_address", "127.0.0.1",
+			"--http_port", strconv.Itoa(port), "--logging_format", "json"}, args...),
 	}
 	m.Client = devcluster.NewClient("http://" + m.addr)
-	go m.keep()
-	t.Cleanup(func() {
-		m.end()
-		<-m.done
-		m.HTTP.CloseIdleConnections()
-		if t.Failed() {
-			content, err := os.ReadFile(log.Name())
-			t.Logf("log of %s (%v):\n%s", name, err, content[max(0, len(content)-20_000):])
-		}
-		log.Close()
-	})
 	return m
 }
 
 // keep runs the program again and again.
 func (m *member) keep() {
 	defer close(m.done)
-	for {
-		cmd := exec.Command(filepath.Join(binaries, "dvdi-framework"), m.args...)
+	for life := 0; ; life++ {
+		cmd := exec.Command(filepath.Join(binaries, m.program), m.args...)
+		if m.env != nil {
+			cmd.Env = append(os.Environ(), m.env(life)...)
+		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		stderr, err := cmd.StderrPipe()
 		if err != nil {
@@ -133,6 +155,16 @@ func (m *member) kill() {
 	if m.cmd != nil {
 		_ = m.cmd.Process.Kill() // it may have ended
 	}
+}
+
+// pause freezes the process; resume ends that.
+func (m *member) pause()  { m.signal(syscall.SIGSTOP) }
+func (m *member) resume() { m.signal(syscall.SIGCONT) }
+
+func (m *member) signal(s syscall.Signal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_ = m.cmd.Process.Signal(s) // it may have ended
 }
 
 // end stops the process for good.
