@@ -70,8 +70,8 @@ func (c VolumeClass) Complete(name string) (VolumeClass, error) {
 	if c.Reclaim != ReclaimRetain {
 		wrong("reclaim %q is not supported: volumes are always kept; write %s and remove unused ones with dvdcli remove", c.Reclaim, ReclaimRetain)
 	}
-	if c.Fence != FenceNone {
-		wrong("fence %q is not supported: write %s", c.Fence, FenceNone)
+	if _, err := parseFence(c.Fence); err != nil {
+		wrong("%w", err)
 	}
 	for _, key := range sortedKeys(c.Options) {
 		if !optionKeyPattern.MatchString("dvdi/"+key) || strings.HasPrefix("dvdi/"+key, engineOption) {

@@ -94,12 +94,12 @@ func (e *External) Exclusive() bool {
 func (e *External) Driver() string { return e.plainOptions()[driverOption] }
 
 // DriverOptions are the options that the driver gets: those with the prefix
-// "dvdi/", without it, except the driver's name; a Size beats an option "size"
+// "dvdi/", without it, except the driver's name and the fence; a Size beats an option "size"
 // (contract 3.2). It is nil when there are none.
 func (e *External) DriverOptions() map[string]string {
 	out := map[string]string{}
 	for key, value := range e.plainOptions() {
-		if name, ok := strings.CutPrefix(key, "dvdi/"); ok && key != driverOption {
+		if name, ok := strings.CutPrefix(key, "dvdi/"); ok && key != driverOption && key != fenceOption {
 			out[name] = strings.TrimSpace(value)
 		}
 	}
@@ -199,6 +199,7 @@ func validateVolumes(p *problems, a *App, opts Options) {
 		}
 	}
 	validateVolumeNames(p, a, names)
+	validateFence(p, a)
 }
 
 func validateVolumeNames(p *problems, a *App, names map[string]int) {
