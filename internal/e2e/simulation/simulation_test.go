@@ -24,7 +24,7 @@ import (
 // -run TestRandomClusters/seed=N. Nearly all take the same course each time; where
 // messages arrive in the same instant, goroutines may take them in another order.
 func TestRandomClusters(t *testing.T) {
-	seeds := 12
+	seeds := 6
 	if os.Getenv("DVDI_LONG") != "" {
 		seeds = 1000
 	}
