@@ -45,6 +45,9 @@ func (s *state) fate(i *instance) Fate {
 	f := Fate{App: i.App, Instance: i.ID}
 	if i.Task == nil {
 		f.Text = "has no task; it is launched under the new id"
+		if i.parked() {
+			f.Text = "has no task; its reservation and volumes stay"
+		}
 		return f
 	}
 	f.TaskID, f.Hostname, f.AgentID = i.Task.ID, i.Task.Hostname, i.Task.AgentID
@@ -64,6 +67,9 @@ func (s *state) fate(i *instance) Fate {
 			names = append(names, key.Driver+"/"+key.Name)
 		}
 		fmt.Fprintf(&b, "; %s stays with that agent until it is known to be unmounted there", strings.Join(names, ", "))
+	}
+	if i.Reserved != nil {
+		b.WriteString("; its reservation and persistent volumes stay")
 	}
 	if i.Stop || i.Forgotten {
 		b.WriteString("; it was to end anyway")
@@ -88,6 +94,7 @@ func Abandon(st store.Store, now time.Time) error {
 	for _, i := range s.allInstances() {
 		s.abandonInstance(tx, i)
 	}
+	s.meta.formerly(s.meta.FrameworkID)
 	s.meta.FrameworkID = ""
 	tx.put(kindMeta, metaKey, &s.meta)
 	writes, err := tx.writes()
@@ -117,12 +124,27 @@ func (s *state) abandonInstance(tx *txn, i *instance) {
 		}
 		tx.put(kindVolume, volumeStoreKey(key), v)
 	}
-	if i.Stop || i.Forgotten {
+	ending := i.Stop || i.Forgotten
+	if ending && i.Reserved == nil {
 		tx.remove(kindInstance, i.ID)
 		return
 	}
 	i.Task, i.Phase, i.Since = nil, waiting, tx.now
+	if ending {
+		// It keeps its reservation and volumes, as after any other end.
+		i.Phase, i.Stop, i.Forgotten = suspended, false, false
+		if i.Wipe {
+			i.Phase = wiping
+		}
+	}
 	tx.put(kindInstance, i.ID, i)
+}
+
+// formerly notes an id that the framework had, whose reservations stay its own.
+func (m *metaRecord) formerly(id string) {
+	if id != "" && !slices.Contains(m.FormerIDs, id) {
+		m.FormerIDs = append(m.FormerIDs, id)
+	}
 }
 
 // Clear removes everything from a store: the framework starts with no apps.

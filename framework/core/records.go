@@ -27,6 +27,9 @@ const metaKey = "framework"
 // metaRecord is about the framework as a whole.
 type metaRecord struct {
 	FrameworkID string `json:"frameworkId,omitempty"`
+	// FormerIDs are ids that the framework had before: reservations that carry
+	// them are its own.
+	FormerIDs []string `json:"formerIds,omitempty"`
 	// Sequence numbers deployments, so that their order survives a restart.
 	Sequence uint64 `json:"sequence"`
 	// RestoredAt is when a backup last took the place of the state. It is

@@ -170,11 +170,11 @@ func diskSource(kind string) resource.SourceType {
 	return resource.SourceRoot
 }
 
-// labelFormats says by which labels reservations are ours: our own, and those
-// of the frameworks that are taken over.
+// labelFormats says by which labels reservations are ours: those of the ids that
+// this framework has and had, and of the frameworks that are taken over.
 func (c *Core) labelFormats() []scheduler.LabelFormat {
 	var out []scheduler.LabelFormat
-	for _, id := range append([]string{c.state.meta.FrameworkID}, c.cfg.Adopt...) {
+	for _, id := range slices.Concat([]string{c.state.meta.FrameworkID}, c.state.meta.FormerIDs, c.cfg.Adopt) {
 		if id != "" {
 			out = append(out, scheduler.LabelFormat{FrameworkKey: frameworkLabel, FrameworkID: id, InstanceKey: instanceLabel})
 		}

@@ -95,8 +95,12 @@ func (s *state) keepVolumes(before *state) []scheduler.VolumeKey {
 
 // restoreMeta keeps the registration that is newer: the replaced state's.
 func (s *state) restoreMeta(before *state, now time.Time) {
-	if before.meta.FrameworkID != "" {
-		s.meta.FrameworkID = before.meta.FrameworkID
+	for _, id := range before.meta.FormerIDs {
+		s.meta.formerly(id)
+	}
+	if now := before.meta.FrameworkID; now != "" && now != s.meta.FrameworkID {
+		s.meta.formerly(s.meta.FrameworkID)
+		s.meta.FrameworkID = now
 	}
 	s.meta.Sequence = max(s.meta.Sequence, before.meta.Sequence)
 	s.meta.RestoredAt, s.meta.Unsettled = now, true

@@ -294,3 +294,36 @@ func TestClearLeavesNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestReservationsOutliveTheFrameworkID keeps a resident instance's volume
+// through a new framework id: the reservation carries the old one.
+func TestReservationsOutliveTheFrameworkID(t *testing.T) {
+	s := &state{instances: map[string]*instance{}, volumes: nil}
+	s.meta.FrameworkID = "old"
+	tx := &txn{now: time.Unix(1, 0), dirty: map[recordKey]any{}}
+	ends := &instance{ID: "ends", Phase: active, Stop: true, Task: &task{Hostname: "a"}, Reserved: &reservation{AgentID: "S0"}}
+	stays := &instance{ID: "stays", Phase: active, Task: &task{Hostname: "a"}, Reserved: &reservation{AgentID: "S0"}}
+	for _, i := range []*instance{ends, stays} {
+		if f := s.fate(i); !strings.Contains(f.Text, "persistent volumes stay") {
+			t.Errorf("%s: %s", i.ID, f.Text)
+		}
+		s.abandonInstance(tx, i)
+	}
+	if ends.Phase != suspended || ends.Reserved == nil || stays.Phase != waiting || stays.Reserved == nil {
+		t.Errorf("%+v, %+v", ends, stays)
+	}
+	if tx.dirty[recordKey{kindInstance, "ends"}] == nil || tx.dirty[recordKey{kindInstance, "stays"}] == nil {
+		t.Error("an instance is not stored")
+	}
+	s.meta.formerly("old")
+	s.meta.formerly("old")
+	s.meta.FrameworkID = "new"
+	c := &Core{state: s, cfg: Config{Adopt: []string{"theirs"}}}
+	var ids []string
+	for _, f := range c.labelFormats() {
+		ids = append(ids, f.FrameworkID)
+	}
+	if !slices.Equal(ids, []string{"new", "old", "theirs"}) {
+		t.Errorf("reservations of %v are ours", ids)
+	}
+}
