@@ -31,6 +31,9 @@ func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (Dep
 	if err := app.ValidateAll(all, upserted(changes)); err != nil {
 		return DeploymentRef{}, err
 	}
+	if err := validateLabels(changes); err != nil {
+		return DeploymentRef{}, err
+	}
 	steps, err := planSteps(changes, all, c.unfinished)
 	if err != nil {
 		return DeploymentRef{}, err

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -67,21 +68,48 @@ func (i *instance) arrived(state string) {
 	}
 }
 
+// waitLabels set how long an app's instances wait at each step of preference.
+var waitLabels = map[string]func(w *scheduler.Wait) *time.Duration{
+	"DVDI_WAIT_ATTACHED":      func(w *scheduler.Wait) *time.Duration { return &w.Attached },
+	"DVDI_WAIT_LAST_ATTACHED": func(w *scheduler.Wait) *time.Duration { return &w.LastAttached },
+	"DVDI_WAIT_REPLICA":       func(w *scheduler.Wait) *time.Duration { return &w.Replica },
+	"DVDI_WAIT_ZONE":          func(w *scheduler.Wait) *time.Duration { return &w.Zone },
+}
+
 // waitOf is how long an app's instances wait for better agents: the cluster's
 // policy, changed by the app's labels. Nil: the policy as it is.
 func waitOf(def *app.App, policy scheduler.Wait) *scheduler.Wait {
 	w := policy
 	changed := false
-	for label, field := range map[string]*time.Duration{
-		"DVDI_WAIT_ATTACHED": &w.Attached, "DVDI_WAIT_LAST_ATTACHED": &w.LastAttached,
-		"DVDI_WAIT_REPLICA": &w.Replica, "DVDI_WAIT_ZONE": &w.Zone,
-	} {
+	for label, field := range waitLabels {
 		if d, err := time.ParseDuration(def.Labels[label]); err == nil && d >= 0 {
-			*field, changed = d, true
+			*field(&w), changed = d, true
 		}
 	}
 	if !changed {
 		return nil
 	}
 	return &w
+}
+
+// validateLabels refuses labels that speak to the framework and are not
+// understood. The error is an *app.ValidationError.
+func validateLabels(changes map[app.ID]appChange) error {
+	var details []app.Detail
+	for _, id := range upserted(changes) {
+		labels := changes[id].To.Labels
+		for _, label := range slices.Sorted(maps.Keys(waitLabels)) {
+			value, given := labels[label]
+			if d, err := time.ParseDuration(value); given && (err != nil || d < 0) {
+				details = append(details, app.Detail{Path: "/labels/" + label, Errors: []string{"must be a duration such as 30s or 5m, got " + value}})
+			}
+		}
+		if value, given := labels[moveLabel]; given && value != "true" && value != "false" {
+			details = append(details, app.Detail{Path: "/labels/" + moveLabel, Errors: []string{"must be true or false, got " + value}})
+		}
+	}
+	if len(details) == 0 {
+		return nil
+	}
+	return &app.ValidationError{Message: "Object is not valid", Details: details}
 }

@@ -55,10 +55,12 @@ func (c *Core) operationOutcome(tx *txn, s OperationStatus) {
 		c.flow.mute[sent.agentID] = true
 	}
 	i := c.state.instances[sent.instanceID]
-	if i == nil || i.Reserved == nil || i.Reserved.Deadline.IsZero() || i.Phase != waiting {
+	if i == nil || i.Reserved == nil || i.Reserved.Deadline.IsZero() || sent.kind != scheduler.OpReserve {
 		return
 	}
-	if sent.kind == scheduler.OpReserve {
-		c.expireReservations(tx, []string{i.ID})
-	}
+	// The launch that went with it fails, too; after that nothing is left to
+	// wait for.
+	i.Reserved.Deadline = tx.now
+	tx.saveInstance(i)
+	c.flow.round = true
 }

@@ -2,6 +2,7 @@ package simulation_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -204,6 +205,37 @@ func TestReservationThatNeverCame(t *testing.T) {
 		w.runs("/kept", 1)
 		if existing, destroyed, reserved := w.disks(); len(existing) != 2 || len(destroyed) != 0 || reserved != 0.5 {
 			t.Errorf("volumes %v, destroyed %v, %g cpus reserved", existing, destroyed, reserved)
+		}
+	})
+}
+
+// TestAgentsWithoutOperationFeedback has agents that drop operations with an id:
+// the next attempt does without.
+func TestAgentsWithoutOperationFeedback(t *testing.T) {
+	withAgents(t, 0, scheduler.Policy{}, func(t *testing.T, w *world) {
+		cfg := agentConfig(0)
+		cfg.Mute, cfg.Region, cfg.Zone = true, "", ""
+		w.cluster.AddAgent(cfg)
+		w.upsert(w.parse(fmt.Sprintf(kept, 1)))
+		task := w.runs("/kept", 1)[0]
+		if !strings.HasSuffix(task.ID, "._app.2") {
+			t.Errorf("%s runs: it is not the second attempt", task.ID)
+		}
+		if existing, _, reserved := w.disks(); len(existing) != 2 || reserved != 0.5 {
+			t.Errorf("volumes %v, %g cpus reserved", existing, reserved)
+		}
+	})
+}
+
+func TestLabelsThatAreNotUnderstood(t *testing.T) {
+	withAgents(t, 1, scheduler.Policy{}, func(t *testing.T, w *world) {
+		for label, value := range map[string]string{"DVDI_WAIT_ATTACHED": "30", "DVDI_WAIT_ZONE": "-1s", "DVDI_MOVE": "no"} {
+			a := w.parse(fmt.Sprintf(`{"id":"/x","cmd":"run","labels":{%q:%q}}`, label, value))
+			var mistake *app.ValidationError
+			_, err := w.core.Change(t.Context(), core.Change{Upsert: []*app.App{a}})
+			if !errors.As(err, &mistake) || mistake.Details[0].Path != "/labels/"+label {
+				t.Errorf("%s=%s: %v", label, value, err)
+			}
 		}
 	})
 }

@@ -269,6 +269,9 @@ var capabilities = []mesos.AgentInfo_Capability_Type{
 func (a *Agent) registration() link.ToMaster {
 	process := link.Process{PID: fmt.Sprintf("slave(1)@%s:%d", a.ip, *a.info.Port), Version: "1.12.0"}
 	for _, c := range capabilities {
+		if c == mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK && a.cfg.Mute {
+			continue
+		}
 		process.Capabilities = append(process.Capabilities, mesos.AgentInfo_Capability{Type: c})
 	}
 	if a.info.ID == nil {

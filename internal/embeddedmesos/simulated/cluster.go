@@ -50,6 +50,9 @@ type AgentConfig struct {
 	// CPUs, MemMiB and DiskMiB are what the agent has; zero means 4 CPUs, 4096
 	// MiB of memory and 10240 MiB of disk.
 	CPUs, MemMiB, DiskMiB float64
+	// Mute agents lack the capability AGENT_OPERATION_FEEDBACK, as those before
+	// Mesos 1.7 do.
+	Mute bool
 	// MountDisks are the sizes in MiB of further disks, each of its own.
 	MountDisks []float64
 }
