@@ -425,7 +425,7 @@ func (k *keeper) tellAgent() {
 	switch {
 	case k.view.AgentErr != nil:
 		what = k.view.AgentErr.Error()
-	case k.view.CheckpointsErr != nil:
+	case !checkpointsKnown(k.view):
 		what = k.view.CheckpointsErr.Error()
 	}
 	if what == k.agentWas {
