@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -162,8 +163,42 @@ func (s *Server) Restart() {
 }
 
 // Pause freezes the server; its sessions do not expire meanwhile, but their
-// clients hear nothing.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+// clients hear nothing. It returns when all of the server's threads have
+// stopped: the signal alone leaves them time for an answer.
+func (s *Server) Pause() {
+	s.t.Helper()
+	s.signal(syscall.SIGSTOP)
+	for deadline := time.Now().Add(pauseLimit); !s.paused(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("ZooKeeper still runs %s after SIGSTOP", pauseLimit)
+		}
+	}
+}
+
+const pauseLimit = 10 * time.Second
+
+// paused tells whether every thread of the server is stopped (proc(5),
+// /proc/pid/task/tid/stat: the state follows the name in parentheses).
+func (s *Server) paused() bool {
+	s.t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil || len(stats) == 0 {
+		s.t.Fatalf("no threads of ZooKeeper in /proc: %v", err)
+	}
+	for _, name := range stats {
+		line, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if rest := line[bytes.LastIndexByte(line, ')')+1:]; !bytes.HasPrefix(rest, []byte(" T")) {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume ends Pause.
 func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
