@@ -27,7 +27,7 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := app.Parse(data, app.Options{Classes: classes}); err != nil {
+		if _, err := app.Parse(data, app.Options{Role: "db", Classes: classes}); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
