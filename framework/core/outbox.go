@@ -27,7 +27,8 @@ type outbox struct {
 
 func newOutbox() *outbox {
 	return &outbox{
-		results: make(chan func(tx *txn)),
+		// Calls go on while the core commits.
+		results: make(chan func(tx *txn), 256),
 		wake:    make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
 	}
