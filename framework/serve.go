@@ -22,6 +22,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/api"
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/bridge"
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/framework/decision"
@@ -116,6 +117,7 @@ type parts struct {
 	secrets  *secret.Dir // nil: none
 
 	decisions *decision.Log // nil: none
+	bridges   *bridge.Hub   // nil: none is asked
 }
 
 // lead is what a process that was elected can lose and give up; zero for one
@@ -142,6 +144,12 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 	cc := coreConfig(cfg, listener)
 	cc.LeadLost = lead.lost
 	p := &parts{detector: detector}
+	if p.bridges, err = bridges(cfg, lead, log); err != nil {
+		return nil, &config.Error{Err: err}
+	}
+	if p.bridges != nil {
+		cc.Bridges = p.bridges
+	}
 	if cfg.SecretsDir != "" {
 		if p.secrets, err = secret.OpenDir(cfg.SecretsDir); err != nil {
 			return nil, &config.Error{Err: fmt.Errorf("--secrets-dir: %w", err)}
@@ -176,8 +184,25 @@ func (p *parts) run(ctx context.Context) error {
 
 func (p *parts) close() error { return errors.Join(p.detector.Close(), p.closeFiles()) }
 
+// bridges makes the connections to the agents' bridges, nil where no credentials
+// for them are given.
+func bridges(cfg *config.Config, lead lead, log *zap.Logger) (*bridge.Hub, error) {
+	if cfg.BridgeToken == "" && cfg.BridgeCert == "" {
+		return nil, nil
+	}
+	hub, err := bridge.New(bridge.Config{Port: cfg.BridgePort, Lost: lead.lost, Log: log.Named("bridges"), Credentials: bridge.Credentials{
+		CAFile: cfg.BridgeCA, CertFile: cfg.BridgeCert, KeyFile: cfg.BridgeKey, TokenFile: cfg.BridgeToken}})
+	if err != nil {
+		return nil, fmt.Errorf("--bridge_token_file, --bridge_ca, --bridge_cert, --bridge_key: %w", err)
+	}
+	return hub, nil
+}
+
 // closeFiles closes what is optional.
 func (p *parts) closeFiles() (err error) {
+	if p.bridges != nil {
+		p.bridges.Close()
+	}
 	if p.secrets != nil {
 		err = p.secrets.Close()
 	}

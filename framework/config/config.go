@@ -60,6 +60,11 @@ type Config struct {
 
 	MesosCA, MesosCert, MesosKey string
 
+	// The agents' isolator-bridges; without a token and a certificate none is
+	// asked.
+	BridgePort                                   int
+	BridgeToken, BridgeCA, BridgeCert, BridgeKey string
+
 	Features       []string
 	DefaultNetwork string
 	BridgeName     string
@@ -157,6 +162,12 @@ func (c *Config) check(credentials string) error {
 	}
 	if (c.MesosCert == "") != (c.MesosKey == "") {
 		wrong("mesos_cert", "certificate and key (--mesos_key) belong together")
+	}
+	if (c.BridgeCert == "") != (c.BridgeKey == "") {
+		wrong("bridge_cert", "certificate and key (--bridge_key) belong together")
+	}
+	if c.BridgePort < 1 || c.BridgePort > 65535 {
+		wrong("bridge_port", "%d is no port", c.BridgePort)
 	}
 	for _, f := range c.Features {
 		if !slices.Contains(features, f) {
@@ -267,6 +278,7 @@ func (c *Config) Marathon() map[string]any {
 		"min_revive_offers_interval":   c.ReviveInterval.Milliseconds(),
 		"max_instances_per_offer":      c.MaxInstancesPerOffer,
 		"maintenance_mode":             c.MaintenanceMode,
+		"adopt":                        append([]string{}, c.Adopt...),
 	}
 }
 

@@ -63,6 +63,8 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		"http_credentials":               {"--master=m", "--http_credentials=nopassword"},
 		"mesos_authentication_secret":    {"--master=m", "--mesos_authentication_principal=p", "--mesos_authentication_secret=s", "--mesos_authentication_secret_file=/f"},
 		"mesos_authentication_principal": {"--master=m", "--mesos_authentication_secret=s"},
+		"bridge_cert":                    {"--master=m", "--bridge_cert=/c"},
+		"bridge_port":                    {"--master=m", "--bridge_port=0"},
 		"mesos_cert":                     {"--master=m", "--mesos_cert=/c"},
 		"enable_features":                {"--master=m", "--enable_features=magic"},
 		"local_port_min":                 {"--master=m", "--local_port_min=20000"},

@@ -80,6 +80,12 @@ func Flags() []cli.Flag {
 		text("mesos_cert", "", "`FILE` with the certificate to show to the Mesos master"),
 		text("mesos_key", "", "`FILE` with the key of that certificate"),
 
+		number("bridge_port", 9861, "port of the agents' isolator-bridges, where an agent's attribute dvdi_bridge names no other"),
+		text("bridge_token_file", "", "`FILE` with the bearer token for the bridges; without it and --bridge_cert no bridge is asked"),
+		text("bridge_ca", "", "`FILE` with the certificates that sign the bridges'; without it connections to them are not encrypted"),
+		text("bridge_cert", "", "`FILE` with the certificate to show to the bridges"),
+		text("bridge_key", "", "`FILE` with the key of that certificate"),
+
 		text("enable_features", "external_volumes", "features, separated by commas: "+strings.Join(features, ", ")),
 		text("default_network_name", "", "network of apps that join a container network without naming it"),
 		text("mesos_bridge_name", "mesos-bridge", "CNI network of bridge mode"),
@@ -156,6 +162,9 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		Principal: c.String("mesos_authentication_principal"), Secret: c.String("mesos_authentication_secret"),
 		SecretFile: c.String("mesos_authentication_secret_file"),
 		MesosCA:    c.String("mesos_ca"), MesosCert: c.String("mesos_cert"), MesosKey: c.String("mesos_key"),
+
+		BridgePort: c.Int("bridge_port"), BridgeToken: c.String("bridge_token_file"),
+		BridgeCA: c.String("bridge_ca"), BridgeCert: c.String("bridge_cert"), BridgeKey: c.String("bridge_key"),
 
 		Features: list(c.String("enable_features")), DefaultNetwork: c.String("default_network_name"),
 		BridgeName: c.String("mesos_bridge_name"), EnvPrefix: c.String("env_vars_prefix"),

@@ -84,6 +84,8 @@ func (tx *txn) claim(i *instance, requests []scheduler.VolumeRequest) {
 			v.Epoch++
 			held.Epoch, held.Since = v.Epoch, tx.now
 			held.Access = r.Strictest()
+			held.Terms, held.Alerted = LeaseTerms{}, false
+			held.Bridge = i.Task.Attributes[bridgeAttribute]
 		}
 		if !slices.Contains(held.Holders, i.ID) {
 			held.Holders = append(held.Holders, i.ID)
@@ -295,8 +297,21 @@ func (c *Core) claimView(v *volumeRecord) ClaimView {
 		Claim: c.state.schedulerClaim(v),
 		Apps:  c.state.claimApps(v.Claim),
 		Since: v.Claim.Since,
-		Text:  c.state.claimText(v),
+		Text:  c.claimText(v),
 	}
+}
+
+// claimText adds to what is known of a claim why the agent's bridge does not
+// release the volume, and when a fence ends the claim.
+func (c *Core) claimText(v *volumeRecord) string {
+	text := c.state.claimText(v)
+	if at, fenced := c.bridges.fences[v.Key]; fenced {
+		text += "; its lease is over at " + at.UTC().Format(time.RFC3339)
+	}
+	if reason := c.bridges.reasons[v.Key]; reason != "" && c.state.claimState(v.Claim) == scheduler.Releasing {
+		text += "; the bridge there says: " + reason
+	}
+	return text
 }
 
 func (s *state) schedulerClaim(v *volumeRecord) scheduler.Claim {

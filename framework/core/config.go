@@ -31,6 +31,8 @@ type Config struct {
 	// Checker runs the checks that the framework performs; nil performs none.
 	// The core closes it at the end of Run.
 	Checker Checker
+	// Bridges are the agents' isolator-bridges; nil: none is asked.
+	Bridges Bridges
 	// BackendExclusive names the volume drivers whose backend itself refuses
 	// a second attachment: their claims end with the task.
 	BackendExclusive map[string]bool

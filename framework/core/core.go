@@ -34,6 +34,11 @@ type Core struct {
 	inbox   chan message
 	stopped chan struct{} // closed when Run has ended
 
+	// aparts are the calls under way that are made apart, with apartCtx, which Run
+	// sets.
+	aparts   sync.WaitGroup
+	apartCtx context.Context
+
 	info infoBoard
 
 	// Everything below belongs to the goroutine of Run.
@@ -41,6 +46,7 @@ type Core struct {
 	state     *state
 	link      link
 	flow      offerFlow
+	bridges   bridgeFlow
 	committed time.Time // when something was last committed
 	// touched are the apps whose instances may not match their goal any more.
 	touched map[app.ID]bool
@@ -109,6 +115,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 	}
 	c.flow = newOfferFlow(c.cfg.ReviveInterval)
 	c.outbox = newOutbox()
+	c.bridges = newBridgeFlow()
 	loaded, err := loadState(st)
 	if err != nil {
 		return nil, err
@@ -150,6 +157,8 @@ func (c *Core) Run(ctx context.Context) error {
 		c.link.roles = nil
 	}
 	go func() { mesosEnd <- c.mesos.Run(mesosCtx, frameworkID) }()
+	c.apartCtx = mesosCtx
+	defer c.aparts.Wait()
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
@@ -206,6 +215,8 @@ func (c *Core) serve(ctx context.Context, mesosEnd chan error) error {
 		case m = <-c.inbox:
 		case r := <-c.outbox.results:
 			m = message{handle: r}
+		case <-c.bridgeNews():
+			m = message{handle: c.handleBridges}
 		case o := <-c.outcomes():
 			m = message{handle: func(tx *txn) { c.handleCheck(tx, o) }}
 		case ev, ok := <-events:
@@ -353,6 +364,9 @@ func (c *Core) step(batch []message) (rest []message, err error) {
 	}
 	for _, call := range tx.calls {
 		c.outbox.put(call)
+	}
+	for _, call := range tx.asides {
+		c.apart(call)
 	}
 	for _, ev := range tx.events {
 		c.bus.publish(ev)

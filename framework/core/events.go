@@ -24,6 +24,7 @@ func (c *Core) handleEvent(tx *txn, ev Event) {
 			c.flow.noteMaintenance(o)
 		}
 		c.flow.round = true
+		c.noteAgents(tx, ev.Offers)
 		c.agentsBack(tx, ev.Offers)
 	case Rescind:
 		delete(c.flow.held, ev.OfferID)

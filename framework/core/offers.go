@@ -138,6 +138,7 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 	for _, role := range c.link.roles {
 		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role], FilteredAt: c.flow.filtered})
 	}
+	c.addBridgeFacts(&s)
 	return s
 }
 
@@ -331,6 +332,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 	}
 	c.reserve(tx, i)
 	tx.claim(i, requests)
+	c.askForLeases(tx, i, def)
 	tx.saveInstance(i)
 	c.flow.forget(i.ID)
 	c.countsOf(i.App).lastUsed = tx.now
@@ -340,7 +342,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 		zap.String("host", offer.Hostname), zap.String("why", l.Why))
 	return i, &Task{
 		ID: i.Task.ID, InstanceID: i.ID, AgentID: offer.AgentID, Hostname: offer.Hostname,
-		App: def, Resources: l.Resources, Ports: l.Ports, VolumeOptions: engineOptions(def),
+		App: def, Resources: l.Resources, Ports: l.Ports, VolumeOptions: c.epochOptions(i, def, engineOptions(def)),
 	}
 }
 
@@ -353,7 +355,7 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 	for _, i := range launched {
 		attempts = append(attempts, attempt{i.ID, i.Task.ID})
 	}
-	tx.call(call{
+	send := call{
 		make: func(ctx context.Context) error {
 			if err := c.resolveSecrets(accept); err != nil {
 				return err
@@ -392,13 +394,19 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 				tx.saveInstance(i)
 			}
 		},
-	})
+	}
+	if epochs := c.toRegister(accept, launched); len(epochs) > 0 {
+		c.register(tx, epochs, launched, send)
+		return
+	}
+	tx.call(send)
 }
 
 // notSent tells whether an error proves that a call had no effect. A gateway's
 // answer proves nothing.
 func notSent(err error) bool {
-	if errors.Is(err, ErrNotSubscribed) {
+	var unregistered *registerError
+	if errors.Is(err, ErrNotSubscribed) || errors.As(err, &unregistered) {
 		return true
 	}
 	var refused *CallError

@@ -169,6 +169,12 @@ type claim struct {
 	LastApp  app.ID `json:"lastApp"`
 	// Used says that some task of this claim may have mounted the volume.
 	Used bool `json:"used,omitempty"`
+	// Terms are those of the lease under which it is mounted, if it has one.
+	Terms LeaseTerms `json:"terms,omitzero"`
+	// Bridge is the agent's attribute that says where its bridge is.
+	Bridge string `json:"bridge,omitempty"`
+	// Alerted says that the end of a lease that is not trusted was told.
+	Alerted bool `json:"alerted,omitempty"`
 	// Exclusive says that the backend itself refuses a second attachment.
 	Exclusive bool `json:"backendExclusive,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 func (c *Core) tick(tx *txn) {
 	c.syncChecks()
 	c.rolesStale = true
+	c.tickBridges(tx)
 	if !c.link.connected {
 		c.lostStrategies(tx)
 		return

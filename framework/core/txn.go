@@ -16,6 +16,7 @@ type txn struct {
 	now    time.Time
 	dirty  map[recordKey]any // nil: delete
 	calls  []call
+	asides []call
 	events []BusEvent
 	// fatal stops the core before anything of this transaction is committed.
 	fatal error
