@@ -31,6 +31,7 @@ func importCommand() *cli.Command {
 			&cli.StringFlag{Name: "url", Value: "http://127.0.0.1:8080", Usage: "`URL` of this framework's API", EnvVars: []string{"DVDI_URL"}},
 			&cli.StringFlag{Name: "journal", Value: "dvdi-import.json", Usage: "`FILE` that remembers how far each app is"},
 			&cli.BoolFlag{Name: "revert", Usage: "give the apps back to Marathon"},
+			&cli.BoolFlag{Name: "adopt", Usage: "take over apps with Mesos persistent volumes, too, with their reservations"},
 			&cli.BoolFlag{Name: "stopped", Usage: "with a FILE: the exported apps run nowhere any more"},
 			&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "longest `TIME` to wait for an app's tasks to end or to run"},
 			&cli.DurationFlag{Name: "unmount-wait", Value: time.Minute, Usage: "with --revert: longest `TIME` to wait for volumes to be seen unmounted"},
@@ -48,6 +49,11 @@ func importApps(c *cli.Context) error {
 	defer cfg.To.Close()
 	if cfg.From != nil {
 		defer cfg.From.Close()
+	}
+	if cfg.Adopt && cfg.From != nil {
+		if err := takeover.CheckAdoption(c.Context, cfg.From, cfg.To); err != nil {
+			return err
+		}
 	}
 	if cfg.Options, err = targetOptions(c.Context, c.String("url")); err != nil {
 		return err
@@ -93,7 +99,7 @@ func eachApp(c *cli.Context, t *takeover.Takeover, reports []takeover.AppReport)
 func takeoverConfig(c *cli.Context) (takeover.Config, error) {
 	out := c.App.Writer
 	cfg := takeover.Config{
-		Stopped: c.Bool("stopped"), Timeout: c.Duration("timeout"), UnmountWait: c.Duration("unmount-wait"),
+		Stopped: c.Bool("stopped"), Adopt: c.Bool("adopt"), Timeout: c.Duration("timeout"), UnmountWait: c.Duration("unmount-wait"),
 		Say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) },
 	}
 	var err error

@@ -41,7 +41,7 @@ type Finding struct {
 }
 
 // examine reads a definition as the target will, and says what differs here.
-func examine(a App, opts app.Options) (volumes []Volume, findings []Finding) {
+func examine(a App, opts app.Options, adopt bool) (volumes []Volume, findings []Finding) {
 	note := func(refused bool, format string, args ...any) {
 		findings = append(findings, Finding{App: a.ID, Refused: refused, Text: fmt.Sprintf(format, args...)})
 	}
@@ -56,8 +56,11 @@ func examine(a App, opts app.Options) (volumes []Volume, findings []Finding) {
 		note(true, "its definition is not valid here: %s", reason(err))
 		return nil, findings
 	}
-	if len(parsed.PersistentVolumes()) > 0 {
-		note(true, "it has Mesos persistent volumes, which belong to Marathon's framework")
+	switch n := len(parsed.PersistentVolumes()); {
+	case n > 0 && adopt:
+		note(false, "its reservations and %d persistent volumes per instance are taken over", n)
+	case n > 0:
+		note(true, "it has Mesos persistent volumes, which are reserved by Marathon's framework; take them over with --adopt from the running Marathon")
 	}
 	for _, n := range parsed.ExternalVolumes() {
 		v := parsed.Container.Volumes[n]

@@ -61,7 +61,7 @@ func (t *Takeover) awaitStopped(ctx context.Context, id string, _ *entry) (phase
 			t.cfg.Say("%s: suspending here (%d instances)", id, a.Instances)
 			return false, t.ignoreLocked(t.cfg.To.Update(ctx, id, map[string]any{"instances": 0}))
 		}
-		return len(a.Tasks) == 0 && a.Deployments == 0, nil
+		return len(a.active()) == 0 && a.Deployments == 0, nil
 	})
 	return stopped, err
 }

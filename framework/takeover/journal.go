@@ -35,6 +35,8 @@ type entry struct {
 	// Tasks are all that were seen at Marathon since the take-over began.
 	Tasks   []Task   `json:"tasks,omitempty"`
 	Volumes []Volume `json:"volumes,omitempty"` // exclusive ones
+	// Kept is how many instances Marathon keeps for their persistent volumes.
+	Kept int `json:"kept,omitempty"`
 	// Pinned is the host to which the app is bound on its way back.
 	Pinned string `json:"pinned,omitempty"`
 }

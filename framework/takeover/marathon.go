@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -117,7 +118,29 @@ type Task struct {
 	Agent string `json:"slaveId"`
 	Host  string `json:"host"`
 	State string `json:"state"`
+	// Staged is when it was launched; instances that are only kept for their
+	// volumes have none (contract 1.2).
+	Staged string        `json:"stagedAt,omitempty"`
+	Local  []LocalVolume `json:"localVolumes,omitempty"`
 }
+
+// LocalVolume is a persistent volume of an instance.
+type LocalVolume struct {
+	ID string `json:"persistenceId"`
+}
+
+// kept tells whether an instance runs nothing and is there for its volumes.
+func (t Task) kept() bool {
+	return len(t.Local) > 0 && t.Staged == "" && t.State != "TASK_STAGING"
+}
+
+// active are the app's tasks that run or may.
+func (a App) active() []Task {
+	return slices.DeleteFunc(slices.Clone(a.Tasks), Task.kept)
+}
+
+// keptVolumes counts the instances that are kept for their volumes.
+func (a App) keptVolumes() int { return len(a.Tasks) - len(a.active()) }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (a *App) UnmarshalJSON(data []byte) error {
@@ -178,6 +201,19 @@ func (a *API) Pods(ctx context.Context) ([]string, error) {
 		ids = append(ids, p.ID)
 	}
 	return ids, err
+}
+
+// Settings tells the framework's id and the frameworks whose reservations it
+// takes over.
+func (a *API) Settings(ctx context.Context) (frameworkID string, adopted []string, err error) {
+	var out struct {
+		FrameworkID string `json:"frameworkId"`
+		Config      struct {
+			Adopt []string `json:"adopt"`
+		} `json:"marathon_config"`
+	}
+	err = a.do(ctx, http.MethodGet, "/v2/info", nil, &out)
+	return out.FrameworkID, out.Config.Adopt, err
 }
 
 // Update changes the given fields of an app.

@@ -23,6 +23,9 @@ type Config struct {
 	// operator's word that none of them runs any more.
 	Export  []App
 	Stopped bool
+	// Adopt takes over apps with Mesos persistent volumes, too: the target must
+	// run with --adopt and the id of Marathon's framework.
+	Adopt bool
 
 	To      *API
 	Journal *Journal
@@ -141,7 +144,7 @@ func (t *Takeover) Report(ctx context.Context) (reports []AppReport, others []Fi
 
 func (t *Takeover) reportApp(a App, exists bool) AppReport {
 	r := AppReport{ID: a.ID, Instances: a.Instances, Phase: string(planned)}
-	r.Volumes, r.Findings = examine(a, t.cfg.Options)
+	r.Volumes, r.Findings = examine(a, t.cfg.Options, t.cfg.Adopt && t.cfg.From != nil)
 	e := t.cfg.Journal.content.Apps[a.ID]
 	if e != nil && e.Phase != returned {
 		r.Phase, r.Instances = string(e.Phase), e.Instances
@@ -328,7 +331,13 @@ func (t *Takeover) awaitSuspended(ctx context.Context, id string, e *entry) (pha
 			t.cfg.Say("%s: suspending at Marathon (%d instances)", id, a.Instances)
 			return false, t.ignoreLocked(t.cfg.From.Update(ctx, id, map[string]any{"instances": 0}))
 		}
-		return len(a.Tasks) == 0 && a.Deployments == 0, nil
+		if n := a.keptVolumes(); n > e.Kept {
+			e.Kept = n
+			if err := t.cfg.Journal.save(); err != nil {
+				return false, err
+			}
+		}
+		return len(a.active()) == 0 && a.Deployments == 0, nil
 	})
 	return suspended, err
 }
@@ -365,8 +374,37 @@ func (t *Takeover) claim(ctx context.Context, id string, e *entry) (phase, error
 	return claimed, nil
 }
 
-// start only says that instances are about to start here.
-func (t *Takeover) start(context.Context, string, *entry) (phase, error) { return starting, nil }
+// start only says that instances are about to start here. Persistent volumes must
+// have been taken over before: otherwise new ones would be made, without the
+// data.
+func (t *Takeover) start(ctx context.Context, id string, e *entry) (phase, error) {
+	if e.Kept == 0 {
+		return starting, nil
+	}
+	t.cfg.Say("%s: waiting for the agents to offer its persistent volumes", id)
+	err := t.poll(ctx, "the persistent volumes to be offered here", func(ctx context.Context) (bool, error) {
+		a, found, err := t.cfg.To.App(ctx, id)
+		return found && a.keptVolumes() >= e.Kept, err
+	})
+	return starting, err
+}
+
+// CheckAdoption tells why the target could not take persistent volumes over.
+func CheckAdoption(ctx context.Context, from, to *API) error {
+	theirs, _, err := from.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	_, adopted, err := to.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	if theirs == "" || !slices.Contains(adopted, theirs) {
+		return fmt.Errorf("this framework does not take over reservations of Marathon's framework %s: "+
+			"start it with --adopt=%s, and with the role and principal that Marathon has", theirs, theirs)
+	}
+	return nil
+}
 
 // awaitRunning starts the instances here and waits until they run.
 func (t *Takeover) awaitRunning(ctx context.Context, id string, e *entry) (phase, error) {

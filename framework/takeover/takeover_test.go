@@ -251,6 +251,60 @@ func TestAnExportedMarathon(t *testing.T) {
 	}
 }
 
+// TestPersistentVolumesAreTakenOver interrupts the take-over of a resident app at
+// each step: it never starts without its data, and can go back.
+func TestPersistentVolumesAreTakenOver(t *testing.T) {
+	for n := 0; ; n++ {
+		s := newScene(t)
+		s.to.marathon = s.from
+		s.from.define(t, `{"id":"/resident","cmd":"x","role":"r","instances":2,"container":{"type":"MESOS","volumes":[
+			{"containerPath":"d","mode":"RW","persistent":{"size":10}}]}}`)
+		start := func(hook func() error) *Takeover {
+			tk := s.takeover(hook)
+			tk.cfg.Options, tk.cfg.Adopt = app.Options{Role: "r"}, true
+			return tk
+		}
+		err := start(failAt(n)).Take(t.Context(), "/resident")
+		if err != nil && !errors.Is(err, errInterrupted) {
+			t.Fatalf("at step %d: %v", n, err)
+		}
+		if n%2 == 0 {
+			if err := start(nil).Take(t.Context(), "/resident"); err != nil {
+				t.Fatalf("continued after step %d: %v", n, err)
+			}
+			if s.to.running("/resident") != 2 || s.from.running("/resident") != 0 {
+				t.Errorf("step %d: %d run here, %d there", n, s.to.running("/resident"), s.from.running("/resident"))
+			}
+		} else if n > 2 { // before, the journal does not know of it
+			if err := start(nil).Return(t.Context(), "/resident"); err != nil {
+				t.Fatalf("given back after step %d: %v", n, err)
+			}
+			if s.to.running("/resident") != 0 || s.from.running("/resident") != 2 {
+				t.Errorf("step %d: %d run here, %d there", n, s.to.running("/resident"), s.from.running("/resident"))
+			}
+		}
+		if len(s.w.violations) > 0 || t.Failed() {
+			t.Fatalf("step %d: %v", n, s.w.violations)
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+func TestAdoptionNeedsTheTargetsConsent(t *testing.T) {
+	s := newScene(t)
+	tk := s.takeover(nil)
+	err := CheckAdoption(t.Context(), tk.cfg.From, tk.cfg.To)
+	if err == nil || !strings.Contains(err.Error(), "--adopt=marathon-id") {
+		t.Errorf("got %v", err)
+	}
+	s.to.marathon = s.from
+	if err := CheckAdoption(t.Context(), tk.cfg.From, tk.cfg.To); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestReport(t *testing.T) {
 	s := newScene(t)
 	s.from.pods = []string{"/pod"}

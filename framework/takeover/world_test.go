@@ -37,6 +37,8 @@ type server struct {
 	claims map[string]*Claim
 	bridge bool
 	pods   []string
+	// marathon is whose kept instances this framework adopts, nil for nobody's.
+	marathon *server
 }
 
 type served struct {
@@ -49,6 +51,7 @@ type servedTask struct {
 	Task
 	steps   int // requests until it runs, or is gone
 	leaving bool
+	kept    bool // it runs nothing and is there for its persistent volume
 }
 
 func newWorld() *world { return &world{mounts: map[string]map[string]int{}} }
@@ -98,6 +101,13 @@ func (s *server) tick() {
 func (s *server) tickApp(id string, a *served) {
 	for _, t := range a.tasks {
 		t.steps = max(0, t.steps-1)
+		if t.leaving && t.steps == 0 && resident(a.def) {
+			t.leaving, t.kept = false, true
+		}
+	}
+	if resident(a.def) {
+		s.tickResident(id, a)
+		return
 	}
 	a.tasks = slices.DeleteFunc(a.tasks, func(t *servedTask) bool {
 		if !t.leaving || t.steps > 0 {
@@ -126,6 +136,54 @@ func (s *server) tickApp(id string, a *served) {
 			ID: fmt.Sprintf("%s-%s-%d", s.name, strings.Trim(id, "/"), s.w.tasks), Agent: agent, Host: "host-" + agent}})
 		s.mount(volumeOf(a.def), agent)
 	}
+}
+
+func resident(def map[string]any) bool {
+	container, _ := def["container"].(map[string]any)
+	volumes, _ := container["volumes"].([]any)
+	return len(volumes) > 0 && volumes[0].(map[string]any)["persistent"] != nil
+}
+
+// tickResident starts and stops instances that keep their volumes.
+func (s *server) tickResident(id string, a *served) {
+	if s.marathon != nil && len(a.tasks) == 0 && s.w.tasks%2 == 0 { // offers come when they come
+		if there := s.marathon.apps[id]; there != nil && there.active() == 0 {
+			for _, t := range there.tasks {
+				a.tasks = append(a.tasks, &servedTask{Task: t.Task, kept: true})
+			}
+		}
+	}
+	s.w.tasks++
+	for _, t := range a.tasks {
+		switch {
+		case a.active() > a.instances && !t.kept && !t.leaving:
+			t.leaving, t.steps = true, 3
+			return
+		case a.active() < a.instances && t.kept:
+			t.kept, t.steps = false, 3
+		}
+	}
+	for a.active() < a.instances {
+		if s.marathon != nil && s.marathon.apps[id] != nil {
+			s.w.violations = append(s.w.violations, id+" starts without its data")
+		}
+		s.w.tasks++
+		a.tasks = append(a.tasks, &servedTask{steps: 3, Task: Task{ID: fmt.Sprintf("%s-%d", s.name, s.w.tasks), Agent: "S0", Host: "host-S0"}})
+	}
+	if s.marathon != nil && a.active() > 0 && s.marathon.apps[id] != nil && s.marathon.apps[id].active() > 0 {
+		s.w.violations = append(s.w.violations, id+" runs twice")
+	}
+}
+
+// active is how many tasks run or may.
+func (a *served) active() int {
+	n := 0
+	for _, t := range a.tasks {
+		if !t.kept {
+			n++
+		}
+	}
+	return n
 }
 
 // place chooses an agent as badly as it may: one that has not got the volume
@@ -189,6 +247,12 @@ func (s *server) answer(r *http.Request) (int, any) {
 			all = append(all, s.view(id))
 		}
 		return 200, map[string]any{"apps": all}
+	case path == "/v2/info":
+		info := map[string]any{"frameworkId": s.name + "-id", "marathon_config": map[string]any{}}
+		if s.marathon != nil {
+			info["marathon_config"] = map[string]any{"adopt": []string{s.marathon.name + "-id"}}
+		}
+		return 200, info
 	case path == "/v2/pods" && s.pods != nil:
 		var all []any
 		for _, id := range s.pods {
@@ -212,7 +276,7 @@ func (s *server) app(r *http.Request, id string) (int, any) {
 	case http.MethodGet:
 		return 200, map[string]any{"app": s.view(id)}
 	case http.MethodDelete:
-		if len(a.tasks) > 0 {
+		if a.active() > 0 {
 			s.w.violations = append(s.w.violations, s.name+": "+id+" is deleted while it runs")
 		}
 		delete(s.apps, id)
@@ -243,7 +307,7 @@ func (s *server) app(r *http.Request, id string) (int, any) {
 
 // busy are the deployments that have not ended.
 func (s *server) busy(a *served) []any {
-	done := len(a.tasks) == a.instances
+	done := a.active() == a.instances
 	for _, t := range a.tasks {
 		done = done && t.steps == 0
 	}
@@ -265,7 +329,17 @@ func (s *server) view(id string) map[string]any {
 		} else {
 			running++
 		}
-		tasks = append(tasks, map[string]any{"id": t.ID, "slaveId": t.Agent, "host": t.Host, "state": state})
+		view := map[string]any{"id": t.ID, "slaveId": t.Agent, "host": t.Host, "state": state, "localVolumes": []any{}}
+		if resident(a.def) {
+			view["localVolumes"] = []any{map[string]any{"persistenceId": "p#" + t.ID}}
+		}
+		if t.kept {
+			view["state"] = "TASK_FINISHED"
+			running--
+		} else {
+			view["stagedAt"] = "2024-01-01T00:00:00.000Z"
+		}
+		tasks = append(tasks, view)
 	}
 	v["id"], v["instances"], v["tasks"], v["tasksRunning"], v["deployments"] = id, a.instances, tasks, running, s.busy(a)
 	v["version"], v["tasksStaged"], v["tasksHealthy"], v["tasksUnhealthy"] = "2024-01-01T00:00:00.000Z", 0, 0, 0
@@ -329,5 +403,5 @@ func (s *server) running(id string) int {
 	if s.apps[id] == nil {
 		return 0
 	}
-	return len(s.apps[id].tasks)
+	return s.apps[id].active()
 }
