@@ -37,8 +37,10 @@ type server struct {
 	claims map[string]*Claim
 	bridge bool
 	pods   []string
-	// marathon is whose kept instances this framework adopts, nil for nobody's.
+	// marathon is whose kept instances this framework adopts, nil for nobody's;
+	// wait is for how many requests they have been to be had.
 	marathon *server
+	wait     int
 }
 
 type served struct {
@@ -146,14 +148,17 @@ func resident(def map[string]any) bool {
 
 // tickResident starts and stops instances that keep their volumes.
 func (s *server) tickResident(id string, a *served) {
-	if s.marathon != nil && len(a.tasks) == 0 && s.w.tasks%2 == 0 { // offers come when they come
-		if there := s.marathon.apps[id]; there != nil && there.active() == 0 {
+	if s.marathon != nil && len(a.tasks) == 0 {
+		there := s.marathon.apps[id]
+		if there != nil && there.active() == 0 {
+			s.wait++
+		}
+		if s.wait > 10 { // offers come when they come
 			for _, t := range there.tasks {
 				a.tasks = append(a.tasks, &servedTask{Task: t.Task, kept: true})
 			}
 		}
 	}
-	s.w.tasks++
 	for _, t := range a.tasks {
 		switch {
 		case a.active() > a.instances && !t.kept && !t.leaving:
