@@ -279,7 +279,6 @@ func (c *Config) Marathon() map[string]any {
 		"max_instances_per_offer":      c.MaxInstancesPerOffer,
 		"maintenance_mode":             c.MaintenanceMode,
 		"adopt":                        append([]string{}, c.Adopt...),
-		"adopt":                        append([]string{}, c.Adopt...),
 	}
 }
 
