@@ -29,6 +29,9 @@ func allCommands() []spec { return slices.Concat(volumeCommands(), adminCommands
 type session struct {
 	*terminal
 	given
+	// policyErr is why the policy cannot be read, once the engine was made.
+	policyErr error
+
 	ctx context.Context //nolint:containedctx // a session is one command, which it ends
 }
 
@@ -49,7 +52,7 @@ func (s *session) holder() engine.Holder {
 }
 
 func (s *session) drivers(log *zap.Logger) *dockerplugin.Drivers {
-	cfg := dockerplugin.Config{Dirs: splitDirs(s.String(flagPlugins))}
+	cfg := dockerplugin.Config{Dirs: splitDirs(s.String(flagPlugins)), DockerRoot: s.String(flagDocker)}
 	if s.Bool(flagVerbose) {
 		cfg.Trace = func(x dockerplugin.Exchange) {
 			log.Debug("driver call", zap.String("driver", x.Driver), zap.String("address", x.Address), zap.String("method", x.Method),
@@ -90,9 +93,7 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	drivers := s.drivers(log)
 	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
 	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
-	if policyErr != nil {
-		log.Warn("policy not readable", zap.Error(policyErr))
-	}
+	s.policyErr = policyErr
 	e := engine.New(engine.Config{
 		Ledger: led, Drivers: drivers, Mounts: hostmount.New(),
 		Neighbours: ledger.Neighbours{Dir: s.dirs().Host},

@@ -2,10 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
@@ -248,6 +253,113 @@ func TestSecretsThatThePluginRepeats(t *testing.T) {
 	text := b.fails(exitFailure, unmountArgs(p, "v")...)
 	if record := b.must("ledger", "show", "--volumedriver=test", "--volumename=v"); strings.Contains(text+record, "hunter22") || !strings.Contains(record, "cannot unmount") {
 		t.Errorf("%s %s", text, record)
+	}
+}
+
+// Nobody reads stderr: the volume must not stay locked for that, and a second
+// signal ends what waits.
+func TestNobodyReadsStderr(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	b.must(mountArgs(p, "v")...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	fd := int(w.Fd()) // which makes it block
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = unix.Write(fd, make([]byte, 4096))
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		t.Fatal(err)
+	}
+	p.Add(volumetest.Rule{Method: "Unmount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	cmd := b.command(unmountArgs(p, "v", "--verbose")...)
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the unmount is owed", func() bool {
+		records := b.records()
+		return len(records) == 1 && records[0].State == "pending-unmount"
+	})
+	p.Clear()
+	b.must(unmountArgs(p, "v")...) // though the other process cannot end
+	for range 2 {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+	}
+	sig := time.AfterFunc(time.Second, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	defer sig.Stop()
+	if err := cmd.Wait(); err == nil {
+		t.Error("no error")
+	}
+}
+
+// A volume that somebody else on this host uses is not destroyed.
+func TestRemoveOfWhatOthersUse(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0, Counting: volumetest.CountNothing})
+	b := newBox(t, p.PluginDir())
+	other := b.with("DVDCLI_RUN_DIR", filepath.Join(b.dir, "run2")).with("DVDCLI_STATE_DIR", filepath.Join(b.dir, "state2"))
+	remove := []string{"remove", "--volumedriver=test", "--volumename=v"}
+	other.must(mountArgs(p, "v")...)
+	if text := b.fails(exitInUse, remove...); !strings.Contains(text, "run2") {
+		t.Error(text)
+	}
+	other.must("ledger", "forget", "--yes", "--volumedriver=test", "--volumename=v")
+	if os.Geteuid() == 0 {
+		b.fails(exitInUse, remove...) // mounted, for nobody that is known
+	}
+	if n := len(p.Calls("Remove")); n != 0 {
+		t.Errorf("%d removes", n)
+	}
+	b.must(unmountArgs(p, "v")...)
+	b.must(append(remove, "--force")...)
+}
+
+// A socket's path that is too long for the kernel is named as that.
+func TestLongSocketPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("x", 120))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := newBox(t, dir)
+	spec := "unix://" + filepath.Join(dir, "far.sock")
+	if err := os.WriteFile(filepath.Join(dir, "far.spec"), []byte(spec), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := b.fails(exitUnreachable, "mount", "--volumedriver=far", "--volumename=v", "--deadline=2s")
+	if !strings.Contains(text, "107") || !strings.Contains(text, "path") {
+		t.Error(text)
+	}
+}
+
+// Managed plugins are found below the daemon's data directory.
+func TestDockerRoot(t *testing.T) {
+	b := newBox(t, t.TempDir())
+	root := t.TempDir()
+	id := strings.Repeat("a", 64)
+	if err := os.MkdirAll(filepath.Join(root, "plugins", id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := `{"plugin":{"Name":"rexray/ebs:latest","Enabled":false,"Config":{"Interface":{"Socket":"rexray.sock","Types":["docker.volumedriver/1.0"]}}}}`
+	if err := os.WriteFile(filepath.Join(root, "plugins", id, "config.json"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mount := []string{"mount", "--volumedriver=rexray/ebs", "--volumename=v"}
+	if text := b.with("DVDCLI_DOCKER_ROOT", root).fails(exitUnreachable, mount...); !strings.Contains(text, "disabled") {
+		t.Error(text)
+	}
+	if text := b.fails(exitUnreachable, mount...); !strings.Contains(text, "unknown") {
+		t.Error(text)
 	}
 }
 

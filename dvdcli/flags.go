@@ -24,6 +24,7 @@ const (
 	flagStateDir = "state-dir"
 	flagHostDir  = "host-dir"
 	flagPlugins  = "plugin-dirs"
+	flagDocker   = "docker-root"
 	flagHolder   = "holder"
 	flagPolicy   = "policy"
 	flagYes      = "yes"
@@ -50,6 +51,7 @@ func flagsEverywhere() []option {
 		stringFlag(flagStateDir, "", "`directory` of what survives a reboot (default /var/lib/dvdi for root)"),
 		stringFlag(flagHostDir, "", "`directory` in which the ledgers of this host know of each other"),
 		stringFlag(flagPlugins, "", "`directories` with plugin sockets and specs, separated by colons (default: Docker's)"),
+		stringFlag(flagDocker, "", "data `directory` of the Docker daemon, for its managed plugins (default /var/lib/docker; none with --plugin-dirs)"),
 		stringFlag(flagHolder, "", "`name` of who holds the volume (default: the calling agent, else the user)"),
 		stringFlag(flagPolicy, engine.DefaultPolicyFile, "policy `file` of this agent"),
 	}

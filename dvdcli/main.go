@@ -19,8 +19,10 @@ func run() int {
 	// reader that went away must give an error, not a death by SIGPIPE.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// A second signal ends the program whatever it waits for.
+	context.AfterFunc(ctx, stop)
 	signal.Ignore(syscall.SIGPIPE)
 
-	t := terminal{stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin}
+	t := terminal{stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin, logs: logWriter{to: os.Stderr}}
 	return t.exit(execute(ctx, &t, os.Args[1:]))
 }

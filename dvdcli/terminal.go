@@ -19,6 +19,7 @@ type terminal struct {
 	stdout, stderr io.Writer
 	stdin          io.Reader
 	json           bool
+	logs           logWriter
 }
 
 // result prints a command's result: the value as JSON, or the lines.
@@ -128,6 +129,7 @@ func exitStatus(err error) int {
 
 // exit tells the error and returns the status.
 func (t *terminal) exit(err error) int {
+	t.logs.close()
 	switch {
 	case err == nil:
 	case errors.Is(err, errFindings):
@@ -152,7 +154,7 @@ func (t *terminal) logger(verbose bool) *zap.Logger {
 	cfg := zap.NewDevelopmentEncoderConfig()
 	cfg.EncodeTime = zapcore.RFC3339TimeEncoder
 	cfg.CallerKey, cfg.StacktraceKey = zapcore.OmitKey, zapcore.OmitKey
-	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(cfg), zapcore.AddSync(t.stderr), level))
+	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(cfg), zapcore.AddSync(&t.logs), level))
 }
 
 // isTerminal says whether a person sees what is written.

@@ -11,7 +11,9 @@ func volumeCommands() []spec {
 		{name: "create", usage: "create a volume", action: create,
 			options: func() []option { return flagsForVolume(otherDeadline, optsFlag()) }},
 		{name: "remove", usage: "destroy a volume and its data", action: remove,
-			options: func() []option { return flagsForVolume(otherDeadline) }},
+			options: func() []option {
+				return flagsForVolume(otherDeadline, boolFlag(flagForce, "destroy it although somebody else on this host seems to use it"))
+			}},
 		{name: "mount", usage: "mount a volume, creating it if need be, and print where", action: mount,
 			options: func() []option {
 				return flagsForVolume(mountDeadline, optsFlag(),
@@ -65,6 +67,9 @@ func unmount(s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
+	if s.policyErr != nil {
+		s.say("note: %s", s.policyErr)
+	}
 	defer s.spin("unmounting " + s.String(flagName))()
 	res, err := e.Unmount(ctx, engine.UnmountRequest{
 		Driver: s.String(flagDriver), Volume: s.String(flagName), Holder: s.holder(),
@@ -104,7 +109,7 @@ func remove(s *session) error {
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
-	req := engine.RemoveRequest{Driver: s.String(flagDriver), Volume: s.String(flagName)}
+	req := engine.RemoveRequest{Driver: s.String(flagDriver), Volume: s.String(flagName), Force: s.Bool(flagForce)}
 	if err := e.Remove(ctx, req); err != nil {
 		return err
 	}

@@ -146,6 +146,7 @@ func (n *Node) Env() []string {
 	return []string{
 		"DVDCLI_RUN_DIR=" + n.runDir(),
 		"DVDCLI_STATE_DIR=" + filepath.Join(n.dir, "state"),
+		"DVDCLI_HOST_DIR=" + filepath.Join(filepath.Dir(n.dir), "ledgers"), // the nodes share this host
 		"DVDCLI_PLUGIN_DIRS=" + n.pluginDir(),
 		"DVDCLI_HOLDER=" + n.name,
 	}

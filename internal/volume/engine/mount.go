@@ -404,7 +404,7 @@ func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
 		err = m.chown(s.path)
 	}
 	if err == nil {
-		err = m.learn(kindOf(s))
+		err = m.learn(ctx, kindOf(s))
 	}
 	if err != nil {
 		return m.giveUp(ctx, mounted, err)

@@ -304,7 +304,7 @@ func (op *operation) elsewhere(ctx context.Context, m volume.Mounted, s seen) st
 }
 
 // learn keeps what kind of path this driver returns.
-func (op *operation) learn(kind ledger.PathKind) error {
+func (op *operation) learn(ctx context.Context, kind ledger.PathKind) error {
 	facts, err := op.ledger.DriverFacts(op.key.Driver)
 	if err != nil {
 		return err
@@ -312,7 +312,7 @@ func (op *operation) learn(kind ledger.PathKind) error {
 	if facts.Kind == kind || facts.Kind == ledger.KindMountPoint || op.rules.MountPoint == mountPointDirectory {
 		return nil
 	}
-	if err := op.ledger.LearnKind(op.key.Driver, kind); err != nil {
+	if err := op.ledger.LearnKind(ctx, op.key.Driver, kind); err != nil {
 		return err
 	}
 	op.fault(FaultKindLearned)

@@ -226,7 +226,7 @@ func (op *operation) payUnmount(ctx context.Context) error {
 	case volume.Refused, volume.NotFound, volume.Unsupported:
 		done, why := op.nothingLeft(ctx, doubt)
 		if !done {
-			return op.owe(err)
+			return op.owe(op.stuck(ctx, err))
 		}
 		op.note("the driver refused the unmount, but " + why + ": " + err.Error())
 		err = nil
@@ -236,6 +236,18 @@ func (op *operation) payUnmount(ctx context.Context) error {
 	}
 	op.removeTarget()
 	return op.release()
+}
+
+// stuck says what a person can do about a mount that its driver does not release.
+func (op *operation) stuck(ctx context.Context, err error) error {
+	var e *volume.Error
+	s := op.look(ctx)
+	if s.what != present || !errors.As(err, &e) {
+		return err
+	}
+	out := *e
+	out.Hint = fmt.Sprintf("see the driver's own log and restart it; if it no longer knows of the mount, `umount -l %s` and then `dvdcli unmount` again", s.path)
+	return &out
 }
 
 // nothingLeft says whether a refused Unmount leaves nothing to do: the volume is

@@ -76,6 +76,8 @@ func (op *operation) settleIdle(ctx context.Context) error {
 // RemoveRequest destroys a volume.
 type RemoveRequest struct {
 	Driver, Volume string
+	// Force removes it although somebody else on this host seems to use it.
+	Force bool
 }
 
 // Remove destroys a volume and its data. InUse while it is mounted here;
@@ -96,6 +98,11 @@ func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 	if err != nil {
 		return err
 	}
+	if !req.Force {
+		if err := op.unused(ctx); err != nil {
+			return err
+		}
+	}
 	id, err := op.entry.Identity()
 	if err != nil {
 		return err
@@ -111,6 +118,30 @@ func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 		err = errors.Join(err, op.entry.DeleteIdentity(), op.entry.DeleteRegistration())
 	}
 	return errors.Join(err, op.drop())
+}
+
+// unused says whether nobody else on this host uses the volume: no other ledger,
+// and nobody without one.
+func (op *operation) unused(ctx context.Context) error {
+	const hint = "unmount it there first, or give --force"
+	if err := op.alone(ctx); err != nil {
+		return err
+	}
+	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return op.fail(volume.InUse, "the ledger in "+other+" has it", hint, nil)
+	}
+	path, err := op.claim(ctx)
+	if err != nil || path == "" {
+		return nil //nolint:nilerr // a driver that does not say may still remove
+	}
+	if s := op.lookAt(ctx, path, ledger.KindUnknown); s.what == present && op.usable(s) == nil {
+		return op.fail(volume.InUse, "it is mounted at "+path+" without a record", hint, nil)
+	}
+	return nil
 }
 
 func (op *operation) mountedFor() string {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,10 +75,20 @@ func (l *Ledger) DriverFacts(driver string) (DriverFacts, error) {
 	return facts, nil
 }
 
-// LearnKind keeps durably what a driver's mount paths are.
-func (l *Ledger) LearnKind(driver string, kind PathKind) error {
+// LearnKind keeps durably what a driver's mount paths are. A mount point that
+// somebody else learned meanwhile stays. It waits for others until ctx ends.
+func (l *Ledger) LearnKind(ctx context.Context, driver string, kind PathKind) (err error) {
 	key := Key{Driver: driver}
-	err := l.writeFact(dirDrivers, key.fileName(), DriverFacts{Version: FormatVersion, Driver: driver, Kind: kind})
+	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "facts-"+key.FileName()+".lock"))
+	if err != nil {
+		return failed("keep what is known of the driver", key, err)
+	}
+	defer func() { err = errors.Join(err, lock.unlockAndRemove()) }()
+	facts, err := l.DriverFacts(driver)
+	if err != nil || facts.Kind == kind || facts.Kind == KindMountPoint {
+		return err
+	}
+	err = l.writeFact(dirDrivers, key.fileName(), DriverFacts{Version: FormatVersion, Driver: driver, Kind: kind})
 	if err != nil {
 		return failed("keep what is known of the driver", key, err)
 	}

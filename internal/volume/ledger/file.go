@@ -95,12 +95,26 @@ func ignoreNotExist(err error) error {
 	return err
 }
 
+// makeDir makes a directory and those above it, each durably in the one above.
+func makeDir(path string) error {
+	parent := filepath.Dir(path)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) && parent != path {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
 // privateDir makes a directory for this user alone and refuses one that others
 // could have put there or can write to: what stands in it is obeyed.
 func privateDir(path string) error {
 	st, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := makeDir(path); err != nil {
 			return err
 		}
 		st, err = os.Stat(path)

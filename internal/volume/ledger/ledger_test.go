@@ -385,7 +385,7 @@ func TestIdentityAndFacts(t *testing.T) {
 	if err := e.SaveIdentity(Identity{BackendID: "vol-1", Context: map[string]string{"zone": "a"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.ledger.LearnKind("d", KindMountPoint); err != nil {
+	if err := e.ledger.LearnKind(t.Context(), "d", KindMountPoint); err != nil {
 		t.Fatal(err)
 	}
 	closeEntry(t, e)
