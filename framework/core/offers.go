@@ -134,11 +134,11 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 		}
 	}
 	c.addVolumes(&s)
-	c.addDraining(&s, now)
 	for _, role := range c.link.roles {
 		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role], FilteredAt: c.flow.filtered})
 	}
 	c.addBridgeFacts(&s)
+	c.addDraining(&s, now) // marks the agents that the bridges tell of, too
 	return s
 }
 
