@@ -215,7 +215,8 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 // takes it over where that is asked for.
 func (c *Core) noteLeftovers(tx *txn, list []scheduler.Leftover) {
 	for _, l := range list {
-		if c.flow.leftovers[l.InstanceID] || c.adopt(tx, l) {
+		// An app for it may have come since it was logged.
+		if c.adopt(tx, l) || c.flow.leftovers[l.InstanceID] {
 			continue
 		}
 		c.flow.leftovers[l.InstanceID] = true

@@ -284,9 +284,10 @@ func TestAnotherFrameworksVolumes(t *testing.T) {
 				w.adopt = []string{old}
 			}
 			w.startFramework()
-			w.upsert(w.parse(fmt.Sprintf(kept, 0)))
 			// Something that waits keeps offers coming.
 			w.upsert(w.parse(`{"id":"/big","cmd":"run","cpus":100,"mem":32}`))
+			w.pass(time.Minute) // nobody knows the app yet
+			w.upsert(w.parse(fmt.Sprintf(kept, 0)))
 			w.pass(time.Minute)
 			w.edit("/kept", func(a *app.App) { a.Instances = 1 })
 			var now core.TaskView
