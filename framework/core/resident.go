@@ -279,7 +279,7 @@ func (c *Core) wipeApp(tx *txn, id app.ID) {
 // finishWiped forgets wiped instances of which the offers of their agent show
 // nothing any more.
 func (c *Core) finishWiped(tx *txn) {
-	for _, i := range c.state.allInstances() {
+	for _, i := range c.state.instances {
 		if i.Phase != wiping || !c.wipeDone(i, tx.now) {
 			continue
 		}
@@ -337,7 +337,7 @@ func (tx *txn) abandonReservations(agentID string) {
 // is back without them. Nothing else may run in their place before.
 func (c *Core) reservedRefs(all bool) []TaskRef {
 	var refs []TaskRef
-	for _, i := range c.state.allInstances() {
+	for _, i := range c.state.instances {
 		if i.Reserved != nil && i.Reserved.LastTask != "" && (i.lost() || i.Task == nil && (all || i.Phase == waiting)) {
 			refs = append(refs, TaskRef{TaskID: i.Reserved.LastTask, AgentID: i.Reserved.AgentID})
 		}
