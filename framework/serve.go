@@ -342,6 +342,7 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,
 		ReconcileDelay: cfg.ReconcileDelay, ReconcileInterval: cfg.ReconcileInterval,
+		RestoreHold:    cfg.RestoreHold,
 		ReviveInterval: cfg.ReviveInterval, MaxDeployments: cfg.MaxDeployments,
 	}
 }

@@ -99,6 +99,7 @@ func Flags() []cli.Flag {
 		millis("task_launch_confirm_timeout", 300_000, "a launch without any status after this time is killed"),
 		millis("reconciliation_initial_delay", 15_000, "from subscription to reconciliation of all tasks"),
 		millis("reconciliation_interval", 600_000, "between reconciliations of all tasks"),
+		millis("restore_hold", 720_000, "after a backup was restored, before anything starts on exclusive volumes"),
 		millis("decline_offer_duration", 120_000, "for which unneeded offers are declined"),
 		millis("min_revive_offers_interval", 5_000, "least time between requests for all offers"),
 		toggle("disable_suppress_offers", "have offers come although nothing waits"),
@@ -173,7 +174,8 @@ func FromCLI(c *cli.Context) (*Config, error) {
 
 		LaunchTimeout: ms(c, "task_launch_timeout"), LaunchConfirm: ms(c, "task_launch_confirm_timeout"),
 		ReconcileDelay: ms(c, "reconciliation_initial_delay"), ReconcileInterval: ms(c, "reconciliation_interval"),
-		DeclineFor: ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
+		RestoreHold: ms(c, "restore_hold"),
+		DeclineFor:  ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
 		Suppress: !c.Bool("disable_suppress_offers"), MaxInstancesPerOffer: c.Int("max_instances_per_offer"),
 		MaxChecks: c.Int("max_concurrent_marathon_health_checks"), MaxDeployments: c.Int("max_running_deployments"), MaintenanceMode: !c.Bool("disable_maintenance_mode"),
 		Draining: time.Duration(c.Int("draining_seconds")) * time.Second,
