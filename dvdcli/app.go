@@ -37,11 +37,7 @@ type session struct {
 
 // context is the command's, with its deadline.
 func (s *session) context() (context.Context, context.CancelFunc) {
-	d := s.Duration(flagDeadline)
-	if d <= 0 {
-		return s.ctx, func() {}
-	}
-	return context.WithTimeout(s.ctx, d)
+	return context.WithTimeout(s.ctx, s.Duration(flagDeadline))
 }
 
 func (s *session) holder() engine.Holder {

@@ -86,6 +86,9 @@ func TestMistakesAreFailures(t *testing.T) {
 		{"mount", "--volumedriver=test", "--volumename=v", "--volumeopts", "=x"},
 		{"unmount", "--volumedriver=test", "--volumename=v", "--volumeopts=a=b"},
 		{"mount", "--volumedriver=test", "--volumename"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--deadline=-5s"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--deadline=0"},
+		{"mount", "--volumedriver=test", "--volumename=v", "--call-timeout=-1s"},
 	} {
 		if out := b.run(args...); out.code != exitUsage || out.stdout != "" || out.stderr == "" {
 			t.Errorf("%v: %+v", args, out)

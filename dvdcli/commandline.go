@@ -252,6 +252,11 @@ func execute(ctx context.Context, t *terminal, args []string) error {
 	default:
 		return fmt.Errorf("--%s is %q, not text or json; %w", flagOutput, g.String(flagOutput), errUsage)
 	}
+	for _, name := range []string{flagDeadline, flagTimeout, flagMargin} {
+		if p, ok := g[name].(*time.Duration); ok && (*p < 0 || *p == 0 && name == flagDeadline) {
+			return fmt.Errorf("--%s is %s, which is no time to wait; %w", name, *p, errUsage)
+		}
+	}
 	if len(words) > 0 {
 		return fmt.Errorf("unexpected argument %q; %w", words[0], errUsage)
 	}

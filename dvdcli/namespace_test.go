@@ -52,6 +52,39 @@ func TestAgentInItsOwnMountNamespace(t *testing.T) {
 	expect(t, p, "v", 2, 2)
 }
 
+// An agent in a slave mount namespace sees what the plugin outside mounts, if the
+// plugin's directory is shared: this is how both are meant to be set up.
+func TestAgentInASlaveMountNamespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a mount namespace")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && err != unix.EINVAL { // the plugin's end may have
+			t.Error(err)
+		}
+	})
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	p := volumetest.Start(t, volumetest.Config{Dir: dir, Bind: true})
+	b := newBox(t, p.PluginDir())
+	for range 2 { // the second time a mount of which the first namespace knew
+		if out := b.inNamespace("slave", mountArgs(p, "v")...); out.code != 0 || out.stdout != p.Mountpoint("v")+"\n" {
+			t.Errorf("%+v", out)
+		}
+	}
+	b.mountedOnce(p)
+	if out := b.inNamespace("slave", unmountArgs(p, "v")...); out.code != 0 {
+		t.Errorf("%+v", out)
+	}
+	expect(t, p, "v", 1, 1)
+	b.nothingMounted(p)
+}
+
 // What an agent's namespace does not show is not gone while the plugin's shows
 // it: it stays owed, or unsettled, and is undone by whoever can.
 func TestMountedWhereOnlyThePluginSees(t *testing.T) {
