@@ -87,14 +87,23 @@ func TestMistakesNameTheFlag(t *testing.T) {
 
 func TestPlacementFlags(t *testing.T) {
 	cfg, err := read(t, "--master=m", "--placement=pack", "--wait_attached=1000", "--wait_last_attached=2000", "--wait_replica=3000",
-		"--wait_zone=4000", "--adopt=f1,f2", "--max_moves=3", "--move_draining", "--balance=5", "--task_reservation_timeout=7000")
+		"--wait_zone=4000", "--adopt=f1,f2", "--max_moves=3", "--move_draining", "--task_reservation_timeout=7000")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := scheduler.Wait{Attached: time.Second, LastAttached: 2 * time.Second, Replica: 3 * time.Second, Zone: 4 * time.Second}
-	if cfg.Wait != want || !cfg.Pack || cfg.MaxMoves != 3 || !cfg.MoveDraining || cfg.Balance != 5 ||
+	if cfg.Wait != want || !cfg.Pack || cfg.MaxMoves != 3 || !cfg.MoveDraining ||
 		cfg.ReservationTimeout != 7*time.Second || len(cfg.Adopt) != 2 {
 		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestBalanceAndPackContradict(t *testing.T) {
+	if cfg, err := read(t, "--master=m", "--max_moves=3", "--balance=5"); err != nil || cfg.Balance != 5 {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	if _, err := read(t, "--master=m", "--placement=pack", "--max_moves=3", "--balance=5"); err == nil || !strings.Contains(err.Error(), "balance") {
+		t.Errorf("both: %v", err)
 	}
 }
 
