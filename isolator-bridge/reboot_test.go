@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
@@ -115,3 +117,5 @@ func needMounts(t *testing.T) {
 		t.Skip("mounting needs root")
 	}
 }
+
+func unmountAt(path string) error { return unix.Unmount(path, 0) }

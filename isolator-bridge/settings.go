@@ -46,7 +46,7 @@ type settings struct {
 
 func defaultSettings() *settings {
 	return &settings{
-		policy: engine.DefaultPolicyFile, interval: 10 * time.Second, fullInterval: time.Minute,
+		policy: engine.DefaultPolicyFile, interval: 10 * time.Second, fullInterval: 2 * time.Minute,
 		defaultDriver: "rexray", agentCgroupRoot: "mesos", leakGrace: time.Minute,
 		watchdogSoftware: "false", watchdogTimeout: time.Minute, fenceMargin: 10 * time.Second,
 		logLevel: "info", logFormat: "json",

@@ -134,10 +134,19 @@ func LoadCredential(path string) (Credential, error) {
 // Close closes idle connections.
 func (a *API) Close() { a.client.CloseIdleConnections() }
 
+// answer is the answer to a call; all have a type.
+type answer interface{ kind() string }
+
+type typed struct {
+	Type string `json:"type"`
+}
+
+func (t typed) kind() string { return t.Type }
+
 // call makes one call of the v1 operator API (include/mesos/v1/agent/agent.proto)
 // and decodes the answer. Anything but a complete answer of the right type is an
 // error.
-func (a *API) call(ctx context.Context, kind string, request map[string]any, out any) error {
+func (a *API) call(ctx context.Context, kind string, request map[string]any, out answer) error {
 	request["type"] = kind
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -173,17 +182,11 @@ func (a *API) call(ctx context.Context, kind string, request map[string]any, out
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: the agent answers %s: %s", kind, resp.Status, excerpt(data))
 	}
-	var head struct {
-		Type string `json:"type"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return fmt.Errorf("%s: the answer is no JSON: %w", kind, err)
-	}
-	if head.Type != kind {
-		return fmt.Errorf("%s: the answer is of type %q", kind, head.Type)
-	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("%s: the answer cannot be understood: %w", kind, err)
+	}
+	if got := out.kind(); got != kind {
+		return fmt.Errorf("%s: the answer is of type %q", kind, got)
 	}
 	return nil
 }
@@ -222,6 +225,7 @@ func (c *containerID) path() []string {
 // what the credentials do not allow to see.
 func (a *API) Containers(ctx context.Context) ([]Container, error) {
 	var answer struct {
+		typed
 		GetContainers *struct {
 			Containers []struct {
 				FrameworkID     id          `json:"framework_id"`
@@ -293,6 +297,7 @@ func (a *API) Workloads(ctx context.Context) ([]Workload, error) {
 }
 
 type stateAnswer struct {
+	typed
 	GetState *struct {
 		Tasks struct {
 			Pending    []taskJSON `json:"pending_tasks"`

@@ -52,8 +52,12 @@ func (i *Isolator) Recover(ctx context.Context, owner string, known, orphans []s
 		switch {
 		case slices.Contains(orphans, c.ID):
 			out = append(out, Recovered{Outcomes{Container: c.ID, Volumes: i.look(ctx, c)}, Left})
-		case slices.Contains(known, c.ID) && c.Phase == prepared:
-			out = append(out, Recovered{Outcomes{Container: c.ID, Volumes: i.look(ctx, c)}, Kept})
+		case slices.Contains(known, c.ID):
+			r, err := i.recoverKnown(ctx, c)
+			if err != nil {
+				return out, err
+			}
+			out = append(out, r)
 		default:
 			// The failures are in the outcomes.
 			res, _ := i.Cleanup(ctx, owner, c.ID)
@@ -66,6 +70,26 @@ func (i *Isolator) Recover(ctx context.Context, owner string, known, orphans []s
 		}
 	}
 	return out, nil
+}
+
+// recoverKnown keeps a container that is prepared, once nobody works on it; one
+// whose preparation or cleaning was cut short is cleaned up.
+func (i *Isolator) recoverKnown(ctx context.Context, c *container) (Recovered, error) {
+	done, err := i.turns.take(ctx, c.Owner, c.ID)
+	if err != nil {
+		return Recovered{}, busy("recover", c.ID, err)
+	}
+	defer done()
+	now, err := i.store.load(c.Owner, c.ID)
+	if err != nil {
+		return Recovered{}, err
+	}
+	if now != nil && now.Phase == prepared {
+		return Recovered{Outcomes{Container: c.ID, Volumes: i.look(ctx, now)}, Kept}, nil
+	}
+	// The failures are in the outcomes.
+	res, _ := i.cleanup(ctx, c.Owner, c.ID)
+	return Recovered{res, Cleaned}, nil
 }
 
 // look tells how the volumes of a container are.

@@ -94,7 +94,7 @@ type Server struct {
 
 const (
 	defaultInterval     = 10 * time.Second
-	defaultFullInterval = time.Minute
+	defaultFullInterval = 2 * time.Minute
 	lockName            = "bridge.lock"
 	// stopPatience is how long calls may go on after the bridge was told to stop.
 	stopPatience = 10 * time.Second

@@ -1,0 +1,150 @@
+package reaper
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is engine and watcher of a test.
+type fake struct {
+	record      *ledger.Record
+	unmounted   int
+	named       map[ledger.Key][]string
+	gone        map[string]bool
+	checkpoints []agentstate.Checkpoint // as seen under the lock
+	inUse       map[ledger.Key]string
+	err         error
+}
+
+func (f *fake) UnmountIf(_ context.Context, req engine.UnmountRequest, condition func(*ledger.Record) error) (engine.UnmountResult, error) {
+	if err := condition(f.record); err != nil {
+		return engine.UnmountResult{}, err
+	}
+	f.unmounted++
+	return engine.UnmountResult{Unmounted: true}, f.err
+}
+func (f *fake) Named(agentstate.View) map[ledger.Key][]string        { return f.named }
+func (f *fake) Dark(agentstate.View) []agentstate.Checkpoint         { return nil }
+func (f *fake) LookAgain() ([]agentstate.Checkpoint, error)          { return f.checkpoints, nil }
+func (f *fake) Remembered(string) ([]ledger.Key, bool)               { return nil, false }
+func (f *fake) InUse(context.Context) (map[ledger.Key]string, error) { return f.inUse, nil }
+func (f *fake) Prove(_ context.Context, _ agentstate.View, ids []string) map[string]agentstate.Proof {
+	out := map[string]agentstate.Proof{}
+	for _, id := range ids {
+		out[id] = agentstate.Proof{Gone: f.gone[id]}
+	}
+	return out
+}
+
+var key = ledger.Key{Driver: "d", Volume: "v"}
+
+func leaked() *fake {
+	return &fake{
+		record: &ledger.Record{Driver: "d", Volume: "v", Phase: ledger.PhaseMounted, Path: "/x", Holders: []ledger.Holder{{Name: "agent"}}},
+		named:  map[ledger.Key][]string{key: {"c1"}}, gone: map[string]bool{"c1": true},
+		checkpoints: []agentstate.Checkpoint{{ContainerID: "c1", Volumes: []ledger.Key{key}}},
+	}
+}
+
+type clock struct{ now time.Duration }
+
+func reaperOf(f *fake, c *clock) *Reaper {
+	return New(Config{Engine: f, Watcher: f, AgentHolder: func(n string) bool { return n == "agent" }, Grace: time.Minute,
+		SinceBoot: func() (time.Duration, error) { return c.now, nil }})
+}
+
+func pass(t *testing.T, r *Reaper, f *fake) Verdict {
+	t.Helper()
+	list, err := r.Pass(context.Background(), agentstate.View{}, []ledger.Record{*f.record})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	return list[0]
+}
+
+// The grace counts from when the volume was first seen leaked without a break.
+func TestGrace(t *testing.T) {
+	f, c := leaked(), &clock{now: time.Hour}
+	r := reaperOf(f, c)
+	if v := pass(t, r, f); v.State != Leaked || v.Due || v.After != time.Minute {
+		t.Errorf("%+v", v)
+	}
+	c.now += 59 * time.Second
+	if v := pass(t, r, f); v.Due || v.After != time.Second {
+		t.Errorf("%+v", v)
+	}
+	f.gone["c1"] = false
+	if v := pass(t, r, f); v.State != Used {
+		t.Errorf("%+v", v)
+	}
+	f.gone["c1"] = true
+	c.now += time.Second
+	if v := pass(t, r, f); v.Due {
+		t.Errorf("the break was forgotten: %+v", v)
+	}
+	c.now += time.Minute
+	v := pass(t, r, f)
+	if !v.Due || f.unmounted != 0 {
+		t.Errorf("%+v, %d unmounts", v, f.unmounted)
+	}
+	if v := r.Reap(context.Background(), v); v.State != Reaped || f.unmounted != 1 {
+		t.Errorf("%+v, %d unmounts", v, f.unmounted)
+	}
+}
+
+// What happened between the proof and the volume's lock is seen under the lock.
+func TestReapLooksAgainUnderTheLock(t *testing.T) {
+	for name, change := range map[string]func(*fake){
+		"a new container wants it": func(f *fake) {
+			f.checkpoints = append(f.checkpoints, agentstate.Checkpoint{ContainerID: "c2", Volumes: []ledger.Key{key}})
+		},
+		"a new container's checkpoint is being written": func(f *fake) {
+			f.checkpoints = append(f.checkpoints, agentstate.Checkpoint{ContainerID: "c2", Problem: "the file is missing"})
+		},
+		"it was unmounted":    func(f *fake) { f.record = nil },
+		"an unmount is owed":  func(f *fake) { f.record.Phase = ledger.PhasePending },
+		"somebody else's now": func(f *fake) { f.record.Holders[0].Name = "person" },
+	} {
+		f, c := leaked(), &clock{}
+		r := reaperOf(f, c)
+		pass(t, r, f)
+		c.now += time.Hour
+		v := pass(t, r, f)
+		change(f)
+		if v := r.Reap(context.Background(), v); v.State != Used || f.unmounted != 0 {
+			t.Errorf("%s: %+v, %d unmounts", name, v, f.unmounted)
+		}
+	}
+}
+
+// The agent's own word that a task names the volume counts, even if no
+// checkpoint of a living container does.
+func TestTaskNamesVolume(t *testing.T) {
+	f, c := leaked(), &clock{}
+	f.inUse = map[ledger.Key]string{key: `task "t"`}
+	if v := pass(t, reaperOf(f, c), f); v.State != Used || v.Reason == "" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// A failure is told; the engine has it on its list.
+func TestReapTellsFailures(t *testing.T) {
+	f, c := leaked(), &clock{}
+	f.err = errors.New("busy")
+	r := reaperOf(f, c)
+	pass(t, r, f)
+	c.now += time.Hour
+	if v := r.Reap(context.Background(), pass(t, r, f)); v.State != Leaked || v.Reason != "busy" {
+		t.Errorf("%+v", v)
+	}
+}
