@@ -141,7 +141,7 @@ func (tx *txn) endClaim(v *volumeRecord, why string) {
 	v.Claim = nil
 	tx.saveVolume(v)
 	for _, id := range held.Holders {
-		if i := tx.c.state.instances[id]; i != nil && i.Forgotten && !tx.c.state.holdsVolume(i) {
+		if i := tx.c.state.instances[id]; i != nil && i.Forgotten && !tx.c.state.holdsVolume(i) && !tx.c.park(tx, i) {
 			tx.removeInstance(i)
 		}
 	}

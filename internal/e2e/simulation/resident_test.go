@@ -387,3 +387,33 @@ func TestFailedMasterCallsDoNotHang(t *testing.T) {
 		w.runs("/warm", 1)
 	})
 }
+
+// TestForcedReleaseKeepsTheReservation has an instance with both kinds of
+// volumes on a host that is away: it is given up, its external volume released
+// by force, and its persistent volume is still its own.
+func TestForcedReleaseKeepsTheReservation(t *testing.T) {
+	withAgents(t, 1, scheduler.Policy{}, func(t *testing.T, w *world) {
+		w.upsert(w.parse(fmt.Sprintf(`{"id":"/both","cmd":"run","cpus":0.5,"mem":64,"container":{"type":"MESOS","volumes":[
+			{"containerPath":"own","mode":"RW","persistent":{"size":100}},%s]}}`, external("disk", "v", false))))
+		first := w.runs("/both", 1)[0]
+		a := w.agent(first.AgentID)
+		a.LoseHost()
+		w.down[a] = true
+		w.pass(2 * time.Minute)
+		w.edit("/both", func(a *app.App) { a.Instances = 0 })
+		w.pass(10 * time.Second)
+		if err := w.core.ReleaseClaim(t.Context(), scheduler.VolumeKey{Driver: "disk", Name: "v"}, true); err != nil {
+			t.Fatal(err)
+		}
+		a.StartHost()
+		delete(w.down, a)
+		w.pass(time.Minute)
+		w.edit("/both", func(a *app.App) { a.Instances = 1 })
+		if now := w.runs("/both", 1)[0]; home(now) != home(first) {
+			t.Errorf("runs on %s, was on %s", home(now), home(first))
+		}
+		if existing, destroyed, _ := w.disks(); len(existing) != 1 || len(destroyed) != 0 {
+			t.Errorf("volumes %v, destroyed %v", existing, destroyed)
+		}
+	})
+}
