@@ -36,6 +36,9 @@ type Config struct {
 	Log    *zap.Logger
 	// Plugins are the volume plugins of every node; none means ReferencePlugin.
 	Plugins []Plugin
+	// Bridges runs an isolator-bridge beside each agent, whose attribute
+	// dvdi_bridge says where.
+	Bridges bool
 	// Output receives what the plugins and the framework print; nil drops it.
 	Output io.Writer
 }
@@ -57,6 +60,9 @@ type Node struct {
 	name    string
 	plugins map[string]*Process // by driver
 	c       *Cluster
+
+	bridge     *Process // nil: none runs
+	bridgePort int
 }
 
 // Start starts plugins and Mesos. On error nothing is left running.
@@ -86,6 +92,13 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			Hostname: n.name, CPUs: 4, MemMiB: 4096, DiskMiB: 10240,
 			Ports: [2]uint64{first, first + 999}, Env: n.Env(),
 		}
+		if !cfg.Bridges {
+			continue
+		}
+		if n.bridgePort, err = FreePort(); err != nil {
+			return c, err
+		}
+		agents[i].Attributes = map[string]string{"dvdi_bridge": n.bridgeAttribute()}
 	}
 	dvdcli, err := filepath.Abs(filepath.Join(cfg.Bin, "dvdcli"))
 	if err != nil {
@@ -100,6 +113,16 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 	}
 	for i, a := range c.Mesos.Agents() {
 		c.Nodes[i].Agent = a
+	}
+	if cfg.Bridges {
+		if err := c.makeToken(); err != nil {
+			return c, err
+		}
+		for _, n := range c.Nodes {
+			if err := n.StartBridge(ctx); err != nil {
+				return c, err
+			}
+		}
 	}
 	return c, nil
 }
@@ -117,6 +140,7 @@ func (c *Cluster) Stop(ctx context.Context) error {
 		errs = append(errs, c.Mesos.Destroy(ctx))
 	}
 	for _, n := range c.Nodes {
+		errs = append(errs, n.stopBridge(ctx))
 		for _, p := range n.plugins {
 			errs = append(errs, p.Stop(ctx))
 		}
@@ -157,6 +181,7 @@ func (n *Node) Env() []string {
 // gone. The shared store keeps its record that the host has the volume.
 func (n *Node) PowerOff() error {
 	errs := []error{n.Agent.LoseHost()}
+	n.KillBridge()
 	for _, p := range n.plugins {
 		p.Kill()
 	}

@@ -36,6 +36,7 @@ type env struct {
 	driver  driver
 	cluster *devcluster.Cluster // nil: an external Mesos
 	opts    devcluster.FrameworkOptions
+	bridges bool // with the embedded Mesos
 	*devcluster.Framework
 }
 
@@ -44,9 +45,15 @@ type env struct {
 // for the embedded one.
 func newEnv(t *testing.T, agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver)) *env {
 	t.Helper()
+	return newEnvWith(t, agents, pick, false)
+}
+
+// newEnvWith is newEnv, with an isolator-bridge beside each agent if told so.
+func newEnvWith(t *testing.T, agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver), bridges bool) *env {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*deadline)
 	t.Cleanup(cancel)
-	e := &env{t: t, ctx: ctx, dir: shortDir(t)}
+	e := &env{t: t, ctx: ctx, dir: shortDir(t), bridges: bridges}
 	if master := os.Getenv("DVDI_E2E_MASTER"); master != "" {
 		e.external(master)
 	} else {
@@ -76,7 +83,7 @@ func (e *env) embedded(agents int, pick func(t *testing.T, dir string) (devclust
 	plugin, d := pick(e.t, e.dir)
 	e.driver = d
 	c, err := devcluster.Start(e.ctx, devcluster.Config{
-		Dir: e.dir, Bin: binaries, Agents: agents, Plugins: []devcluster.Plugin{plugin},
+		Dir: e.dir, Bin: binaries, Agents: agents, Plugins: []devcluster.Plugin{plugin}, Bridges: e.bridges,
 		Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(e.t, zaptest.Level(zap.WarnLevel)),
 		Output: testWriter{e.t},
 	})
@@ -86,6 +93,9 @@ func (e *env) embedded(agents int, pick func(t *testing.T, dir string) (devclust
 	e.cluster = c
 	// Tests change more in a second than operators do.
 	e.opts.Args = []string{"--min_revive_offers_interval", "200"}
+	if e.bridges {
+		e.opts.Args = append(e.opts.Args, "--bridge_token_file", c.BridgeToken())
+	}
 	e.t.Cleanup(func() {
 		if err := c.Stop(context.WithoutCancel(e.ctx)); err != nil {
 			e.t.Error(err)

@@ -72,6 +72,7 @@ func build(ctx context.Context, dir string) error {
 	}{
 		{"dvdcli", "dvdcli", nil},
 		{"volume-plugin", "examples/volume-plugin", nil},
+		{"isolator-bridge", "isolator-bridge", race},
 		{"dvdi-framework", "framework", race},
 	} {
 		args := append(append([]string{"build"}, b.args...), "-o", filepath.Join(dir, b.name), "../../"+b.pkg)
