@@ -345,6 +345,30 @@ func TestLongSocketPath(t *testing.T) {
 	}
 }
 
+// The volume's root directory is given to the owner that the policy names, what
+// is in it is not.
+func TestChownOnMount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to give files away")
+	}
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	b := newBox(t, p.PluginDir())
+	path := b.must(mountArgs(p, "v")...)
+	if err := os.WriteFile(filepath.Join(path, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.must(unmountArgs(p, "v")...)
+	b.policy("drivers: {test: {chown: '1234:5678'}}")
+	b.must(mountArgs(p, "v")...)
+	for name, want := range map[string][2]uint32{"": {1234, 5678}, "file": {0, 0}} {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(path, name), &st); err != nil || [2]uint32{st.Uid, st.Gid} != want {
+			t.Errorf("%q belongs to %d:%d, %v", name, st.Uid, st.Gid, err)
+		}
+	}
+	b.must(unmountArgs(p, "v")...)
+}
+
 // Managed plugins are found below the daemon's data directory.
 func TestDockerRoot(t *testing.T) {
 	b := newBox(t, t.TempDir())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
@@ -36,20 +37,17 @@ func volumeCommands() []spec {
 }
 
 func mount(s *session) error {
-	options, err := engine.ParseOptions(s.List(flagOpts))
-	if err != nil {
-		return err
-	}
+	options, optionsErr := engine.ParseOptions(s.List(flagOpts))
 	e, done, err := s.engine()
 	if err != nil {
-		return err
+		return errors.Join(optionsErr, err)
 	}
 	defer done()
 	ctx, cancel := s.context()
 	defer cancel()
 	defer s.spin("mounting " + s.String(flagName))()
 	res, err := e.Mount(ctx, engine.MountRequest{
-		Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options,
+		Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options, OptionsErr: optionsErr,
 		Explicit: s.Bool(flagExplicit), Force: s.Bool(flagForce), Holder: s.holder(),
 	})
 	s.notes(res.Notes)

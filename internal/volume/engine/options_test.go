@@ -237,3 +237,24 @@ func TestPolicyThatIsNotThere(t *testing.T) {
 		}
 	}
 }
+
+// rclone gets one call at a time unless the policy says otherwise; others do not.
+func TestRcloneGetsOneCallAtATime(t *testing.T) {
+	for _, c := range []struct {
+		policy, driver string
+		want           bool
+	}{
+		{"", "rclone", true}, {"", "rexray", false},
+		{"drivers: {rclone: {concurrentCalls: true}}", "rclone", false},
+		{"drivers: {rexray: {oneCallAtATime: true}}", "rexray", true},
+		{"defaults: {oneCallAtATime: true}", "rexray", true},
+	} {
+		p, err := ParsePolicy([]byte(c.policy))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.rulesFor(c.driver).OneCallAtATime; got != c.want {
+			t.Errorf("%s with %q: %t", c.driver, c.policy, got)
+		}
+	}
+}

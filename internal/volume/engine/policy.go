@@ -47,8 +47,11 @@ type DriverRules struct {
 	// SecretOptions are keys whose values stay out of records, logs and errors.
 	SecretOptions []string `yaml:"secretOptions"`
 	// OneCallAtATime keeps calls to the driver from overlapping, for drivers that
-	// lock themselves up otherwise, such as rclone 1.60.
-	OneCallAtATime bool `yaml:"oneCallAtATime"`
+	// lock themselves up otherwise. Drivers named rclone get that without being
+	// told, unless ConcurrentCalls: rclone 1.60, which Debian has, stops for ever
+	// when mounts overlap.
+	OneCallAtATime  bool `yaml:"oneCallAtATime"`
+	ConcurrentCalls bool `yaml:"concurrentCalls"`
 	// Timeouts of single calls.
 	Timeouts TimeoutRules `yaml:"timeouts"`
 	// MountPoint says what mount paths may be: "auto" (learned), "required" (a
@@ -193,6 +196,9 @@ func parseOwner(s string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
+// locksUp is the driver that locks itself up when calls to it overlap.
+const locksUp = "rclone"
+
 // tagLatest ends names that mean the same without it (volume.Namer).
 const tagLatest = ":latest"
 
@@ -220,7 +226,7 @@ func (p *Policy) rulesFor(driver string) DriverRules {
 	if r.DefaultOptions == nil {
 		r.DefaultOptions = d.DefaultOptions
 	}
-	r.OneCallAtATime = r.OneCallAtATime || d.OneCallAtATime
+	r.OneCallAtATime = r.OneCallAtATime || d.OneCallAtATime || driver == locksUp && !r.ConcurrentCalls
 	r.SecretOptions = slices.Concat(r.SecretOptions, d.SecretOptions)
 	r.Timeouts = r.Timeouts.over(d.Timeouts)
 	for _, s := range []struct{ to, from *string }{{&r.MountPoint, &d.MountPoint}, {&r.Root, &d.Root}, {&r.Chown, &d.Chown}} {
