@@ -15,6 +15,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
 )
 
 // acceptType is what Docker asks for. The type of the answer is not checked:
@@ -106,6 +108,9 @@ func (c *client) send(ctx context.Context, method string, body []byte, limit int
 		c.mu.Lock()
 		c.pid = r.pid
 		c.mu.Unlock()
+		if method != methodActivate {
+			volume.Reached(ctx, r.pid)
+		}
 	}}
 	request, err := c.request(httptrace.WithClientTrace(ctx, trace), method, body)
 	if err != nil {

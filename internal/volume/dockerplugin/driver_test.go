@@ -165,6 +165,25 @@ func TestServerPIDIsThatOfThePlugin(t *testing.T) {
 	}
 }
 
+// Whoever makes a call learns which process gets it before that process does.
+func TestServerIsToldBeforeTheCall(t *testing.T) {
+	p := volumetest.StartProcess(t, volumetest.Config{})
+	d := openTest(t, p)
+	var told []int
+	ctx := volume.WithReached(t.Context(), func(pid int) {
+		told = append(told, pid)
+		if n := len(p.Calls("Create")); n != 0 {
+			t.Errorf("the plugin had %d calls by then", n)
+		}
+	})
+	if _, err := d.Create(ctx, volume.CreateRequest{Name: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(told, []int{p.PID()}) {
+		t.Errorf("told %v, the plugin is %d", told, p.PID())
+	}
+}
+
 func TestHandshakeIsMadeOnce(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{})
 	d, _ := driversFor(t, p)

@@ -67,6 +67,9 @@ func (e *Engine) Adopt(ctx context.Context, req AdoptRequest) (res AdoptResult, 
 		res.Path = op.rec.Path
 		return res, nil
 	}
+	if refused, err := op.refused(req.Holder.Name); err != nil || refused {
+		return res, err
+	}
 	path, err := op.claim(ctx)
 	if err != nil {
 		return res, err

@@ -54,7 +54,7 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 	}
 	op.fault(FaultIntent)
 
-	err = op.timed(ctx, limit, do)
+	err = op.timed(volume.WithReached(ctx, op.reached), limit, do)
 	op.fault(FaultAnswered)
 	if !answered(err) {
 		op.rec.LastError = redact(err.Error(), op.secrets)
@@ -68,6 +68,24 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 		op.rec.Doubt = true
 	}
 	return err
+}
+
+// reached writes down which process gets the call, before anything is sent to it.
+// The call can do without that: it is then over when its time is.
+func (op *operation) reached(pid int) {
+	p, ok := op.mounts.(volume.Processes)
+	if !ok || pid == 0 {
+		return
+	}
+	server, err := p.Process(pid)
+	if err == nil {
+		op.rec.Call.Server = &server
+		err = op.entry.Save(op.rec)
+	}
+	if err != nil {
+		op.log.Info("which process gets the call is not known", zap.String("driver", op.key.Driver),
+			zap.String("volume", op.key.Volume), zap.Int("pid", pid), zap.Error(err))
+	}
 }
 
 // goesOnWithout says whether an unmount can do without having written something

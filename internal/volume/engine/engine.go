@@ -42,11 +42,12 @@ type Timeouts struct {
 	Watch time.Duration
 }
 
-// DefaultTimeouts are Docker's: two minutes for Create and Mount, one for the
-// rest.
+// DefaultTimeouts are a minute and a half for Create and Mount and one for the
+// rest. Mesos gives a whole mount two minutes: one that follows a call whose
+// caller was killed waits for the end of that call, and has time left then.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
-		Create: 2 * time.Minute, Mount: 2 * time.Minute,
+		Create: 90 * time.Second, Mount: 90 * time.Second,
 		Remove: time.Minute, Unmount: time.Minute, Query: time.Minute,
 		Margin: 10 * time.Second, Watch: 15 * time.Minute,
 	}

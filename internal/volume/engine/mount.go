@@ -19,6 +19,9 @@ import (
 type MountRequest struct {
 	Driver, Volume string
 	Options        Options
+	// OptionsErr says why the options cannot be read. Nothing is mounted then, and
+	// the failure counts as one of this holder's.
+	OptionsErr error
 	// Explicit forbids creating the volume.
 	Explicit bool
 	// Force allows options that endanger the data of an existing volume.
@@ -47,10 +50,15 @@ type MountResult struct {
 // Forbidden, DriverUnknown, DriverUnreachable, NotFound, Refused, BadPath,
 // Unsettled, Deadline, BadRecord, LedgerFailed, Invalid, OutdatedEpoch.
 func (e *Engine) Mount(ctx context.Context, req MountRequest) (res MountResult, err error) {
+	var op *operation
+	defer func() { e.outcome(req, op, err) }()
+	if req.OptionsErr != nil {
+		return res, req.OptionsErr
+	}
 	if err := e.mayChange("mount", req.Driver, req.Volume, req.Options.Driver); err != nil {
 		return res, err
 	}
-	op, err := e.begin(ctx, "mount", ledger.Key{Driver: req.Driver, Volume: req.Volume})
+	op, err = e.begin(ctx, "mount", ledger.Key{Driver: req.Driver, Volume: req.Volume})
 	if err != nil {
 		return res, err
 	}

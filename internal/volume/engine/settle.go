@@ -53,8 +53,12 @@ func (op *operation) stillUnsettled(cause error) error {
 		"try again later; if the driver was restarted since, `dvdcli ledger repair --now` settles it at once", cause)
 }
 
-// over says whether the open call's time is over.
+// over says whether the open call is over: by its time, or because the process
+// that got it has ended.
 func (op *operation) over() (bool, error) {
+	if p, ok := op.mounts.(volume.Processes); ok && op.rec.Call.Server != nil && p.Ended(*op.rec.Call.Server) {
+		return true, nil
+	}
 	now, err := op.ledger.SinceBoot()
 	return err == nil && now >= op.rec.Call.SettledBoot, err
 }

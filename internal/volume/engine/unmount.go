@@ -75,6 +75,10 @@ func (u *unmounting) run(ctx context.Context) error {
 	if err := u.settleForUnmount(ctx); err != nil {
 		return err
 	}
+	defer u.forgetRefusal()
+	if u.existenceOpen() {
+		return u.nothing()
+	}
 	if u.rec == nil {
 		if err := u.findOrphan(ctx); err != nil {
 			return err
@@ -97,7 +101,14 @@ func (u *unmounting) run(ctx context.Context) error {
 
 // settleForUnmount settles; should that take longer than this call may, the
 // holder's release is written down all the same, for whoever settles it.
+//
+// A call about whether the volume exists is none of its business.
 func (u *unmounting) settleForUnmount(ctx context.Context) error {
+	if u.existenceOpen() {
+		if over, err := u.over(); err != nil || !over {
+			return err
+		}
+	}
 	err := u.settle(ctx)
 	if err == nil || u.rec == nil || u.rec.Call == nil {
 		return err
@@ -114,6 +125,11 @@ func (u *unmounting) settleForUnmount(ctx context.Context) error {
 
 // findOrphan looks for a mount without a record.
 func (u *unmounting) findOrphan(ctx context.Context) error {
+	if !u.req.Force {
+		if refused, err := u.refused(u.req.Holder.Name); err != nil || refused {
+			return err
+		}
+	}
 	path, err := u.claim(ctx)
 	switch {
 	case errors.Is(err, volume.DriverUnknown):

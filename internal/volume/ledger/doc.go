@@ -9,6 +9,8 @@
 //	volumes/<key>.json    one Record per driver and volume
 //	locks/<key>.lock      its lock: flock(2), released by the kernel with the process
 //	leases/<key>.json     until when a registered epoch counts, where it has a lease
+//	refusals/<key>-<holder>.json
+//	                      the holder's last mount failed and left it nothing
 //	set-aside/            records that could not be read, kept for people
 //
 // The state directory (survives reboots):

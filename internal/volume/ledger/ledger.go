@@ -39,6 +39,7 @@ const (
 	dirEpochs   = "epochs"
 	dirLeases   = "leases"
 	dirSetAside = "set-aside"
+	dirRefusals = "refusals"
 )
 
 // Open opens the ledger, making its directories where they are missing. It

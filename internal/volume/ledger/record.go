@@ -69,6 +69,9 @@ type Call struct {
 	SettledBoot time.Duration `json:"settledBoot"`
 	// PID made the call; for people only.
 	PID int `json:"pid"`
+	// Server is the process that got the call, nil if that is not known: once it
+	// has ended, so has the call.
+	Server *volume.Process `json:"server,omitempty"`
 }
 
 // Holder is somebody for whom the volume is mounted: an agent or a person.
