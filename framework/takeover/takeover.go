@@ -269,7 +269,7 @@ func (t *Takeover) source(ctx context.Context, id string) (App, error) {
 	}
 	a, found, err := t.cfg.From.App(ctx, id)
 	if err == nil && !found {
-		err = errors.New("Marathon has no such app any more")
+		err = errors.New("there is no such app at Marathon any more")
 	}
 	return a, err
 }
