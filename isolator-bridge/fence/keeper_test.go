@@ -1,0 +1,247 @@
+package fence_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
+)
+
+// dogBook notes what a Keeper does to its watchdog.
+type dogBook struct {
+	mu     sync.Mutex // guards all below
+	armed  bool
+	feeds  int
+	refuse error
+}
+
+func (d *dogBook) Arm(t time.Duration) (time.Duration, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refuse != nil {
+		return 0, d.refuse
+	}
+	d.armed = true
+	return t + time.Second, nil
+}
+func (d *dogBook) Feed() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.feeds++
+	return d.refuse
+}
+func (d *dogBook) Disarm() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.armed = false
+	return nil
+}
+
+func (d *dogBook) look() (armed bool, feeds int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.armed, d.feeds
+}
+
+// slowTarget fences when it is let.
+type slowTarget struct{ let chan struct{} }
+
+func (s slowTarget) Fence(ctx context.Context, _ ledger.Key, _ uint64) error {
+	select {
+	case <-s.let:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+func (slowTarget) Fenced(context.Context, ledger.Key, uint64) error { return nil }
+
+// inBubble runs a Keeper in made-up time.
+func inBubble(t *testing.T, change func(*fence.Config), test func(k *fence.Keeper, let chan struct{})) {
+	t.Helper()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		led, err := ledger.Open(ledger.Config{RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Clock: ledger.Clock{
+			BootID:    func() (string, error) { return "boot", nil },
+			SinceBoot: func() (time.Duration, error) { return time.Hour + time.Since(start), nil }}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		let := make(chan struct{})
+		cfg := fence.Config{Store: led, Target: slowTarget{let}, WatchdogTimeout: 9 * time.Second, Margin: 5 * time.Second}
+		change(&cfg)
+		k, err := fence.NewKeeper(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- k.Run(ctx) }()
+		test(k, let)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+var leased = ledger.Registration{Driver: "d", Volume: "v", Framework: "f", Epoch: 3, Lease: 30 * time.Second}
+
+// The watchdog runs from before the lease, is fed while that holds, starves
+// when it is over, and is stopped when nothing is left to fence.
+func TestWatchdogIsFedOnlyWhileTheLeaseHolds(t *testing.T) {
+	dog := &dogBook{}
+	inBubble(t, func(c *fence.Config) { c.Watchdog = dog }, func(k *fence.Keeper, let chan struct{}) {
+		terms, err := k.Grant(leased)
+		if err != nil || !terms.Trusted || terms.Grace != 3*10*time.Second+5*time.Second || terms.Lease != leased.Lease {
+			t.Fatalf("%+v, %v", terms, err)
+		}
+		if armed, _ := dog.look(); !armed {
+			t.Fatal("not armed before the lease was granted")
+		}
+		time.Sleep(29 * time.Second)
+		synctest.Wait()
+		if _, feeds := dog.look(); feeds < 10 {
+			t.Errorf("fed %d times", feeds)
+		}
+		if terms, err = k.Renew("f", leased.Key(), 3, terms.Basis); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second) // the basis was that of the grant: nothing was won
+		synctest.Wait()
+		_, over := dog.look()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if armed, feeds := dog.look(); !armed || feeds != over {
+			t.Errorf("armed %v, fed %d times after the lease was over", armed, feeds-over)
+		}
+		if _, err := k.Renew("f", leased.Key(), 3, terms.Basis); !errors.Is(err, fence.ErrOver) {
+			t.Errorf("renewed after its end: %v", err)
+		}
+		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
+			t.Errorf("%+v", now)
+		}
+		next := leased
+		next.Epoch = 4
+		if _, err := k.Grant(next); !errors.Is(err, fence.ErrFencing) {
+			t.Errorf("granted while the old epoch is being fenced: %v", err)
+		}
+		close(let)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if now, _ := k.Terms(leased.Key()); now.State != fence.Fenced {
+			t.Errorf("%+v", now)
+		}
+		if armed, _ := dog.look(); armed {
+			t.Error("still armed with nothing left to fence")
+		}
+		if _, err := k.Grant(next); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A lease without anything that enforces it says so, as does one whose watchdog
+// fails later.
+func TestTrustIsEarned(t *testing.T) {
+	broken := errors.New("no such device")
+	for name, c := range map[string]struct {
+		change  func(*fence.Config)
+		trusted bool
+		grace   time.Duration
+	}{
+		"nothing":         {func(*fence.Config) {}, false, 0},
+		"broken watchdog": {func(c *fence.Config) { c.Watchdog = &dogBook{refuse: broken} }, false, 0},
+		"revoking":        {func(c *fence.Config) { c.Revoking = map[string]bool{"d": true} }, true, 5 * time.Second},
+		"other revoking":  {func(c *fence.Config) { c.Revoking = map[string]bool{"e": true} }, false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, c.change, func(k *fence.Keeper, _ chan struct{}) {
+				terms, err := k.Grant(leased)
+				if err != nil || terms.Trusted != c.trusted || terms.Grace != c.grace || terms.Reason == "" {
+					t.Errorf("%+v, %v", terms, err)
+				}
+			})
+		})
+	}
+	dog := &dogBook{}
+	inBubble(t, func(c *fence.Config) { c.Watchdog = dog }, func(k *fence.Keeper, _ chan struct{}) {
+		terms, err := k.Grant(leased)
+		if err != nil || !terms.Trusted {
+			t.Fatalf("%+v, %v", terms, err)
+		}
+		dog.mu.Lock()
+		dog.refuse = broken
+		dog.mu.Unlock()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if now, _ := k.Terms(leased.Key()); now.Trusted {
+			t.Error("trusted with a watchdog that cannot be fed")
+		}
+		dog.mu.Lock()
+		dog.refuse = nil
+		dog.mu.Unlock()
+	})
+}
+
+// What a renewal wins counts from its basis; a strange basis wins nothing, and a
+// repeated registration neither.
+func TestRenewalCountsFromItsBasis(t *testing.T) {
+	inBubble(t, func(*fence.Config) {}, func(k *fence.Keeper, _ chan struct{}) {
+		first, err := k.Grant(leased)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, strange := range [][]byte{nil, []byte("x"), append([]byte{0x7f}, first.Basis[1:]...), append(append([]byte{}, first.Basis[:8]...), 1, 2, 3, 4, 5, 6, 7, 8)} {
+			if _, err := k.Renew("f", leased.Key(), 3, strange); !errors.Is(err, fence.ErrBasis) {
+				t.Errorf("basis %x: %v", strange, err)
+			}
+		}
+		for _, wrong := range []struct {
+			framework string
+			epoch     uint64
+		}{{"g", 3}, {"f", 2}, {"f", 4}} {
+			if _, err := k.Renew(wrong.framework, leased.Key(), wrong.epoch, first.Basis); !errors.Is(err, fence.ErrNoLease) {
+				t.Errorf("%+v: %v", wrong, err)
+			}
+		}
+		time.Sleep(20 * time.Second)
+		again, err := k.Grant(leased) // a message that came twice
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.Renew("f", leased.Key(), 3, again.Basis); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(29 * time.Second)
+		if now, _ := k.Terms(leased.Key()); now.State != fence.Holding {
+			t.Errorf("%+v", now)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
+			t.Errorf("%+v", now)
+		}
+	})
+}
+
+// A file in place of a watchdog is no watchdog.
+func TestDeviceThatIsNone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "watchdog")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, path + ".not"} {
+		if _, err := (&fence.Device{Path: p}).Arm(time.Minute); err == nil {
+			t.Errorf("armed %s", p)
+		}
+	}
+}
