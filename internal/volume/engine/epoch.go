@@ -39,8 +39,11 @@ func (m *mounting) admit() error {
 		return m.outdated(fmt.Sprintf("epoch %d was withdrawn from this host", asked))
 	}
 	m.epoch = asked
-	if reg.Lease > 0 {
+	switch {
+	case reg.Lease > 0:
 		return m.leaseHolds(reg)
+	case m.req.Options.Engine[optionLease] != "":
+		return m.outdated(fmt.Sprintf("a fence is asked for and epoch %d is registered without a lease", asked))
 	}
 	return nil
 }

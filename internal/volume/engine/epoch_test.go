@@ -48,6 +48,7 @@ func TestEpochs(t *testing.T) {
 		{"nothing registered, an epoch", 0, 0, "", []string{"dvdi.epoch=9"}, true, 0},
 		{"nothing registered, a fence asked for", 0, 0, "", []string{"dvdi.epoch=9", "dvdi.lease=30s"}, false, 0},
 		{"its own epoch", 5, 0, "", []string{"dvdi.epoch=5"}, true, 5},
+		{"its own epoch, a fence asked for that was not registered", 5, 0, "", []string{"dvdi.epoch=5", "dvdi.lease=30s"}, false, 0},
 		{"an older epoch", 5, 0, "", []string{"dvdi.epoch=4"}, false, 0},
 		{"an epoch nobody registered", 5, 0, "", []string{"dvdi.epoch=6"}, true, 0},
 		{"no epoch", 5, 0, "", nil, true, 0},
