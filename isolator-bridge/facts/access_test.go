@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -121,9 +120,8 @@ func (r *rig) raw(authorization string, body []byte) codes.Code {
 // post sends a request body as it is.
 func (r *rig) post(authorization string, body io.ReadCloser) codes.Code {
 	r.t.Helper()
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(r.context(), http.MethodPost, "http://"+r.address+client.Agent_GetFacts_FullMethodName, body)
 	if err != nil {

@@ -40,7 +40,6 @@ type simFramework struct {
 type simDisk struct {
 	claim *simClaim
 	epoch uint64
-	last  *simHost
 }
 
 // run is the framework's life.
