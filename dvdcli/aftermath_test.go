@@ -23,7 +23,8 @@ func mountingPlugin(t *testing.T) *volumetest.Plugin {
 // must not take the volume from a container of Docker that way; an unmount that
 // follows no failure still ends what dvdcli 0.2 mounted.
 func TestUnmountAfterARefusalTakesNothing(t *testing.T) {
-	for name, opts := range map[string]string{"policy": "--volumeopts=evil=1", "options": "--volumeopts=dvdi.epoch=never"} {
+	for name, opts := range map[string]string{"policy": "--volumeopts=evil=1", "epoch": "--volumeopts=dvdi.epoch=never",
+		"options": "--volumeopts==1"} {
 		t.Run(name, func(t *testing.T) {
 			p := mountingPlugin(t)
 			b := newBox(t, p.PluginDir())
