@@ -82,7 +82,7 @@ type bridge struct {
 
 func (a *agent) start() *bridge {
 	a.t.Helper()
-	b := &bridge{t: a.t, cmd: exec.Command(bridgeBinary, "serve", "--interval=50ms"), done: make(chan error, 1)}
+	b := &bridge{t: a.t, cmd: exec.Command(bridgeBinary, "serve", "--interval=20ms"), done: make(chan error, 1)}
 	b.cmd.Env = a.env
 	pipe, err := b.cmd.StderrPipe()
 	if err != nil {

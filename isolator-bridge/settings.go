@@ -78,7 +78,7 @@ func (s *settings) entries() []entry {
 		{"policy", "policy `file` of this agent", &s.policy, true},
 		{"call-timeout", "`time` for one call to a driver (default: Docker's)", &s.callTimeout, true},
 		{"call-margin", "`time` after which a driver that did not answer in its time is taken to have finished", &s.callMargin, true},
-		{"interval", "longest `time` between two looks at ledger and agent", &s.interval, false},
+		{"interval", "longest `time` between two looks at the ledger; the agent is asked every third time", &s.interval, false},
 		{"full-interval", "longest `time` between two looks at every volume", &s.fullInterval, false},
 
 		{"socket", "Unix `socket` of the isolator's API (default: bridge.sock in the run directory; none: no API)", &s.socket, false},

@@ -48,6 +48,9 @@ type keeper struct {
 	slots    map[string]chan struct{}
 	mounts   uint64 // generation of the mount table
 	lastFull time.Time
+	ticks    int
+	leakDue  time.Time // when to look at the agent at the latest
+	dirty    bool      // something was found since the last publication
 	verdicts map[ledger.Key]reaper.Verdict
 	view     agentstate.View
 	looked   time.Time // when the look at the agent began
@@ -111,11 +114,21 @@ func (k *keeper) tick(ctx context.Context) time.Duration {
 		k.look(ctx, k.changed(ctx, items, changed, now))
 	}
 	k.remember(items)
-	wait := k.leaks(ctx)
+	asked := k.ticks%agentEvery == 0 || !now.Before(k.leakDue)
+	if k.ticks++; asked {
+		k.leakDue = time.Now().Add(k.leaks(ctx))
+	}
 	k.tidy(ctx)
-	k.publish()
-	return max(min(wait, k.cfg.Interval), shortest)
+	if asked || changed || k.dirty {
+		k.publish()
+		k.dirty = false
+	}
+	return max(min(k.cfg.Interval, time.Until(k.leakDue)), shortest)
 }
+
+// agentEvery is how many looks at the ledger come on one at the agent, whose
+// answer is large and changes nothing that is urgent.
+const agentEvery = 3
 
 // untilDue is how long until a volume has to be looked at again.
 func (k *keeper) untilDue(most time.Duration) time.Duration {
@@ -279,6 +292,7 @@ func (k *keeper) take(f engine.Finding) {
 	was, known := k.findings[key]
 	k.findings[key] = f
 	if !known || was != f {
+		k.dirty = true
 		k.tell(f)
 		k.announce(key, was, f)
 	}
@@ -340,9 +354,9 @@ func (k *keeper) remember(items []ledger.Listed) {
 const hintState = "from an earlier boot; the next mount or unmount will deal with it"
 
 // leaks looks at the agent and has the reaper judge; what is to be given up is
-// given up in the background. It returns when to look again.
+// given up in the background. It returns when to look again at the latest.
 func (k *keeper) leaks(ctx context.Context) time.Duration {
-	wait := k.cfg.Interval
+	wait := agentEvery * k.cfg.Interval
 	if k.cfg.Watcher == nil {
 		return wait
 	}
@@ -390,6 +404,7 @@ func (k *keeper) leaks(ctx context.Context) time.Duration {
 func (k *keeper) judged(v reaper.Verdict) {
 	was := k.verdicts[v.Key]
 	k.verdicts[v.Key] = v
+	k.dirty = true
 	if v.State == was.State && v.Reason == was.Reason {
 		return
 	}

@@ -31,6 +31,8 @@ func (k *keeper) recover(ctx context.Context) {
 	k.recoverAgent(ctx, r)
 	k.refresh()
 	k.recoverPlugins(ctx, r)
+	// What recovery has changed is looked at again with the first regular look.
+	k.lastFull = time.Time{}
 	r.Took, r.Finished = time.Since(start), ctx.Err() == nil
 	r.log(k.log)
 	k.setReport(*r)
@@ -65,7 +67,6 @@ func (k *keeper) recoverLedger(ctx context.Context, r *Report) {
 	for file, f := range k.files {
 		r.add(Item{Source: FromLedger, Subject: file, Found: f.State, Done: f.Action, Problem: f.Problem})
 	}
-	k.lastFull = time.Now()
 	k.look(ctx, allKeys(items))
 	k.await(ctx, r)
 	for key := range k.busy {

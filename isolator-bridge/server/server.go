@@ -53,8 +53,9 @@ type Config struct {
 	Engine  Engine
 	Mounts  Mounts
 	Drivers volume.Drivers
-	// Interval is the longest time between two looks at ledger and agent,
-	// FullInterval that between two looks at everything.
+	// Interval is the longest time between two looks at the ledger, every third
+	// of which comes with one at the agent; FullInterval that between two looks
+	// at every volume.
 	Interval, FullInterval time.Duration
 
 	// Watcher sees the agent, nil if the bridge was told of none; Reaper acts on
