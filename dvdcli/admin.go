@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/mesos-dvdi/dvdi/dvdcli/doctor"
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
@@ -19,28 +21,30 @@ import (
 )
 
 // adminCommands are for people.
-func adminCommands() []spec {
-	return []spec{
-		{name: "drivers", usage: "list drivers: where found, reachable, scope, version", action: drivers,
-			options: func() []option { return flagsForCalls(10 * time.Second) }},
-		{name: "status", usage: "list mounted volumes: since when, for whom, what is owed and unsettled", action: status,
-			options: flagsEverywhere},
-		{name: "doctor", usage: "look for what could keep volumes from being mounted or seen", action: examine,
-			options: func() []option { return flagsForCalls(10 * time.Second) }},
-		{name: "ledger", usage: "look into the records of what is mounted, and repair them", sub: []spec{
-			{name: "list", usage: "list the records", action: ledgerList, options: flagsEverywhere},
-			{name: "show", usage: "print a volume's record", action: ledgerShow,
-				options: func() []option { return flagsForVolume(otherDeadline) }},
-			{name: "verify", usage: "compare the records with what is mounted; exit 9 if they differ", action: ledgerVerify,
-				options: func() []option { return flagsForCalls(otherDeadline) }},
-			{name: "repair", usage: "settle calls without an answer and do owed unmounts", action: ledgerRepair,
-				options: func() []option {
-					return flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"),
-						boolFlag(flagNow, "do not wait for times, as after a restart of the driver"))
-				}},
-			{name: "forget", usage: "delete a volume's record; what is mounted stays mounted", action: ledgerForget,
-				options: func() []option { return flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask")) }},
-		}},
+func adminCommands(t *terminal) []*cli.Command {
+	return []*cli.Command{
+		{Name: "drivers", Usage: "list drivers: where found, reachable, scope, version", Action: command(t, drivers),
+			Flags: flagsForCalls(10 * time.Second)},
+		{Name: "status", Usage: "list mounted volumes: since when, for whom, what is owed and unsettled", Action: command(t, status),
+			Flags: flagsEverywhere()},
+		{Name: "doctor", Usage: "look for what could keep volumes from being mounted or seen", Action: command(t, examine),
+			Flags: flagsForCalls(10 * time.Second)},
+		{Name: "ledger", Usage: "look into the records of what is mounted, and repair them", Subcommands: ledgerCommands(t), Action: noCommand},
+	}
+}
+
+func ledgerCommands(t *terminal) []*cli.Command {
+	return []*cli.Command{
+		{Name: "list", Usage: "list the records", Action: command(t, ledgerList), Flags: flagsEverywhere()},
+		{Name: "show", Usage: "print a volume's record", Action: command(t, ledgerShow),
+			Flags: flagsForVolume(otherDeadline)},
+		{Name: "verify", Usage: "compare the records with what is mounted; exit 9 if they differ", Action: command(t, ledgerVerify),
+			Flags: flagsForCalls(otherDeadline)},
+		{Name: "repair", Usage: "settle calls without an answer and do owed unmounts", Action: command(t, ledgerRepair),
+			Flags: flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"),
+				boolFlag(flagNow, "do not wait for times, as after a restart of the driver"))},
+		{Name: "forget", Usage: "delete a volume's record; what is mounted stays mounted", Action: command(t, ledgerForget),
+			Flags: flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask"))},
 	}
 }
 

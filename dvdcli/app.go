@@ -2,11 +2,16 @@ package main
 
 import (
 	"context"
-	"go.uber.org/zap"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/dockerplugin"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
@@ -22,22 +27,126 @@ const (
 	otherDeadline   = 2 * time.Minute
 )
 
-// allCommands are all of them.
-func allCommands() []spec { return slices.Concat(volumeCommands(), adminCommands(), aboutCommands()) }
+// completionRequest at the end of a command line asks what may come next; the
+// library knows it by this name.
+const completionRequest = "--generate-bash-completion"
+
+func newApp(t *terminal) *cli.App {
+	a := &cli.App{
+		Name:      "dvdcli",
+		Usage:     "mount volumes of any Docker volume plugin, without Docker",
+		UsageText: "dvdcli COMMAND --volumedriver DRIVER --volumename NAME [flags]",
+		Description: "Called by the Mesos agent's docker/volume isolator for each container. Results go to stdout, everything else to stderr. " +
+			"Every flag can be given in the environment: DVDCLI_ and its name in capitals, dashes as underscores.",
+		Commands: slices.Concat(volumeCommands(t), adminCommands(t), aboutCommands(t)),
+		// Commas in option values are the user's.
+		DisableSliceFlagSeparator: true,
+		HideVersion:               true,
+		EnableBashCompletion:      true,
+		Writer:                    t.stdout,
+		ErrWriter:                 t.stderr,
+		ExitErrHandler:            func(*cli.Context, error) {},
+		OnUsageError:              usageError,
+		Action:                    noCommand,
+	}
+	refuse(a.Commands)
+	return a
+}
+
+// refuse makes commands report mistakes instead of printing the help.
+func refuse(commands []*cli.Command) {
+	for _, c := range commands {
+		c.OnUsageError = usageError
+		c.HideHelpCommand = len(c.Subcommands) == 0
+		refuse(c.Subcommands)
+	}
+}
+
+func usageError(_ *cli.Context, err error, _ bool) error {
+	return fmt.Errorf("%w; %w", err, errUsage)
+}
+
+// noCommand is for the program, and commands that only have others below them.
+func noCommand(c *cli.Context) error {
+	if c.Args().Present() {
+		return fmt.Errorf("unknown command %q; %w", c.Args().First(), errUsage)
+	}
+	var names []string
+	for _, sub := range c.Command.Subcommands {
+		names = append(names, sub.Name)
+	}
+	return fmt.Errorf("no command, %s needs one of %s; %w", c.Command.HelpName, strings.Join(names, ", "), errUsage)
+}
+
+// execute runs the command that args (without the program's name) ask for.
+func execute(ctx context.Context, t *terminal, args []string) error {
+	if err := forgetEmpty(); err != nil {
+		return err
+	}
+	a := newApp(t)
+	completing := len(args) > 0 && args[len(args)-1] == completionRequest
+	if completing {
+		args = args[:len(args)-1]
+	}
+	args = append([]string{a.Name}, arrange(args, flagArity(a.Commands))...)
+	if completing {
+		args = append(args, completionRequest)
+	}
+	err := a.RunContext(ctx, args)
+	if _, ok := errors.AsType[cli.ExitCoder](err); ok { // the library's, such as no help for what is no command
+		return fmt.Errorf("%w; %w", err, errUsage)
+	}
+	return err
+}
+
+// forgetEmpty unsets empty variables: as usual they stand for unset ones, which
+// the library tells from them.
+func forgetEmpty() error {
+	for _, v := range os.Environ() {
+		name, value, _ := strings.Cut(v, "=")
+		if value != "" || !strings.HasPrefix(name, "DVDCLI_") {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command wraps an action with what every command does first.
+func command(t *terminal, action func(*session) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		switch c.String(flagOutput) {
+		case "json":
+			t.json = true
+		case "text":
+		default:
+			return fmt.Errorf("--%s is %q, not text or json; %w", flagOutput, c.String(flagOutput), errUsage)
+		}
+		for _, name := range []string{flagDeadline, flagTimeout, flagMargin} {
+			if d := c.Duration(name); d < 0 || d == 0 && name == flagDeadline && c.IsSet(name) {
+				return fmt.Errorf("--%s is %s, which is no time to wait; %w", name, d, errUsage)
+			}
+		}
+		if c.Args().Present() {
+			return fmt.Errorf("unexpected argument %q; %w", c.Args().First(), errUsage)
+		}
+		return action(&session{terminal: t, Context: c})
+	}
+}
 
 // session is one command under way.
 type session struct {
 	*terminal
-	given
+	*cli.Context
 	// policyErr is why the policy cannot be read, once the engine was made.
 	policyErr error
-
-	ctx context.Context //nolint:containedctx // a session is one command, which it ends
 }
 
 // context is the command's, with its deadline.
 func (s *session) context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(s.ctx, s.Duration(flagDeadline))
+	return context.WithTimeout(s.Context.Context, s.Duration(flagDeadline))
 }
 
 func (s *session) holder() engine.Holder {

@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 )
 
 // arrange puts the command in front of its flags, wherever the caller wrote
@@ -41,4 +43,21 @@ func commandDepth(words []string) int {
 		return 2
 	}
 	return 1
+}
+
+// flagArity tells for every flag of the commands whether it takes a value.
+func flagArity(commands []*cli.Command) map[string]bool {
+	arity := map[string]bool{}
+	for _, c := range commands {
+		for _, f := range c.Flags {
+			_, isBool := f.(*cli.BoolFlag)
+			for _, name := range f.Names() {
+				arity[name] = !isBool
+			}
+		}
+		for name, takes := range flagArity(c.Subcommands) {
+			arity[name] = takes
+		}
+	}
+	return arity
 }

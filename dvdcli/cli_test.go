@@ -66,6 +66,10 @@ func TestEnvironmentForEveryFlag(t *testing.T) {
 	if opts := p.Calls("Create")[0].Opts; opts["size"] != "5" || opts["type"] != "x" {
 		t.Errorf("options %v", opts)
 	}
+	// Empty is as good as unset.
+	if got := b.with("DVDCLI_OUTPUT", "").with("DVDCLI_DEADLINE", "").must("get"); got != "v" {
+		t.Errorf("%q", got)
+	}
 	if out := b.with("DVDCLI_EXPLICITCREATE", "true").run("mount", "--volumename=w"); out.code != exitNotFound {
 		t.Errorf("%+v", out)
 	}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"strings"
 	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
@@ -32,19 +35,27 @@ const (
 	flagShell    = "shell"
 )
 
-func stringFlag(name, value, usage string) option {
-	return option{name: name, value: value, usage: usage}
+// env is the environment variable that stands for a flag.
+func env(name string) []string {
+	return []string{"DVDCLI_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}
 }
 
-func boolFlag(name, usage string) option { return option{name: name, value: false, usage: usage} }
+func stringFlag(name, value, usage string) cli.Flag {
+	return &cli.StringFlag{Name: name, Value: value, Usage: usage, EnvVars: env(name)}
+}
 
-func timeFlag(name string, value time.Duration, usage string) option {
-	return option{name: name, value: value, usage: usage}
+func boolFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, EnvVars: env(name), Aliases: aliases, DisableDefaultText: true}
+}
+
+// timeFlag's standard tells people what no value means.
+func timeFlag(name string, value time.Duration, standard, usage string) cli.Flag {
+	return &cli.DurationFlag{Name: name, Value: value, DefaultText: standard, Usage: usage, EnvVars: env(name)}
 }
 
 // flagsEverywhere go with every command.
-func flagsEverywhere() []option {
-	return []option{
+func flagsEverywhere() []cli.Flag {
+	return []cli.Flag{
 		stringFlag(flagOutput, "text", "`format` of the result: text or json"),
 		boolFlag(flagVerbose, "tell on stderr what is asked of drivers"),
 		stringFlag(flagRunDir, "", "`directory` of what is mounted, lost at a reboot (default /run/dvdi for root)"),
@@ -59,19 +70,19 @@ func flagsEverywhere() []option {
 
 // flagsForCalls go with commands that call drivers; deadline is the default for
 // the whole command.
-func flagsForCalls(deadline time.Duration) []option {
+func flagsForCalls(deadline time.Duration) []cli.Flag {
 	return append(flagsEverywhere(),
 		stringFlag(flagDriver, "", "volume driver `name`"),
-		timeFlag(flagDeadline, deadline, "`time` for the whole command"),
-		timeFlag(flagTimeout, 0, "`time` for one call to a driver (default: Docker's, 2m for create and mount, else 1m)"),
-		timeFlag(flagMargin, 0, "`time` after which a driver that did not answer in its time is taken to have finished (default 10s)"),
+		timeFlag(flagDeadline, deadline, "", "`time` for the whole command"),
+		timeFlag(flagTimeout, 0, "90s for create and mount, else 1m", "`time` for one call to a driver"),
+		timeFlag(flagMargin, 0, "10s", "`time` after which a driver that did not answer in its time is taken to have finished"),
 	)
 }
 
-func flagsForVolume(deadline time.Duration, more ...option) []option {
+func flagsForVolume(deadline time.Duration, more ...cli.Flag) []cli.Flag {
 	return append(append(flagsForCalls(deadline), stringFlag(flagName, "", "volume `name`")), more...)
 }
 
-func optsFlag() option {
-	return option{name: flagOpts, value: []string(nil), usage: "volume option `key=value`, may be repeated"}
+func optsFlag() cli.Flag {
+	return &cli.StringSliceFlag{Name: flagOpts, Usage: "volume option `key=value`, may be repeated", EnvVars: env(flagOpts), KeepSpace: true}
 }

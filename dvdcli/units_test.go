@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
@@ -73,79 +74,113 @@ func TestBinarySize(t *testing.T) {
 
 // Flags of the environment give way to those on the command line, value by
 // value and as a whole where there are several.
-func TestParse(t *testing.T) {
-	options := []option{
-		{name: "name", value: "standard"}, {name: "flag", alias: "Flag", value: false},
-		{name: "time", value: time.Second}, {name: "opts", value: []string(nil)},
-	}
+func TestFlagsOverEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		args, env string // the variable without DVDCLI_
 		want      string
 	}{
 		{"", "", "standard false 1s []"},
-		{"--name=x -flag --time 2m --opts a --opts=b", "", "x true 2m0s [a b]"},
+		{"--name=x -flag --time 2m --volumeopts a --volumeopts=b", "", "x true 2m0s [a b]"},
 		{"--Flag", "", "standard true 1s []"},
 		{"--Flag=false", "FLAG=true", "standard false 1s []"},
-		{"", "NAME=x FLAG=1 TIME=3s OPTS=a,b", "x true 3s [a,b]"},
-		{"--name=y --opts=c --opts=d", "NAME=x OPTS=a,b", "y false 1s [c d]"},
+		{"", "NAME=x FLAG=1 TIME=3s VOLUMEOPTS=a,b", "x true 3s [a,b]"},
+		{"--name=y --volumeopts=c --volumeopts=d", "NAME=x VOLUMEOPTS=a,b", "y false 1s [c d]"},
 	} {
-		env := map[string]string{}
-		for _, v := range strings.Fields(c.env) {
-			key, value, _ := strings.Cut(v, "=")
-			env["DVDCLI_"+key] = value
-		}
-		g, words, err := parse(options, strings.Fields(c.args), func(k string) string { return env[k] })
-		got := fmt.Sprintf("%s %t %s %v", g.String("name"), g.Bool("flag"), g.Duration("time"), g.List("opts"))
-		if err != nil || len(words) != 0 || got != c.want {
-			t.Errorf("%q with %q: %s %v %v, want %s", c.args, c.env, got, words, err, c.want)
+		got, err := probeFlags(t, c.env, strings.Fields(c.args)...)
+		if err != nil || got != c.want {
+			t.Errorf("%q with %q: %s %v, want %s", c.args, c.env, got, err, c.want)
 		}
 	}
-	for _, env := range []string{"perhaps", "-"} {
-		if _, _, err := parse(options, nil, func(k string) string {
-			if k == "DVDCLI_FLAG" {
-				return env
-			}
-			return ""
-		}); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "DVDCLI_FLAG") {
+	if got, err := probeFlags(t, "", "--volumeopts", " a, =b "); err != nil || got != "standard false 1s [ a, =b ]" {
+		t.Errorf("%q %v", got, err)
+	}
+	for _, value := range []string{"perhaps", "-"} {
+		if _, err := probeFlags(t, "FLAG="+value); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "DVDCLI_FLAG") {
 			t.Errorf("%v", err)
 		}
 	}
 }
 
-// Every command is in the help and in the man page, with every flag, and every
-// flag has a variable.
+// probeFlags is what a command with a flag of each kind gets.
+func probeFlags(t *testing.T, variables string, args ...string) (string, error) {
+	t.Helper()
+	for _, name := range []string{"NAME", "FLAG", "TIME", "VOLUMEOPTS"} {
+		t.Setenv("DVDCLI_"+name, "")
+	}
+	for _, v := range strings.Fields(variables) {
+		key, value, _ := strings.Cut(v, "=")
+		t.Setenv("DVDCLI_"+key, value)
+	}
+	if err := forgetEmpty(); err != nil {
+		t.Fatal(err)
+	}
+	a := newApp(&terminal{})
+	var got string
+	a.Commands = []*cli.Command{{
+		Name: "probe", OnUsageError: usageError,
+		Flags: []cli.Flag{stringFlag("name", "standard", ""), boolFlag("flag", "", "Flag"), timeFlag("time", time.Second, "", ""), optsFlag()},
+		Action: func(c *cli.Context) error {
+			got = fmt.Sprintf("%s %t %s %v", c.String("name"), c.Bool("flag"), c.Duration("time"), c.StringSlice(flagOpts))
+			return nil
+		},
+	}}
+	err := a.RunContext(t.Context(), append([]string{"dvdcli", "probe"}, args...))
+	return got, err
+}
+
+// Every command is in the help, in the man page and in what shells complete,
+// with every flag, and every flag has a variable.
 func TestHelpAndManAreComplete(t *testing.T) {
-	man := strings.ReplaceAll(manPage(allCommands()), `\-`, "-")
-	var visit func(path string, specs []spec)
-	visit = func(path string, specs []spec) {
-		for _, s := range specs {
-			name := strings.TrimSpace(path + " " + s.name)
-			var out bytes.Buffer
-			if err := help(&terminal{stdout: &out}, allCommands(), strings.Fields(name)); err != nil {
-				t.Fatal(err)
+	b := newBox(t)
+	man := strings.ReplaceAll(b.must("man"), `\-`, "-")
+	for _, want := range []string{"EXIT STATUS", "/etc/dvdi/dvdcli.yaml", "DVDCLI_"} {
+		if !strings.Contains(man, want) {
+			t.Errorf("the man page lacks %s", want)
+		}
+	}
+	var visit func(path []string, commands []*cli.Command)
+	visit = func(path []string, commands []*cli.Command) {
+		known := strings.Fields(b.must(slices.Concat(path, []string{completionRequest})...))
+		for _, c := range commands {
+			name := slices.Concat(path, []string{c.Name})
+			help := b.must(slices.Concat(name, []string{"--help"})...)
+			_, section, _ := strings.Cut(man, " "+c.Name+"\n"+c.Usage+"\n")
+			section, _, _ = strings.Cut(section, "\n.S")
+			if !strings.Contains(help, c.Usage) || !slices.Contains(known, c.Name) {
+				t.Errorf("help or completion lacks %s", name)
 			}
-			if !strings.Contains(out.String(), s.usage) {
-				t.Errorf("help %s lacks what it does", name)
-			}
-			if s.sub != nil {
-				visit(name, s.sub)
-				continue
-			}
-			if !strings.Contains(man, ".SS "+name+"\n"+s.usage) {
-				t.Errorf("the man page lacks %s", name)
-			}
-			next := candidates(allCommands(), strings.Fields(name))
-			for _, o := range s.options() {
-				for _, text := range []string{out.String(), man} {
-					if !strings.Contains(text, "--"+o.name) || !strings.Contains(text, "$"+o.variable()) {
-						t.Errorf("%s: --%s is missing", name, o.name)
-					}
+			visit(name, c.Subcommands)
+			flags := strings.Fields(b.must(slices.Concat(name, []string{"--", completionRequest})...))
+			for _, f := range c.Flags {
+				flag := "--" + f.Names()[0]
+				if !strings.Contains(help, flag) || !strings.Contains(help, "$"+env(f.Names()[0])[0]) || !slices.Contains(flags, flag) {
+					t.Errorf("help or completion of %s lacks %s", name, flag)
 				}
-				if !slices.Contains(next, "--"+o.name) {
-					t.Errorf("completion of %s lacks --%s", name, o.name)
+				if !strings.Contains(section, flag) {
+					t.Errorf("the man page of %s lacks %s", name, flag)
 				}
 			}
 		}
 	}
-	visit("", allCommands())
+	visit(nil, newApp(&terminal{}).Commands)
+}
+
+// bash completes commands, and flags once a dash was written.
+func TestBashCompletes(t *testing.T) {
+	b := newBox(t)
+	for _, c := range []struct{ typed, want string }{
+		{"dvdcli unm", "unmount"},
+		{"dvdcli ledger re", "repair"},
+		{"dvdcli mount --volumen", "--volumename"},
+		{"dvdcli --volumename x unm", "unmount"},
+		{"dvdcli ledger forget --y", "--yes"},
+	} {
+		script := `eval "$(dvdcli completion --shell=bash)"; COMP_WORDS=(` + c.typed + `); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _dvdcli; echo "${COMPREPLY[*]}"`
+		cmd := exec.Command("bash", "-c", script)
+		cmd.Env = append(b.command().Env, "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != c.want {
+			t.Errorf("%q: %q %v, want %q", c.typed, got, err, c.want)
+		}
+	}
 }

@@ -2,42 +2,39 @@ package main
 
 import (
 	"errors"
+
+	"github.com/urfave/cli/v2"
+
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
 
 // volumeCommands are those of dvdcli 0.2.
-func volumeCommands() []spec {
-	return []spec{
-		{name: "create", usage: "create a volume", action: create,
-			options: func() []option { return flagsForVolume(otherDeadline, optsFlag()) }},
-		{name: "remove", usage: "destroy a volume and its data", action: remove,
-			options: func() []option {
-				return flagsForVolume(otherDeadline, boolFlag(flagForce, "destroy it although somebody else on this host seems to use it"))
-			}},
-		{name: "mount", usage: "mount a volume, creating it if need be, and print where", action: mount,
-			options: func() []option {
-				return flagsForVolume(mountDeadline, optsFlag(),
-					option{name: flagExplicit, alias: "explicitCreate", value: false, usage: "do not create a volume that does not exist"},
-					boolFlag(flagForce, "allow options that endanger the data of an existing volume"))
-			}},
-		{name: "unmount", usage: "unmount a volume; what is not mounted is no error", action: unmount,
-			options: func() []option {
-				return flagsForVolume(unmountDeadline,
-					boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
-					boolFlag(flagForce, "unmount it for all who hold it"))
-			}},
-		{name: "path", usage: "print where a volume is mounted", action: path,
-			options: func() []option { return flagsForVolume(otherDeadline) }},
-		{name: "get", usage: "print the name of a volume if it exists", action: get,
-			options: func() []option { return flagsForVolume(otherDeadline) }},
-		{name: "list", usage: "print the names of a driver's volumes", action: list,
-			options: func() []option { return flagsForCalls(otherDeadline) }},
+func volumeCommands(t *terminal) []*cli.Command {
+	return []*cli.Command{
+		{Name: "create", Usage: "create a volume", Action: command(t, create),
+			Flags: flagsForVolume(otherDeadline, optsFlag())},
+		{Name: "remove", Usage: "destroy a volume and its data", Action: command(t, remove),
+			Flags: flagsForVolume(otherDeadline, boolFlag(flagForce, "destroy it although somebody else on this host seems to use it"))},
+		{Name: "mount", Usage: "mount a volume, creating it if need be, and print where", Action: command(t, mount),
+			Flags: flagsForVolume(mountDeadline, optsFlag(),
+				boolFlag(flagExplicit, "do not create a volume that does not exist", "explicitCreate"),
+				boolFlag(flagForce, "allow options that endanger the data of an existing volume"))},
+		{Name: "unmount", Usage: "unmount a volume; what is not mounted is no error", Action: command(t, unmount),
+			Flags: flagsForVolume(unmountDeadline,
+				boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
+				boolFlag(flagForce, "unmount it for all who hold it"))},
+		{Name: "path", Usage: "print where a volume is mounted", Action: command(t, path),
+			Flags: flagsForVolume(otherDeadline)},
+		{Name: "get", Usage: "print the name of a volume if it exists", Action: command(t, get),
+			Flags: flagsForVolume(otherDeadline)},
+		{Name: "list", Usage: "print the names of a driver's volumes", Action: command(t, list),
+			Flags: flagsForCalls(otherDeadline)},
 	}
 }
 
 func mount(s *session) error {
-	options, optionsErr := engine.ParseOptions(s.List(flagOpts))
+	options, optionsErr := engine.ParseOptions(s.StringSlice(flagOpts))
 	e, done, err := s.engine()
 	if err != nil {
 		return errors.Join(optionsErr, err)
@@ -81,7 +78,7 @@ func unmount(s *session) error {
 }
 
 func create(s *session) error {
-	options, err := engine.ParseOptions(s.List(flagOpts))
+	options, err := engine.ParseOptions(s.StringSlice(flagOpts))
 	if err != nil {
 		return err
 	}
