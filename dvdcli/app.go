@@ -88,7 +88,7 @@ func execute(ctx context.Context, t *terminal, args []string) error {
 	if completing {
 		args = args[:len(args)-1]
 	}
-	args = append([]string{a.Name}, arrange(args, flagArity(a.Commands))...)
+	args = append([]string{a.Name}, arrange(args, func(name string) bool { return takesValue(a.Commands, name) })...)
 	if completing {
 		args = append(args, completionRequest)
 	}

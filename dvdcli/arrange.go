@@ -8,10 +8,10 @@ import (
 )
 
 // arrange puts the command in front of its flags, wherever the caller wrote
-// them, since dvdcli 0.2 took flags on both sides of the command. arity tells
-// for each flag whether a value follows; flags that it does not know are left
-// for the parser to refuse.
-func arrange(args []string, arity map[string]bool) []string {
+// them, since dvdcli 0.2 took flags on both sides of the command. takesValue
+// tells of a flag whether a value follows; flags that are unknown are left for
+// the parser to refuse.
+func arrange(args []string, takesValue func(name string) bool) []string {
 	var words, flags []string
 	for i := 0; i < len(args); i++ {
 		a := args[i]
@@ -25,7 +25,7 @@ func arrange(args []string, arity map[string]bool) []string {
 		}
 		flags = append(flags, a)
 		name, _, inline := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !inline && arity[name] && i+1 < len(args) {
+		if !inline && i+1 < len(args) && takesValue(name) {
 			i++
 			flags = append(flags, args[i])
 		}
@@ -45,19 +45,18 @@ func commandDepth(words []string) int {
 	return 1
 }
 
-// flagArity tells for every flag of the commands whether it takes a value.
-func flagArity(commands []*cli.Command) map[string]bool {
-	arity := map[string]bool{}
+// takesValue tells whether a value follows a flag, of whichever of the commands
+// it is: flags of the same name are alike.
+func takesValue(commands []*cli.Command, name string) bool {
 	for _, c := range commands {
 		for _, f := range c.Flags {
-			_, isBool := f.(*cli.BoolFlag)
-			for _, name := range f.Names() {
-				arity[name] = !isBool
+			if _, isBool := f.(*cli.BoolFlag); !isBool && slices.Contains(f.Names(), name) {
+				return true
 			}
 		}
-		for name, takes := range flagArity(c.Subcommands) {
-			arity[name] = takes
+		if takesValue(c.Subcommands, name) {
+			return true
 		}
 	}
-	return arity
+	return false
 }
