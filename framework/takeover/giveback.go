@@ -32,7 +32,7 @@ func (t *Takeover) giveBack(ctx context.Context, id string) error {
 	steps := map[phase]func(context.Context, string, *entry) (phase, error){
 		planned: t.toStopped, created: t.toStopped,
 		// What Marathon is ending ends first, so that its volumes are known.
-		suspending: t.awaitSuspended, suspended: t.claim, claimed: t.toStopped,
+		suspending: t.awaitSuspended, suspended: t.claimForReturn, claimed: t.toStopped,
 		starting: t.toStopping, taken: t.toStopping,
 		stopping: t.awaitStopped, stopped: t.awaitUnmounted, returning: t.awaitReturned,
 	}
@@ -43,6 +43,17 @@ func (t *Takeover) giveBack(ctx context.Context, id string) error {
 	}
 	t.cfg.Say("%s: runs at Marathon", id)
 	return nil
+}
+
+// claimForReturn has volumes claimed where they were used, so that Marathon is
+// bound to that agent while they are mounted there. Where tasks ran on several
+// agents nobody can tell which, and nothing ever ran here: Marathon goes on as it
+// would by itself.
+func (t *Takeover) claimForReturn(ctx context.Context, id string, e *entry) (phase, error) {
+	if len(agentsOf(e.Tasks)) > 1 {
+		return claimed, nil
+	}
+	return t.claim(ctx, id, e)
 }
 
 func (t *Takeover) toStopping(context.Context, string, *entry) (phase, error) { return stopping, nil }

@@ -153,6 +153,10 @@ func (t *Takeover) reportApp(a App, exists bool) AppReport {
 	if exists {
 		r.Findings = append(r.Findings, Finding{App: a.ID, Refused: true, Text: "an app with this id exists here already"})
 	}
+	if agents := agentsOf(a.active()); len(r.Volumes) > 0 && len(agents) > 1 {
+		r.Findings = append(r.Findings, Finding{App: a.ID, Refused: true, Text: fmt.Sprintf("it has exclusive volumes and tasks on %d agents (%v): "+
+			"bring it to one agent at Marathon first", len(agents), slices.Sorted(maps.Keys(agents)))})
+	}
 	if len(r.Volumes) > 0 && len(a.Tasks) == 0 {
 		r.Findings = append(r.Findings, Finding{App: a.ID, Text: "it has no tasks: where its volumes were used last is not known; " +
 			"make sure that they are mounted nowhere"})
@@ -197,8 +201,8 @@ func (t *Takeover) take(ctx context.Context, id string) error {
 		}
 	}
 	steps := map[phase]func(context.Context, string, *entry) (phase, error){
-		planned: t.create, created: t.suspend, suspending: t.awaitSuspended, suspended: t.claim,
-		claimed: t.start, starting: t.awaitRunning,
+		planned: t.create, created: t.suspend, suspending: t.awaitSuspended,
+		suspended: t.unlessRestarted(t.claim), claimed: t.unlessRestarted(t.start), starting: t.awaitRunning,
 	}
 	for e.Phase != taken {
 		step := steps[e.Phase]
@@ -350,18 +354,53 @@ func (t *Takeover) ignoreLocked(err error) error {
 	return err
 }
 
-// claim records here where the volumes were used last: that a task has ended does
-// not mean that its volumes are unmounted.
-func (t *Takeover) claim(ctx context.Context, id string, e *entry) (phase, error) {
+// restarted tells whether Marathon runs the app again although it was suspended,
+// which an operator may have asked for while the take-over was interrupted. An app
+// that is gone there runs nowhere.
+func (t *Takeover) restarted(ctx context.Context, id string) (bool, error) {
+	if t.cfg.From == nil {
+		return false, nil
+	}
+	a, found, err := t.cfg.From.App(ctx, id)
+	if err != nil || !found || a.Instances == 0 && len(a.active()) == 0 {
+		return false, err
+	}
+	t.cfg.Say("%s: was started again at Marathon; it is suspended once more", id)
+	return true, nil
+}
+
+// unlessRestarted makes a step, or goes back to suspending the app.
+func (t *Takeover) unlessRestarted(step func(context.Context, string, *entry) (phase, error)) func(context.Context, string, *entry) (phase, error) {
+	return func(ctx context.Context, id string, e *entry) (phase, error) {
+		again, err := t.restarted(ctx, id)
+		if err != nil {
+			return "", err
+		}
+		if again {
+			return suspending, nil
+		}
+		return step(ctx, id, e)
+	}
+}
+
+// agentsOf are the agents on which tasks were seen, each with one of them.
+func agentsOf(tasks []Task) map[string]Task {
 	agents := map[string]Task{}
-	for _, task := range e.Tasks {
+	for _, task := range tasks {
 		if task.Agent != "" {
 			agents[task.Agent] = task
 		}
 	}
+	return agents
+}
+
+// claim records here where the volumes were used last: that a task has ended does
+// not mean that its volumes are unmounted.
+func (t *Takeover) claim(ctx context.Context, id string, e *entry) (phase, error) {
+	agents := agentsOf(e.Tasks)
 	if len(e.Volumes) > 0 && len(agents) > 1 {
 		return "", fmt.Errorf("its tasks ran on %d agents (%v) while it was being suspended: make sure that its volumes are mounted "+
-			"nowhere, remove the agents that do not have them from the journal, and go on", len(agents), slices.Sorted(maps.Keys(agents)))
+			"nowhere, remove the agents that do not have them from the journal, and go on; or give it back with --revert", len(agents), slices.Sorted(maps.Keys(agents)))
 	}
 	for _, v := range e.Volumes {
 		for _, task := range agents {
@@ -408,6 +447,7 @@ func CheckAdoption(ctx context.Context, from, to *API) error {
 
 // awaitRunning starts the instances here and waits until they run.
 func (t *Takeover) awaitRunning(ctx context.Context, id string, e *entry) (phase, error) {
+	next := taken
 	err := t.poll(ctx, "the instances to run here", func(ctx context.Context) (bool, error) {
 		a, found, err := t.cfg.To.App(ctx, id)
 		switch {
@@ -416,12 +456,16 @@ func (t *Takeover) awaitRunning(ctx context.Context, id string, e *entry) (phase
 		case !found:
 			return false, errors.New("it was deleted here meanwhile; go back with --revert")
 		case a.Instances != e.Instances:
+			if again, err := t.restarted(ctx, id); again || err != nil {
+				next = suspending
+				return again, err
+			}
 			t.cfg.Say("%s: starting here (%d instances)", id, e.Instances)
 			return false, t.ignoreLocked(t.cfg.To.Update(ctx, id, map[string]any{"instances": e.Instances}))
 		}
 		return a.Running >= e.Instances && a.Deployments == 0, nil
 	})
-	return taken, err
+	return next, err
 }
 
 // timeoutError means that what was waited for did not come.
