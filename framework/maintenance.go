@@ -236,6 +236,9 @@ func newFrameworkID(ctx context.Context, cfg *config.Config, confirmed bool, out
 			_, err := fmt.Fprintf(out, "Use this when the master says \"Framework has been removed\". Repeat with --%s to do it.\n", confirmFlag)
 			return err
 		}
+		if err := requireRemoved(ctx, cfg, id, log); err != nil {
+			return err
+		}
 		if err := core.Abandon(st, time.Now()); err != nil {
 			return err
 		}
@@ -285,10 +288,38 @@ const teardownTimeout = time.Minute
 
 // removeFramework subscribes with the framework's id and tears it down. A master
 // that has removed it before is fine.
-func removeFramework(ctx context.Context, cfg *config.Config, id string, log *zap.Logger) (err error) {
+func removeFramework(ctx context.Context, cfg *config.Config, id string, log *zap.Logger) error {
 	if cfg.Master == config.EmbeddedMaster {
 		return &config.Error{Err: errors.New("--master: the built-in Mesos ends with its framework; there is nothing to tear down")}
 	}
+	err := onceSubscribed(ctx, cfg, id, log, (*mesos.Conn).Teardown)
+	if err == nil || errors.Is(err, core.ErrFrameworkRemoved) {
+		return nil
+	}
+	return &marked{errMesos, fmt.Errorf("tear down framework %s: %w", id, err)}
+}
+
+// requireRemoved asks the master whether it has removed the framework: while it
+// has not, the tasks of the old id run on beside those of a new one, on the same
+// volumes. The built-in Mesos ends with its framework.
+func requireRemoved(ctx context.Context, cfg *config.Config, id string, log *zap.Logger) error {
+	if cfg.Master == config.EmbeddedMaster {
+		return nil
+	}
+	err := onceSubscribed(ctx, cfg, id, log, func(*mesos.Conn, context.Context) error { return nil })
+	if errors.Is(err, core.ErrFrameworkRemoved) {
+		return nil
+	}
+	if err != nil {
+		return &marked{errMesos, fmt.Errorf("ask the Mesos master whether it has removed framework %s: %w; nothing was changed", id, err)}
+	}
+	return &marked{errMesos, fmt.Errorf("the Mesos master has not removed framework %s, whose tasks would run on beside the new ones; "+
+		"nothing was changed. Start the framework as it is, or remove it first: dvdi-framework teardown", id)}
+}
+
+// onceSubscribed subscribes with a framework's id, does something, and ends the
+// subscription. The error wraps core.ErrFrameworkRemoved where the master says so.
+func onceSubscribed(ctx context.Context, cfg *config.Config, id string, log *zap.Logger, do func(*mesos.Conn, context.Context) error) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, teardownTimeout)
 	defer cancel()
 	found, err := detector(cfg.Master, log)
@@ -302,21 +333,21 @@ func removeFramework(ctx context.Context, cfg *config.Config, id string, log *za
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- conn.Run(ctx, id) }()
-	err = tearDownWhenSubscribed(ctx, conn)
+	err = whenSubscribed(ctx, conn, do)
 	cancel()
 	for range conn.Events() { // closed at the end of Run
 	}
 	runErr := <-ended
-	if err == nil || errors.Is(runErr, core.ErrFrameworkRemoved) {
+	if err == nil {
 		return nil
 	}
-	return &marked{errMesos, fmt.Errorf("tear down framework %s: %w", id, errors.Join(err, runErr))}
+	return errors.Join(err, runErr)
 }
 
-func tearDownWhenSubscribed(ctx context.Context, conn *mesos.Conn) error {
+func whenSubscribed(ctx context.Context, conn *mesos.Conn, do func(*mesos.Conn, context.Context) error) error {
 	for ev := range conn.Events() {
 		if _, ok := ev.(core.Subscribed); ok {
-			return conn.Teardown(ctx)
+			return do(conn, ctx)
 		}
 	}
 	return errors.New("no subscription; is --master right?")

@@ -172,6 +172,14 @@ func TestLifeOfAFramework(t *testing.T) {
 	l.stop()
 	l.expect("backup", 0, "records written to "+backup)(l.command("backup", "--data-dir="+l.data, backup))
 
+	l.expect("new id of a framework that lives", exitMesos, "has not removed framework "+first, "dvdi-framework teardown")(
+		l.command(append(l.state(), "--new-framework-id", "--yes")...))
+	l.start()
+	if id := l.id(); id != first {
+		t.Errorf("the framework id %s became %s", first, id)
+	}
+	l.stop()
+
 	// The master removes the framework.
 	call := fmt.Sprintf(`{"type":"TEARDOWN","teardown":{"framework_id":{"value":%q}}}`, first)
 	resp, err := http.Post("http://"+l.mesos.Addr()+"/api/v1", "application/json", strings.NewReader(call))

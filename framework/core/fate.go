@@ -84,7 +84,8 @@ func (s *state) fate(i *instance) Fate {
 // registers anew. Apps, versions, deployments and volumes stay as they are.
 // Instances lose their tasks, which the master has killed or will kill, and
 // wait to be launched; what they had mounted stays claimed on its agent, since
-// nobody has seen it unmounted. The store must not be in use by a running core.
+// nobody has seen it unmounted. For a minute after the framework has registered
+// nothing starts on exclusive volumes. The store must not be in use by a running core.
 func Abandon(st store.Store, now time.Time) error {
 	s, err := loadState(st)
 	if err != nil {
@@ -92,6 +93,7 @@ func Abandon(st store.Store, now time.Time) error {
 	}
 	tx := &txn{now: now, dirty: map[recordKey]any{}}
 	for _, i := range s.allInstances() {
+		s.meta.Renewed = s.meta.Renewed || i.Task != nil
 		s.abandonInstance(tx, i)
 	}
 	s.meta.formerly(s.meta.FrameworkID)

@@ -37,6 +37,9 @@ type metaRecord struct {
 	// show up.
 	RestoredAt time.Time `json:"restoredAt,omitzero"`
 	Unsettled  bool      `json:"unsettled,omitempty"`
+	// Renewed says that the framework has given up an id whose tasks it will never
+	// hear of, and that they have not had time to end yet.
+	Renewed bool `json:"renewed,omitempty"`
 }
 
 // appRecord is an app with what is remembered of it between its tasks.

@@ -148,23 +148,42 @@ func (s *state) putAll(tx *txn) {
 // run that it does not know.
 func (c *Core) restored() bool { return c.state.meta.Unsettled }
 
+// renewedHold is how long after the first subscription under a new framework id
+// nothing starts on exclusive volumes: the agents end the tasks of the old id by
+// themselves, within their executor_shutdown_grace_period, and nobody tells this
+// framework when.
+const renewedHold = time.Minute
+
 // holdUntil is when instances of a definition may be launched, as far as that
-// depends on the restoration of a backup; zero means now.
+// depends on the restoration of a backup or on a new framework id; zero means now.
 func (c *Core) holdUntil(def *app.App) time.Time {
-	if !c.restored() || !c.bindsVolume(def) {
+	hold := c.hold()
+	if hold == 0 || !c.bindsVolume(def) {
 		return time.Time{}
 	}
-	return c.link.since.Add(c.cfg.RestoreHold)
+	return c.link.since.Add(hold)
 }
 
-// tickRestored ends the caution after a restoration.
-func (c *Core) tickRestored(tx *txn) {
-	if !c.restored() || tx.now.Before(c.link.since.Add(c.cfg.RestoreHold)) {
+// hold is how long after subscribing volumes are not used yet.
+func (c *Core) hold() (hold time.Duration) {
+	if c.restored() {
+		hold = c.cfg.RestoreHold
+	}
+	if c.state.meta.Renewed {
+		hold = max(hold, renewedHold)
+	}
+	return hold
+}
+
+// tickHold ends the caution after a restoration or a new framework id.
+func (c *Core) tickHold(tx *txn) {
+	hold := c.hold()
+	if hold == 0 || tx.now.Before(c.link.since.Add(hold)) {
 		return
 	}
-	c.log.Info("the tasks that the restored backup did not know should have shown up by now; "+
-		"volumes are used again", zap.Time("restored", c.state.meta.RestoredAt))
-	c.state.meta.Unsettled = false
+	c.log.Info("tasks that the state does not know should have shown up or ended by now; volumes are used again",
+		zap.Time("restored", c.state.meta.RestoredAt), zap.Bool("new_framework_id", c.state.meta.Renewed))
+	c.state.meta.Unsettled, c.state.meta.Renewed = false, false
 	tx.saveMeta()
 	c.flow.wantRevive()
 }

@@ -254,6 +254,30 @@ func TestFatesAndANewFrameworkID(t *testing.T) {
 	})
 }
 
+// TestAbandonWaitsForTheOldTasks: the agents need time to end what the old id ran.
+func TestAbandonWaitsForTheOldTasks(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		task := r.running("/db")
+		r.idle()
+		r.stopped(func() {
+			r.withStore(func(st store.Store) error { return Abandon(st, time.Now()) })
+		})
+		for range 2 { // the caution outlives a restart
+			r.pass(renewedHold / 2)
+			for _, id := range r.cluster.liveTasks("/db") {
+				if id != task.ID {
+					t.Fatalf("%s runs while the old task may still write", id)
+				}
+			}
+			r.restart()
+		}
+		if v := r.running("/db"); v.AgentID != task.AgentID || v.ID == task.ID {
+			t.Errorf("/db runs as %s on %s, its volume was on %s", v.ID, v.AgentID, task.AgentID)
+		}
+	})
+}
+
 func TestAbandonKeepsApartWhatAnUnreachableAgentHolds(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(db)

@@ -19,7 +19,7 @@ func (c *Core) tick(tx *txn) {
 		c.tickInstance(tx, i)
 	}
 	c.lostStrategies(tx)
-	c.tickRestored(tx)
+	c.tickHold(tx)
 	c.probeAgents(tx, false)
 	if !tx.now.Before(c.link.reconcileAt) {
 		c.link.reconcileAt = tx.now.Add(c.cfg.ReconcileInterval)
