@@ -108,3 +108,19 @@ func TestVolumeOnSeveralAgentsIsRefused(t *testing.T) {
 		t.Error("it was suspended")
 	}
 }
+
+// TestAnAppMadeHereMeanwhileIsLeftAlone: the journal began before it.
+func TestAnAppMadeHereMeanwhileIsLeftAlone(t *testing.T) {
+	s := newScene(t)
+	tk := s.takeover(failAt(0))
+	if err := tk.Take(t.Context(), "/group/web"); !errors.Is(err, errInterrupted) || tk.cfg.Journal.content.Apps["/group/web"].Phase != planned {
+		t.Fatal(err)
+	}
+	s.to.define(t, `{"id":"/group/web","cmd":"another","instances":3}`)
+	if err := s.takeover(nil).Take(t.Context(), "/group/web"); !errors.Is(err, ErrRefused) {
+		t.Errorf("got %v", err)
+	}
+	if a := s.to.apps["/group/web"]; a.instances != 3 || a.def["cmd"] != "another" || s.from.running("/group/web") != 2 {
+		t.Errorf("it is %+v here, %d run at Marathon", a, s.from.running("/group/web"))
+	}
+}

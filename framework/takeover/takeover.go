@@ -285,6 +285,14 @@ func (t *Takeover) create(ctx context.Context, id string, e *entry) (phase, erro
 	if err != nil {
 		return "", err
 	}
+	// What an interrupted call of this step made has no instances.
+	here, exists, err := t.cfg.To.App(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if exists && (here.Instances > 0 || len(here.active()) > 0) {
+		return "", fmt.Errorf("%w: an app with this id runs here already", ErrRefused)
+	}
 	d := definition(a)
 	d["instances"] = 0
 	if err := t.cfg.To.Define(ctx, id, d); err != nil {
