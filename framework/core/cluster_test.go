@@ -353,8 +353,11 @@ func (n *conn) Reconcile(_ context.Context, refs []TaskRef) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(refs) == 0 {
+		// Tasks on unreachable agents are not among those that the master tells of.
 		for id, t := range c.tasks {
-			refs = append(refs, TaskRef{TaskID: id, AgentID: t.agent})
+			if !c.agents[t.agent].unreachable {
+				refs = append(refs, TaskRef{TaskID: id, AgentID: t.agent})
+			}
 		}
 	}
 	for _, r := range refs {
@@ -515,4 +518,16 @@ func (c *cluster) set(change func(c *cluster)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change(c)
+}
+
+// UnreachableTasks implements Mesos.
+func (n *conn) UnreachableTasks(context.Context) (out []Status, err error) {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	for id, t := range n.c.tasks {
+		if n.c.agents[t.agent].unreachable {
+			out = append(out, Status{TaskID: id, AgentID: t.agent, State: taskUnreachable, Source: sourceMaster})
+		}
+	}
+	return out, nil
 }

@@ -71,6 +71,8 @@ type link struct {
 	// reconcileAt is when all tasks are next reconciled, probeAt when the
 	// agents of claims that wait for their end are next asked for.
 	reconcileAt, probeAt time.Time
+	// asking: the master is being asked for tasks on unreachable agents.
+	asking bool
 }
 
 // message is anything that changes the state. handle runs in the core's

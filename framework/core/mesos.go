@@ -43,6 +43,9 @@ type Mesos interface {
 	// AgentRemoved asks the master's operator API whether it neither has the
 	// agent registered nor expects it back.
 	AgentRemoved(ctx context.Context, agentID string) (bool, error)
+	// UnreachableTasks asks the master's operator API for the framework's tasks on
+	// agents that are unreachable; reconciliation without names leaves them out.
+	UnreachableTasks(ctx context.Context) ([]Status, error)
 }
 
 // TaskRef names a task for reconciliation.

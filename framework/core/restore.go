@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -161,7 +162,11 @@ func (c *Core) holdUntil(def *app.App) time.Time {
 	if hold == 0 || !c.bindsVolume(def) {
 		return time.Time{}
 	}
-	return c.link.since.Add(hold)
+	until := c.link.since.Add(hold)
+	if now := time.Now(); c.restored() && !now.Before(until) {
+		return now.Add(c.cfg.Tick) // until the master has told of the unreachable tasks
+	}
+	return until
 }
 
 // hold is how long after subscribing volumes are not used yet.
@@ -181,6 +186,43 @@ func (c *Core) tickHold(tx *txn) {
 	if hold == 0 || tx.now.Before(c.link.since.Add(hold)) {
 		return
 	}
+	if c.restored() {
+		c.askUnreachable(tx)
+		return
+	}
+	c.endHold(tx)
+}
+
+// askUnreachable has the master tell of the tasks that are cut off, which may be
+// unknown to the backup and write to a volume all the same. The caution ends only
+// with the answer.
+func (c *Core) askUnreachable(tx *txn) {
+	if c.link.asking {
+		return
+	}
+	c.link.asking = true
+	var tasks []Status
+	tx.call(call{
+		make: func(ctx context.Context) (err error) {
+			tasks, err = c.mesos.UnreachableTasks(ctx)
+			return err
+		},
+		done: func(tx *txn, err error) {
+			c.link.asking = false
+			if err != nil {
+				c.log.Warn("cannot ask the master for tasks on unreachable agents; volumes are not used before, "+
+					"as the restored backup may not know who has them", zap.Error(err))
+				return
+			}
+			for _, s := range tasks {
+				c.handleStatus(tx, s)
+			}
+			c.endHold(tx)
+		},
+	})
+}
+
+func (c *Core) endHold(tx *txn) {
 	c.log.Info("tasks that the state does not know should have shown up or ended by now; volumes are used again",
 		zap.Time("restored", c.state.meta.RestoredAt), zap.Bool("new_framework_id", c.state.meta.Renewed))
 	c.state.meta.Unsettled, c.state.meta.Renewed = false, false

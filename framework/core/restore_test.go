@@ -112,6 +112,29 @@ func TestAnOldBackupDoesNotMountAVolumeTwice(t *testing.T) {
 	})
 }
 
+// TestAnOldBackupAndAnUnreachableAgent: a task that the backup does not know is cut
+// off all the time, and writes.
+func TestAnOldBackupAndAnUnreachableAgent(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.cfg.RestoreHold = 3 * time.Minute
+		r.post(db)
+		r.running("/db")
+		r.idle()
+		var backup []store.Write
+		r.stopped(func() { backup = r.content() })
+		_, now := r.moveVolume()
+		r.stopped(func() {
+			r.dir = t.TempDir()
+			r.withStore(func(st store.Store) error { _, err := Restore(st, backup, time.Now()); return err })
+			r.cluster.partition(now)
+		})
+		r.pass(10 * time.Minute)
+		if tasks := r.cluster.agentsOf("/db"); len(tasks) != 1 {
+			t.Errorf("on agents %v", tasks)
+		}
+	})
+}
+
 func TestARestoredTaskThatRunsIsLeftAlone(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(db)

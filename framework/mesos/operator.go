@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 
+	mesosgo "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/master"
 
 	"github.com/mesos-dvdi/dvdi/framework/core"
@@ -53,6 +54,41 @@ func (c *Conn) agentRemoved(ctx context.Context, agentID string) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// UnreachableTasks asks the leading master for the framework's tasks on agents
+// that are unreachable (Response.GetTasks in master.proto). Any doubt, a refusal
+// for lack of rights included, is an error.
+func (c *Conn) UnreachableTasks(ctx context.Context) ([]core.Status, error) {
+	tasks, err := c.unreachableTasks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the Mesos master for tasks on unreachable agents: %w", err)
+	}
+	return tasks, nil
+}
+
+func (c *Conn) unreachableTasks(ctx context.Context) (out []core.Status, err error) {
+	sub, id, err := c.current()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.config.CallTimeout)
+	defer cancel()
+	answer, err := c.operatorCall(ctx, sub.base, master.Call_GET_TASKS)
+	if err != nil {
+		return nil, err
+	}
+	tasks := answer.GetGetTasks()
+	if tasks == nil {
+		return nil, fmt.Errorf("the answer is %s, not GET_TASKS", answer.Type)
+	}
+	for i := range tasks.UnreachableTasks {
+		if t := &tasks.UnreachableTasks[i]; t.FrameworkID.Value == id {
+			out = append(out, core.Status{TaskID: t.TaskID.Value, AgentID: t.AgentID.Value,
+				State: mesosgo.TASK_UNREACHABLE.String(), Source: mesosgo.SOURCE_MASTER.String()})
+		}
+	}
+	return out, nil
 }
 
 func (c *Conn) operatorCall(ctx context.Context, base *url.URL, kind master.Call_Type) (*master.Response, error) {

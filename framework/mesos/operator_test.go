@@ -211,3 +211,25 @@ func TestRolesChangedWithoutASubscriptionAreThoseOfTheNext(t *testing.T) {
 		t.Errorf("roles %v", got)
 	}
 }
+
+func TestUnreachableTasksOfThisFrameworkOnly(t *testing.T) {
+	c, m := subscribedConn(t)
+	task := func(id, framework string) mesosgo.Task {
+		return mesosgo.Task{Name: id, TaskID: mesosgo.TaskID{Value: id}, FrameworkID: mesosgo.FrameworkID{Value: framework},
+			AgentID: mesosgo.AgentID{Value: "a1"}, State: mesosgo.TASK_UNREACHABLE.Enum()}
+	}
+	m.operator = func(w http.ResponseWriter, _ *http.Request) {
+		writeMessage(t, w, &master.Response{Type: master.Response_GET_TASKS, GetTasks: &master.Response_GetTasks{
+			Tasks:            []mesosgo.Task{task("runs", testFrameworkID)},
+			UnreachableTasks: []mesosgo.Task{task("cut-off", testFrameworkID), task("other", "another")},
+		}})
+	}
+	got, err := c.UnreachableTasks(testContext(t))
+	if err != nil || len(got) != 1 || got[0].TaskID != "cut-off" || got[0].AgentID != "a1" || got[0].State != "TASK_UNREACHABLE" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	m.operator = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }
+	if got, err := c.UnreachableTasks(testContext(t)); err == nil {
+		t.Errorf("a refusal is taken for %v", got)
+	}
+}

@@ -349,4 +349,7 @@ func (c *Cluster) AgentRemoved(_ context.Context, agentID string) (bool, error) 
 	return c.agents[agentID] == nil, nil
 }
 
+// UnreachableTasks implements core.Mesos. No agent is ever unreachable.
+func (c *Cluster) UnreachableTasks(context.Context) ([]core.Status, error) { return nil, nil }
+
 var _ core.Mesos = (*Cluster)(nil)
