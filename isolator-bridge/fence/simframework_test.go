@@ -118,8 +118,9 @@ func (f *simFramework) hold(c *simClaim) {
 		return
 	}
 	f.renewed = time.Now()
+	basis := f.lease.Quote() // as of now: the call may arrive much later
 	out, err := call(f, c.host, func(ctx context.Context, b *simBridge) (*client.Renewed, error) {
-		return b.server.Renew(ctx, &client.RenewRequest{FrameworkId: "f", Renewals: []*client.Renewal{{Volume: simName, Epoch: c.epoch, Basis: f.lease.Quote()}}})
+		return b.server.Renew(ctx, &client.RenewRequest{FrameworkId: "f", Renewals: []*client.Renewal{{Volume: simName, Epoch: c.epoch, Basis: basis}}})
 	})
 	if err == nil {
 		f.answered = time.Now()
