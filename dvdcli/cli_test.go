@@ -321,10 +321,14 @@ func TestRemoveOfWhatOthersUse(t *testing.T) {
 	if text := b.fails(exitInUse, remove...); !strings.Contains(text, "run2") {
 		t.Error(text)
 	}
-	other.must("ledger", "forget", "--yes", "--volumedriver=test", "--volumename=v")
-	if os.Geteuid() == 0 {
-		b.fails(exitInUse, remove...) // mounted, for nobody that is known
+	if n := len(p.Calls("Remove")); n != 0 {
+		t.Errorf("%d removes", n)
 	}
+	if os.Geteuid() != 0 {
+		return // once forgotten, a plain directory does not tell that it is in use
+	}
+	other.must("ledger", "forget", "--yes", "--volumedriver=test", "--volumename=v")
+	b.fails(exitInUse, remove...) // mounted, for nobody that is known
 	if n := len(p.Calls("Remove")); n != 0 {
 		t.Errorf("%d removes", n)
 	}
