@@ -343,6 +343,9 @@ func TestDamagedCheckpoints(t *testing.T) {
 		for _, seen := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, seen before: %t", damage.name, seen), func(t *testing.T) {
 				t.Parallel()
+				if !seen && os.Geteuid() != 0 {
+					t.Skip("that no process uses a volume is seen by root only")
+				}
 				r := newLeakRig(t, volumetest.Config{Bind: os.Geteuid() == 0})
 				r.run("c1", "v")
 				r.run("c2", "w") // a leak of its own, beside the damage
