@@ -2,6 +2,7 @@ package election
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,8 @@ type ProxyConfig struct {
 	Self           string
 	ConnectTimeout time.Duration // to the leader [5s]
 	ReadTimeout    time.Duration // for the head of the leader's answer [10s]
+	// Trust is for leaders whose URL is https [the system's authorities].
+	Trust *Trust
 }
 
 // Proxy serves the API of the process that leads: its own, or by asking the
@@ -59,8 +62,12 @@ func NewProxy(cfg ProxyConfig, who Leadership, log *zap.Logger) *Proxy {
 	if cfg.ReadTimeout == 0 {
 		cfg.ReadTimeout = 10 * time.Second
 	}
+	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout}
 	return &Proxy{cfg: cfg, who: who, log: log, transport: &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: cfg.ConnectTimeout}).DialContext,
+		DialContext: dialer.DialContext,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return cfg.Trust.dial(ctx, dialer, network, address)
+		},
 		ResponseHeaderTimeout: cfg.ReadTimeout,
 		DisableCompression:    true,
 		MaxIdleConnsPerHost:   16,
@@ -155,12 +162,21 @@ func (p *Proxy) forward(leader *url.URL, w http.ResponseWriter, r *http.Request)
 				return // the client has gone
 			}
 			p.log.Warn("request not passed on to the leader", zap.String("leader", leader.String()), zap.Error(err))
-			refuse(w, fmt.Sprintf("The current leader, %s, does not answer", leader))
+			refuse(w, unreachable(leader, err))
 		},
 		FlushInterval: -1,
 		ErrorLog:      zap.NewStdLog(p.log),
 	}
 	proxy.ServeHTTP(w, r)
+}
+
+// unreachable says why a leader cannot be asked.
+func unreachable(leader *url.URL, err error) string {
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) {
+		return fmt.Sprintf("The certificate of the current leader, %s, is not trusted by this process: %v", leader, certificate.Err)
+	}
+	return fmt.Sprintf("The current leader, %s, does not answer", leader)
 }
 
 func refuse(w http.ResponseWriter, text string) {
