@@ -342,7 +342,9 @@ type Capabilities struct {
 	// Epochs: dvdi.epoch and dvdi.instance are understood, Register works.
 	Epochs bool `protobuf:"varint,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
 	// Leases: the bridge fences volumes whose lease expires.
-	Leases        bool `protobuf:"varint,2,opt,name=leases,proto3" json:"leases,omitempty"`
+	Leases bool `protobuf:"varint,2,opt,name=leases,proto3" json:"leases,omitempty"`
+	// Removal: Remove works.
+	Removal       bool `protobuf:"varint,3,opt,name=removal,proto3" json:"removal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +389,13 @@ func (x *Capabilities) GetEpochs() bool {
 func (x *Capabilities) GetLeases() bool {
 	if x != nil {
 		return x.Leases
+	}
+	return false
+}
+
+func (x *Capabilities) GetRemoval() bool {
+	if x != nil {
+		return x.Removal
 	}
 	return false
 }
@@ -1374,6 +1383,121 @@ func (x *Withdrawn) GetVolume() *Volume {
 	return nil
 }
 
+type RemoveRequest struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	FrameworkId string                 `protobuf:"bytes,1,opt,name=framework_id,json=frameworkId,proto3" json:"framework_id,omitempty"`
+	Volume      *VolumeName            `protobuf:"bytes,2,opt,name=volume,proto3" json:"volume,omitempty"`
+	// Epoch is the last one under which the volume was claimed.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRequest) Reset() {
+	*x = RemoveRequest{}
+	mi := &file_facts_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRequest) ProtoMessage() {}
+
+func (x *RemoveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_facts_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRequest) Descriptor() ([]byte, []int) {
+	return file_facts_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RemoveRequest) GetFrameworkId() string {
+	if x != nil {
+		return x.FrameworkId
+	}
+	return ""
+}
+
+func (x *RemoveRequest) GetVolume() *VolumeName {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+func (x *RemoveRequest) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type Removed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Removed says that the volume and its data are gone.
+	Removed bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	// Reason says what is left of its use, so that nothing was removed.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Removed) Reset() {
+	*x = Removed{}
+	mi := &file_facts_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Removed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Removed) ProtoMessage() {}
+
+func (x *Removed) ProtoReflect() protoreflect.Message {
+	mi := &file_facts_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Removed.ProtoReflect.Descriptor instead.
+func (*Removed) Descriptor() ([]byte, []int) {
+	return file_facts_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Removed) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *Removed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_facts_proto protoreflect.FileDescriptor
 
 const file_facts_proto_rawDesc = "" +
@@ -1395,10 +1519,11 @@ const file_facts_proto_rawDesc = "" +
 	" \x01(\tR\rbridgeVersion\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"X\n" +
 	"\fCapabilities\x12\x16\n" +
 	"\x06epochs\x18\x01 \x01(\bR\x06epochs\x12\x16\n" +
-	"\x06leases\x18\x02 \x01(\bR\x06leases\"\xa5\x01\n" +
+	"\x06leases\x18\x02 \x01(\bR\x06leases\x12\x18\n" +
+	"\aremoval\x18\x03 \x01(\bR\aremoval\"\xa5\x01\n" +
 	"\x06Driver\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x18\n" +
@@ -1485,14 +1610,22 @@ const file_facts_proto_rawDesc = "" +
 	"\tWithdrawn\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\bR\breleased\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12.\n" +
-	"\x06volume\x18\x03 \x01(\v2\x16.dvdi.bridge.v1.VolumeR\x06volume2\xe7\x02\n" +
+	"\x06volume\x18\x03 \x01(\v2\x16.dvdi.bridge.v1.VolumeR\x06volume\"|\n" +
+	"\rRemoveRequest\x12!\n" +
+	"\fframework_id\x18\x01 \x01(\tR\vframeworkId\x122\n" +
+	"\x06volume\x18\x02 \x01(\v2\x1a.dvdi.bridge.v1.VolumeNameR\x06volume\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\";\n" +
+	"\aRemoved\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason2\xa9\x03\n" +
 	"\x05Agent\x12B\n" +
 	"\bGetFacts\x12\x1f.dvdi.bridge.v1.GetFactsRequest\x1a\x15.dvdi.bridge.v1.Facts\x12I\n" +
 	"\n" +
 	"WatchFacts\x12!.dvdi.bridge.v1.WatchFactsRequest\x1a\x16.dvdi.bridge.v1.Change0\x01\x12G\n" +
 	"\bRegister\x12\x1f.dvdi.bridge.v1.RegisterRequest\x1a\x1a.dvdi.bridge.v1.Registered\x12>\n" +
 	"\x05Renew\x12\x1c.dvdi.bridge.v1.RenewRequest\x1a\x17.dvdi.bridge.v1.Renewed\x12F\n" +
-	"\bWithdraw\x12\x1f.dvdi.bridge.v1.WithdrawRequest\x1a\x19.dvdi.bridge.v1.WithdrawnB3Z1github.com/mesos-dvdi/dvdi/isolator-bridge/clientb\x06proto3"
+	"\bWithdraw\x12\x1f.dvdi.bridge.v1.WithdrawRequest\x1a\x19.dvdi.bridge.v1.Withdrawn\x12@\n" +
+	"\x06Remove\x12\x1d.dvdi.bridge.v1.RemoveRequest\x1a\x17.dvdi.bridge.v1.RemovedB3Z1github.com/mesos-dvdi/dvdi/isolator-bridge/clientb\x06proto3"
 
 var (
 	file_facts_proto_rawDescOnce sync.Once
@@ -1507,7 +1640,7 @@ func file_facts_proto_rawDescGZIP() []byte {
 }
 
 var file_facts_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_facts_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_facts_proto_goTypes = []any{
 	(Volume_State)(0),           // 0: dvdi.bridge.v1.Volume.State
 	(Fence_State)(0),            // 1: dvdi.bridge.v1.Fence.State
@@ -1529,13 +1662,15 @@ var file_facts_proto_goTypes = []any{
 	(*RenewedLease)(nil),        // 17: dvdi.bridge.v1.RenewedLease
 	(*WithdrawRequest)(nil),     // 18: dvdi.bridge.v1.WithdrawRequest
 	(*Withdrawn)(nil),           // 19: dvdi.bridge.v1.Withdrawn
-	nil,                         // 20: dvdi.bridge.v1.Facts.LabelsEntry
-	(*durationpb.Duration)(nil), // 21: google.protobuf.Duration
+	(*RemoveRequest)(nil),       // 20: dvdi.bridge.v1.RemoveRequest
+	(*Removed)(nil),             // 21: dvdi.bridge.v1.Removed
+	nil,                         // 22: dvdi.bridge.v1.Facts.LabelsEntry
+	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
 }
 var file_facts_proto_depIdxs = []int32{
 	6,  // 0: dvdi.bridge.v1.Facts.drivers:type_name -> dvdi.bridge.v1.Driver
 	8,  // 1: dvdi.bridge.v1.Facts.volumes:type_name -> dvdi.bridge.v1.Volume
-	20, // 2: dvdi.bridge.v1.Facts.labels:type_name -> dvdi.bridge.v1.Facts.LabelsEntry
+	22, // 2: dvdi.bridge.v1.Facts.labels:type_name -> dvdi.bridge.v1.Facts.LabelsEntry
 	5,  // 3: dvdi.bridge.v1.Facts.capabilities:type_name -> dvdi.bridge.v1.Capabilities
 	7,  // 4: dvdi.bridge.v1.Volume.name:type_name -> dvdi.bridge.v1.VolumeName
 	0,  // 5: dvdi.bridge.v1.Volume.state:type_name -> dvdi.bridge.v1.Volume.State
@@ -1546,11 +1681,11 @@ var file_facts_proto_depIdxs = []int32{
 	8,  // 10: dvdi.bridge.v1.Change.volumes:type_name -> dvdi.bridge.v1.Volume
 	7,  // 11: dvdi.bridge.v1.Change.gone:type_name -> dvdi.bridge.v1.VolumeName
 	12, // 12: dvdi.bridge.v1.Registered.fence:type_name -> dvdi.bridge.v1.Fence
-	21, // 13: dvdi.bridge.v1.Fence.lease:type_name -> google.protobuf.Duration
-	21, // 14: dvdi.bridge.v1.Fence.grace:type_name -> google.protobuf.Duration
+	23, // 13: dvdi.bridge.v1.Fence.lease:type_name -> google.protobuf.Duration
+	23, // 14: dvdi.bridge.v1.Fence.grace:type_name -> google.protobuf.Duration
 	1,  // 15: dvdi.bridge.v1.Fence.state:type_name -> dvdi.bridge.v1.Fence.State
 	7,  // 16: dvdi.bridge.v1.RegisterRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
-	21, // 17: dvdi.bridge.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
+	23, // 17: dvdi.bridge.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
 	15, // 18: dvdi.bridge.v1.RenewRequest.renewals:type_name -> dvdi.bridge.v1.Renewal
 	7,  // 19: dvdi.bridge.v1.Renewal.volume:type_name -> dvdi.bridge.v1.VolumeName
 	17, // 20: dvdi.bridge.v1.Renewed.leases:type_name -> dvdi.bridge.v1.RenewedLease
@@ -1558,21 +1693,24 @@ var file_facts_proto_depIdxs = []int32{
 	12, // 22: dvdi.bridge.v1.RenewedLease.fence:type_name -> dvdi.bridge.v1.Fence
 	7,  // 23: dvdi.bridge.v1.WithdrawRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
 	8,  // 24: dvdi.bridge.v1.Withdrawn.volume:type_name -> dvdi.bridge.v1.Volume
-	2,  // 25: dvdi.bridge.v1.Agent.GetFacts:input_type -> dvdi.bridge.v1.GetFactsRequest
-	3,  // 26: dvdi.bridge.v1.Agent.WatchFacts:input_type -> dvdi.bridge.v1.WatchFactsRequest
-	13, // 27: dvdi.bridge.v1.Agent.Register:input_type -> dvdi.bridge.v1.RegisterRequest
-	14, // 28: dvdi.bridge.v1.Agent.Renew:input_type -> dvdi.bridge.v1.RenewRequest
-	18, // 29: dvdi.bridge.v1.Agent.Withdraw:input_type -> dvdi.bridge.v1.WithdrawRequest
-	4,  // 30: dvdi.bridge.v1.Agent.GetFacts:output_type -> dvdi.bridge.v1.Facts
-	10, // 31: dvdi.bridge.v1.Agent.WatchFacts:output_type -> dvdi.bridge.v1.Change
-	11, // 32: dvdi.bridge.v1.Agent.Register:output_type -> dvdi.bridge.v1.Registered
-	16, // 33: dvdi.bridge.v1.Agent.Renew:output_type -> dvdi.bridge.v1.Renewed
-	19, // 34: dvdi.bridge.v1.Agent.Withdraw:output_type -> dvdi.bridge.v1.Withdrawn
-	30, // [30:35] is the sub-list for method output_type
-	25, // [25:30] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	7,  // 25: dvdi.bridge.v1.RemoveRequest.volume:type_name -> dvdi.bridge.v1.VolumeName
+	2,  // 26: dvdi.bridge.v1.Agent.GetFacts:input_type -> dvdi.bridge.v1.GetFactsRequest
+	3,  // 27: dvdi.bridge.v1.Agent.WatchFacts:input_type -> dvdi.bridge.v1.WatchFactsRequest
+	13, // 28: dvdi.bridge.v1.Agent.Register:input_type -> dvdi.bridge.v1.RegisterRequest
+	14, // 29: dvdi.bridge.v1.Agent.Renew:input_type -> dvdi.bridge.v1.RenewRequest
+	18, // 30: dvdi.bridge.v1.Agent.Withdraw:input_type -> dvdi.bridge.v1.WithdrawRequest
+	20, // 31: dvdi.bridge.v1.Agent.Remove:input_type -> dvdi.bridge.v1.RemoveRequest
+	4,  // 32: dvdi.bridge.v1.Agent.GetFacts:output_type -> dvdi.bridge.v1.Facts
+	10, // 33: dvdi.bridge.v1.Agent.WatchFacts:output_type -> dvdi.bridge.v1.Change
+	11, // 34: dvdi.bridge.v1.Agent.Register:output_type -> dvdi.bridge.v1.Registered
+	16, // 35: dvdi.bridge.v1.Agent.Renew:output_type -> dvdi.bridge.v1.Renewed
+	19, // 36: dvdi.bridge.v1.Agent.Withdraw:output_type -> dvdi.bridge.v1.Withdrawn
+	21, // 37: dvdi.bridge.v1.Agent.Remove:output_type -> dvdi.bridge.v1.Removed
+	32, // [32:38] is the sub-list for method output_type
+	26, // [26:32] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_facts_proto_init() }
@@ -1586,7 +1724,7 @@ func file_facts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_facts_proto_rawDesc), len(file_facts_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	Agent_Register_FullMethodName   = "/dvdi.bridge.v1.Agent/Register"
 	Agent_Renew_FullMethodName      = "/dvdi.bridge.v1.Agent/Renew"
 	Agent_Withdraw_FullMethodName   = "/dvdi.bridge.v1.Agent/Withdraw"
+	Agent_Remove_FullMethodName     = "/dvdi.bridge.v1.Agent/Remove"
 )
 
 // AgentClient is the client API for Agent service.
@@ -60,6 +61,14 @@ type AgentClient interface {
 	// and says whether anything is left of it. It unmounts nothing. Repeating it
 	// is how a client learns that the last of it is gone.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*Withdrawn, error)
+	// Remove withdraws an epoch, and if nothing is left of it destroys the volume
+	// and its data through the driver. Nothing is ever forced. Repeating it is
+	// safe: a volume that the driver does not know any more is removed.
+	//
+	//	FAILED_PRECONDITION: as of Register, or somebody on this host uses the
+	//	  volume without a record of it, or the driver refuses.
+	//	ABORTED, UNAVAILABLE: the driver has not answered or cannot; try again.
+	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*Removed, error)
 }
 
 type agentClient struct {
@@ -129,6 +138,16 @@ func (c *agentClient) Withdraw(ctx context.Context, in *WithdrawRequest, opts ..
 	return out, nil
 }
 
+func (c *agentClient) Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*Removed, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Removed)
+	err := c.cc.Invoke(ctx, Agent_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -156,6 +175,14 @@ type AgentServer interface {
 	// and says whether anything is left of it. It unmounts nothing. Repeating it
 	// is how a client learns that the last of it is gone.
 	Withdraw(context.Context, *WithdrawRequest) (*Withdrawn, error)
+	// Remove withdraws an epoch, and if nothing is left of it destroys the volume
+	// and its data through the driver. Nothing is ever forced. Repeating it is
+	// safe: a volume that the driver does not know any more is removed.
+	//
+	//	FAILED_PRECONDITION: as of Register, or somebody on this host uses the
+	//	  volume without a record of it, or the driver refuses.
+	//	ABORTED, UNAVAILABLE: the driver has not answered or cannot; try again.
+	Remove(context.Context, *RemoveRequest) (*Removed, error)
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -180,6 +207,9 @@ func (UnimplementedAgentServer) Renew(context.Context, *RenewRequest) (*Renewed,
 }
 func (UnimplementedAgentServer) Withdraw(context.Context, *WithdrawRequest) (*Withdrawn, error) {
 	return nil, status.Error(codes.Unimplemented, "method Withdraw not implemented")
+}
+func (UnimplementedAgentServer) Remove(context.Context, *RemoveRequest) (*Removed, error) {
+	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -285,6 +315,24 @@ func _Agent_Withdraw_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Remove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Remove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Remove(ctx, req.(*RemoveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -307,6 +355,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Withdraw",
 			Handler:    _Agent_Withdraw_Handler,
+		},
+		{
+			MethodName: "Remove",
+			Handler:    _Agent_Remove_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -269,7 +269,7 @@ func (b *Board) refresh() error {
 	head := &client.Facts{
 		AgentId: b.uses.AgentID, Hostname: b.cfg.Hostname, ContainersKnown: b.uses.Known, Zone: b.cfg.Zone, Labels: b.cfg.Labels,
 		Drivers:       c.count(drivers, b.cfg.AttachLimits),
-		Capabilities:  &client.Capabilities{Epochs: true, Leases: b.cfg.Leases != nil},
+		Capabilities:  &client.Capabilities{Epochs: true, Leases: b.cfg.Leases != nil, Removal: true},
 		BridgeVersion: b.cfg.Version,
 	}
 	b.publish(head, c.volumes)

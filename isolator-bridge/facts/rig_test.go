@@ -34,6 +34,8 @@ type folders struct {
 	mu      sync.Mutex // guards all below
 	down    error
 	refuse  error // of Unmount
+	keep    error // of Remove
+	removed []string
 	status  map[string]any
 	mounted map[string]bool
 }
@@ -48,7 +50,14 @@ func (f *folders) Capabilities(context.Context) (volume.Capabilities, error) {
 func (f *folders) Create(_ context.Context, r volume.CreateRequest) (volume.Volume, error) {
 	return volume.Volume{Ref: volume.Ref{Name: r.Name}}, nil
 }
-func (f *folders) Remove(context.Context, volume.Ref) error            { return nil }
+func (f *folders) Remove(_ context.Context, r volume.Ref) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.keep == nil {
+		f.removed = append(f.removed, r.Name)
+	}
+	return f.keep
+}
 func (f *folders) List(context.Context) ([]volume.Volume, error)       { return nil, nil }
 func (f *folders) Open(context.Context, string) (volume.Driver, error) { return f, nil }
 func (f *folders) Get(_ context.Context, r volume.Ref) (volume.Volume, error) {

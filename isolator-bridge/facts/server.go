@@ -26,6 +26,7 @@ type Registrar interface {
 	Register(context.Context, ledger.Registration, func(*ledger.Registration) error) (ledger.Registration, error)
 	Withdraw(ctx context.Context, framework string, key ledger.Key, epoch uint64) (engine.Remains, error)
 	MarkFenced(ctx context.Context, key ledger.Key, epoch uint64) error
+	Remove(context.Context, engine.RemoveRequest) error
 }
 
 // ServerConfig is what a Server works with.
