@@ -319,7 +319,7 @@ func (op *operation) orphan(ctx context.Context, path string, holder Holder) (*l
 	if err := op.alone(ctx); err != nil {
 		return nil, err
 	}
-	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
+	other, err := op.neighbours.Holding(op.ledger, op.key)
 	if err != nil {
 		return nil, err
 	}
@@ -479,7 +479,7 @@ func (m *mounting) newRecord(before *ledger.Record, vol volume.Volume) *ledger.R
 
 // callMount calls Mount, recorded in both directories.
 func (m *mounting) callMount(ctx context.Context, d volume.Driver) (volume.Mounted, error) {
-	if err := m.neighbours.Join(m.ledger.RunDir()); err != nil {
+	if err := m.alone(ctx); err != nil {
 		return volume.Mounted{}, err
 	}
 	if m.rec.Target != "" {

@@ -180,6 +180,76 @@ func TestOneLedgerAdopts(t *testing.T) {
 	other.clean("v")
 }
 
+// Two ledgers, one driver, one path: whoever gives the volume up first takes
+// nothing from the other, and the driver gets one Unmount for each Mount in the
+// end, by whoever is last.
+func TestTwoLedgersOneMount(t *testing.T) {
+	for _, m := range []manner{counting, idempotent, refusing} {
+		t.Run(string(m), func(t *testing.T) {
+			r := newRig(t, m)
+			other := *r
+			other.run, other.state = t.TempDir(), t.TempDir()
+			r.mustMount("v")
+			other.mustMount("v")
+			r.expect("v", 2, 0)
+			if res := r.mustUnmount("v"); res.Unmounted || len(res.Notes) == 0 || r.host.stacked("/vol/v") != 1 {
+				t.Fatalf("%+v, %d mounts", res, r.host.stacked("/vol/v"))
+			}
+			r.expect("v", 2, 0)
+			if list := r.records(); len(list) != 1 || list[0].Record.Phase != ledger.PhasePending {
+				t.Errorf("records %+v", list)
+			}
+			if res := r.mustMount("v"); !res.Shared { // again, while the other one has it
+				t.Errorf("%+v", res)
+			}
+			r.mustUnmount("v")
+			if res := other.mustUnmount("v"); !res.Unmounted {
+				t.Errorf("%+v", res)
+			}
+			r.expect("v", 2, 2)
+			r.clean("v")
+			other.clean("v")
+		})
+	}
+}
+
+// An Unmount that waits for another ledger is made by its own one, too, once
+// that one is gone.
+func TestOwedUnmountAfterTheOtherLedger(t *testing.T) {
+	r := newRig(t, idempotent)
+	other := *r
+	other.run, other.state = t.TempDir(), t.TempDir()
+	r.mustMount("v")
+	other.mustMount("v")
+	r.mustUnmount("v")
+	if err := other.engine().Forget(t.Context(), ledger.Key{Driver: "fake", Volume: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.engine().Reconcile(t.Context(), ReconcileRequest{Now: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.clean("v")
+}
+
+// A mount that fails is undone without taking the volume from another ledger.
+func TestFailedMountSparesOtherLedgers(t *testing.T) {
+	r := newRig(t, idempotent)
+	other := *r
+	other.run, other.state = t.TempDir(), t.TempDir()
+	other.mustMount("v")
+	r.policy = &Policy{Drivers: map[string]DriverRules{"fake": {Root: "/elsewhere"}}}
+	if _, err := r.mount("v"); !errors.Is(err, volume.BadPath) {
+		t.Errorf("%v", err)
+	}
+	r.mustUnmount("v")
+	if r.host.stacked("/vol/v") != 1 {
+		t.Error("the other agent's mount is gone")
+	}
+	other.mustUnmount("v")
+	r.clean("v")
+	other.clean("v")
+}
+
 // A mount that somebody unmounts by hand: the driver still counts it, and gets
 // its Unmount before the next Mount where it turns out to need one.
 func TestUnmountedByHand(t *testing.T) {

@@ -41,9 +41,11 @@ type operation struct {
 	// mounted: should it refuse a Mount, an Unmount of the ID comes first.
 	suspect bool
 
-	// host is the lock that is held while this ledger finds out whether another
-	// one of this host has the volume; nil until it is needed.
-	host *ledger.FileLock
+	// host is the lock that keeps the other ledgers of this host from mounting
+	// and unmounting the volume; nil until it is needed. borrowed says that it is
+	// another operation's.
+	host     *ledger.FileLock
+	borrowed bool
 
 	// dvr is the driver once it was needed.
 	dvr   volume.Driver
@@ -99,7 +101,7 @@ func (op *operation) attach(entry *ledger.Entry) error {
 
 // end releases the lock.
 func (op *operation) end(err *error) {
-	if op.host != nil {
+	if op.host != nil && !op.borrowed {
 		if hostErr := op.host.Discard(); hostErr != nil {
 			*err = errors.Join(*err, hostErr)
 		}
@@ -110,23 +112,6 @@ func (op *operation) end(err *error) {
 	if closeErr := op.entry.Close(); closeErr != nil {
 		*err = errors.Join(*err, closeErr)
 	}
-}
-
-// alone makes this ledger known on its host and keeps the others from taking the
-// volume until the operation ends.
-func (op *operation) alone(ctx context.Context) error {
-	if op.host != nil {
-		return nil
-	}
-	if err := op.neighbours.Join(op.ledger.RunDir()); err != nil {
-		return op.explainOwn(err)
-	}
-	lock, err := op.neighbours.Lock(ctx, op.key)
-	if err != nil {
-		return op.explainOwn(err)
-	}
-	op.host = lock
-	return nil
 }
 
 func (op *operation) note(text string) { op.notes = append(op.notes, text) }

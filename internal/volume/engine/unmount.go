@@ -222,6 +222,9 @@ func (u *unmounting) unmount(ctx context.Context) error {
 	case errors.Is(err, volume.DriverUnknown):
 		u.note(err.Error() + "; the unmount is owed until the driver is back")
 		return u.strictly(volume.DriverUnknown, "the unmount is owed until the driver is back")
+	case errors.Is(err, volume.InUse):
+		u.note(err.Error())
+		return nil
 	}
 	return err
 }
@@ -251,7 +254,11 @@ func (op *operation) payUnmount(ctx context.Context) error {
 		return op.owe(err)
 	}
 	op.removeTarget()
-	return op.release()
+	if err := op.release(); err != nil {
+		return err
+	}
+	op.payOthers(ctx)
+	return nil
 }
 
 // stuck says what a person can do about a mount that its driver does not release.
@@ -283,7 +290,7 @@ func (op *operation) nothingLeft(ctx context.Context, doubt bool) (bool, string)
 	if s.what == unclear {
 		return true, "an earlier unmount may have been done"
 	}
-	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
+	other, err := op.neighbours.Holding(op.ledger, op.key)
 	return err == nil && other != "", "it is mounted for the ledger in " + other
 }
 
@@ -321,8 +328,12 @@ func (op *operation) disowned(ctx context.Context) bool {
 	}), volume.NotFound)
 }
 
-// callUnmount calls Unmount, recorded.
+// callUnmount calls Unmount, recorded. InUse: another ledger of this host needs
+// the mount, and the driver was not asked.
 func (op *operation) callUnmount(ctx context.Context, d volume.Driver) error {
+	if err := op.spareOthers(ctx); err != nil {
+		return err
+	}
 	r := op.rec
 	return op.change(ctx, ledger.OpUnmount, false, func(ctx context.Context) error {
 		return d.Unmount(ctx, volume.UnmountRequest{Volume: r.Ref(), ID: r.MountID, Target: r.Target,

@@ -127,7 +127,7 @@ func (op *operation) unused(ctx context.Context) error {
 	if err := op.alone(ctx); err != nil {
 		return err
 	}
-	other, err := op.neighbours.Holding(op.ledger.RunDir(), op.ledger.BootID(), op.key)
+	other, err := op.neighbours.Holding(op.ledger, op.key)
 	if err != nil {
 		return err
 	}

@@ -284,25 +284,6 @@ func (l *Ledger) lockPath(key Key) string {
 	return filepath.Join(l.cfg.RunDir, dirLocks, key.FileName()+".lock")
 }
 
-// holds says whether the run directory has a record of this boot of the volume
-// for which something is or may be mounted. It takes no lock and makes nothing:
-// it is meant for the run directories of others on this host.
-func holds(runDir, boot string, key Key) (bool, error) {
-	data, err := readFile(filepath.Join(runDir, dirVolumes, key.fileName()))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, failed("read the ledger of "+runDir, key, err)
-	}
-	r, err := decode(data, key.fileName())
-	if err != nil {
-		// Whatever stands there, somebody else keeps it.
-		return true, nil
-	}
-	return r.BootID == boot && r.Phase != PhaseReleased, nil
-}
-
 func setAside(root, path string, reason error) (SetAside, error) {
 	dir := filepath.Join(root, dirSetAside)
 	if err := privateDir(dir); err != nil {

@@ -417,11 +417,11 @@ func TestIdentityAndFacts(t *testing.T) {
 func TestNeighbours(t *testing.T) {
 	n := Neighbours{Dir: filepath.Join(t.TempDir(), "host")}
 	a, b := open(t, t.TempDir()), open(t, t.TempDir())
-	if got, err := n.Holding(a.RunDir(), a.BootID(), sample); got != "" || err != nil {
+	if got, err := n.Holding(a, sample); got != "" || err != nil {
 		t.Errorf("nobody joined: %q %v", got, err)
 	}
 	for _, l := range []*Ledger{a, b} {
-		if err := n.Join(l.RunDir()); err != nil {
+		if err := n.Join(l); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -430,23 +430,73 @@ func TestNeighbours(t *testing.T) {
 	if err := e.Save(record()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Holding(b.RunDir(), b.BootID(), sample); got != a.RunDir() || err != nil {
+	if got, err := n.Holding(b, sample); got != a.RunDir() || err != nil {
 		t.Errorf("%q %v", got, err)
 	}
-	if got, err := n.Holding(b.RunDir(), "another boot", sample); got != "" || err != nil {
+	later := *b
+	later.boot = "another boot"
+	if got, err := n.Holding(&later, sample); got != "" || err != nil {
 		t.Errorf("of another boot: %q %v", got, err)
 	}
-	if got, err := n.Holding(a.RunDir(), a.BootID(), sample); got != "" || err != nil {
+	if got, err := n.Holding(a, sample); got != "" || err != nil {
 		t.Errorf("its own: %q %v", got, err)
 	}
 	if err := os.RemoveAll(a.RunDir()); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := n.Holding(b.RunDir(), b.BootID(), sample); got != "" || err != nil {
+	if got, err := n.Holding(b, sample); got != "" || err != nil {
 		t.Errorf("gone: %q %v", got, err)
 	}
 	if entries, err := os.ReadDir(n.Dir); err != nil || len(entries) != 1 {
 		t.Errorf("%v %v", entries, err)
+	}
+}
+
+// Another ledger uses a mount if somebody holds it there, or is about to, at the
+// same path as far as is known.
+func TestNeighboursUsing(t *testing.T) {
+	n := Neighbours{Dir: filepath.Join(t.TempDir(), "host")}
+	a, b := open(t, t.TempDir()), open(t, t.TempDir())
+	if err := n.Join(a); err != nil {
+		t.Fatal(err)
+	}
+	e := lock(t, a, sample)
+	defer closeEntry(t, e)
+	mine := record()
+	mine.Path, mine.Resolved = "/vol/v", "/data/vol/v"
+	for name, c := range map[string]struct {
+		change       func(*Record)
+		using, owing bool
+	}{
+		"mounted":               {func(*Record) {}, true, false},
+		"mounted by a link":     {func(r *Record) { r.Path = "/link" }, true, false},
+		"mounted elsewhere":     {func(r *Record) { r.Path, r.Resolved = "/x", "/x" }, false, false},
+		"being mounted":         {func(r *Record) { r.Phase, r.Path, r.Call = PhaseNew, "", &Call{Op: OpMount} }, true, false},
+		"being created":         {func(r *Record) { r.Phase, r.Path, r.Call = PhaseNew, "", &Call{Op: OpCreate} }, false, false},
+		"owed":                  {func(r *Record) { r.Phase, r.Holders, r.Call = PhasePending, nil, nil }, false, true},
+		"owed and on its way":   {func(r *Record) { r.Phase, r.Holders, r.Call = PhasePending, nil, &Call{Op: OpUnmount} }, false, false},
+		"looked out for":        {func(r *Record) { r.Phase, r.Holders = PhaseWatched, nil }, false, false},
+		"given up":              {func(r *Record) { r.Phase = PhaseReleased }, false, false},
+		"held by nobody at all": {func(r *Record) { r.Holders = nil }, false, false},
+	} {
+		theirs := mine.Clone()
+		theirs.Hold(Holder{Name: "agent"})
+		c.change(theirs)
+		if err := e.Save(theirs); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := n.Using(b, mine); err != nil || (got == a.RunDir()) != c.using {
+			t.Errorf("%s: used in %q, %v", name, got, err)
+		}
+		owing, err := n.Owing(b, sample)
+		if err != nil || (len(owing) == 1) != c.owing {
+			t.Errorf("%s: %d owe, %v", name, len(owing), err)
+		}
+		for _, l := range owing {
+			if l.RunDir() != a.RunDir() || l.StateDir() != a.StateDir() {
+				t.Errorf("%s: %s, %s", name, l.RunDir(), l.StateDir())
+			}
+		}
 	}
 }
 

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// alone makes this ledger known on its host and keeps the others from mounting
+// or unmounting the volume until the operation ends.
+func (op *operation) alone(ctx context.Context) error {
+	if op.host != nil {
+		return nil
+	}
+	if err := op.neighbours.Join(op.ledger); err != nil {
+		return op.explainOwn(err)
+	}
+	lock, err := op.neighbours.Lock(ctx, op.key)
+	if err != nil {
+		return op.explainOwn(err)
+	}
+	op.host = lock
+	return nil
+}
+
+// spareOthers refuses an Unmount that could take a mount away from another
+// ledger of this host: drivers that keep no account of mount IDs answer both
+// ledgers with one path and unmount it at the first Unmount. It is then owed
+// until the other one has given the volume up.
+func (op *operation) spareOthers(ctx context.Context) error {
+	if err := op.alone(ctx); err != nil && !op.goesOnWithout(err) {
+		return err
+	}
+	other, err := op.neighbours.Using(op.ledger, op.rec)
+	if err != nil || other == "" {
+		return err
+	}
+	if s := op.look(ctx); s.what == absent {
+		return nil // there is nothing that could be taken away
+	}
+	return op.fail(volume.InUse, "the ledger in "+other+" uses the same mount",
+		"it is unmounted once that one has given it up", nil)
+}
+
+// payOthers makes the Unmounts that other ledgers of this host owe: they may
+// have waited for this one. What fails stays owed there.
+func (op *operation) payOthers(ctx context.Context) {
+	owing, err := op.neighbours.Owing(op.ledger, op.key)
+	if err != nil {
+		op.log.Warn("what other ledgers owe cannot be told", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
+	}
+	for _, led := range owing {
+		paid, err := op.payFor(ctx, led)
+		switch {
+		case ledger.IsLocked(err): // it deals with it itself
+		case err != nil:
+			op.log.Info("unmount that another ledger owes not made", zap.String("ledger", led.RunDir()),
+				zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
+		case paid:
+			op.note(fmt.Sprintf("the unmount that the ledger in %s owed was made, too", led.RunDir()))
+		}
+	}
+}
+
+// payFor makes the Unmount that another ledger owes, in its name. It does not
+// wait for that ledger's lock: who holds it may be waiting for the host's.
+func (op *operation) payFor(ctx context.Context, led *ledger.Ledger) (paid bool, err error) {
+	e := *op.Engine
+	e.ledger = led
+	entry, err := led.TryLock(op.key)
+	if err != nil {
+		return false, err
+	}
+	other := e.describe(op.name, op.key)
+	other.dvr, other.host, other.borrowed = op.dvr, op.host, true
+	if err := other.attach(entry); err != nil {
+		return false, err
+	}
+	defer other.end(&err)
+	if other.rec == nil || other.rec.Phase != ledger.PhasePending || other.rec.Call != nil {
+		return false, nil
+	}
+	if err := other.payUnmount(ctx); err != nil {
+		return false, err
+	}
+	return true, nil
+}
