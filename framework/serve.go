@@ -320,9 +320,12 @@ func mesosTLS(cfg *config.Config) (*tls.Config, error) {
 }
 
 func coreConfig(cfg *config.Config, l net.Listener) core.Config {
-	exclusive := map[string]bool{}
+	exclusive, global := map[string]bool{}, map[string]bool{}
 	for _, driver := range cfg.BackendExclusive {
 		exclusive[driver] = true
+	}
+	for _, driver := range cfg.GlobalScope {
+		global[driver] = true
 	}
 	margin := cfg.Draining
 	if !cfg.MaintenanceMode {
@@ -339,7 +342,7 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 		},
 		Adopt:        cfg.Adopt,
 		Checker:      health.New(cfg.MaxChecks),
-		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive,
+		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive, GlobalScope: global,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,
 		ReconcileDelay: cfg.ReconcileDelay, ReconcileInterval: cfg.ReconcileInterval,
 		RestoreHold:    cfg.RestoreHold,

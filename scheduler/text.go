@@ -109,7 +109,8 @@ func (d *decision) volumeText(m *mount, id string) string {
 			m.req.Key.Name, m.req.Key.Driver, strings.Join(d.names(m.fact.AttachedTo), ", "))
 	}
 	if m.fact != nil && m.fact.bound() {
-		return fmt.Sprintf("volume %s (driver %s) exists on agent %s only; it starts when that agent has room",
+		return fmt.Sprintf("volume %s (driver %s) exists on agent %s only; it starts when that agent has room, "+
+			"or elsewhere, with a new and empty volume, once an operator marks the agent gone or releases the volume by force",
 			m.req.Key.Name, m.req.Key.Driver, cmp.Or(m.fact.LastHostname, m.fact.LastAgent))
 	}
 	return ""

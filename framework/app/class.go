@@ -22,6 +22,12 @@ var accesses = []string{AccessOneTask, AccessOneAgent, AccessManyReaders, Access
 // What becomes of a volume that no app uses any more.
 const ReclaimRetain = "retain"
 
+// On how many hosts a volume exists: ScopeLocal binds it to the host that has it.
+const (
+	ScopeLocal  = "local"
+	ScopeGlobal = "global"
+)
+
 // FenceNone means that only what the agents report ends a claim.
 const FenceNone = "none"
 
@@ -43,6 +49,12 @@ type VolumeClass struct {
 	// BackendExclusive says that the backend itself refuses a second
 	// attachment, so that a claim ends with its task.
 	BackendExclusive bool `json:"backendExclusive,omitempty" yaml:"backendExclusive"`
+	// Scope is ScopeLocal or ScopeGlobal; empty: what the driver says on the
+	// agent, if that is known.
+	Scope string `json:"scope,omitempty" yaml:"scope"`
+	// Zonal volumes can be attached only in the zone of the agent on which they
+	// were used first.
+	Zonal bool `json:"zonal,omitempty" yaml:"zonal"`
 }
 
 var classNamePattern = regexp.MustCompile(`^` + labelExpr + `$`)
@@ -72,6 +84,12 @@ func (c VolumeClass) Complete(name string) (VolumeClass, error) {
 	}
 	if _, err := parseFence(c.Fence); err != nil {
 		wrong("%w", err)
+	}
+	switch {
+	case c.Scope != "" && c.Scope != ScopeLocal && c.Scope != ScopeGlobal:
+		wrong("scope %q is neither %s nor %s", c.Scope, ScopeLocal, ScopeGlobal)
+	case c.Scope == ScopeLocal && (c.Access == AccessManyReaders || c.Access == AccessManyWriters):
+		wrong("scope %s and access %s exclude each other: tasks on other agents would each have a volume of their own", c.Scope, c.Access)
 	}
 	for _, key := range sortedKeys(c.Options) {
 		if !optionKeyPattern.MatchString("dvdi/"+key) || strings.HasPrefix("dvdi/"+key, engineOption) {

@@ -155,9 +155,12 @@ func (v *view) report(agentID string) *core.BridgeReport {
 	r := &core.BridgeReport{
 		Agent:  scheduler.AgentFact{AgentID: agentID, Known: true, Zone: v.head.Zone},
 		Epochs: v.head.GetCapabilities().GetEpochs(), Leases: v.head.GetCapabilities().GetLeases(),
-		Volumes: make(map[scheduler.VolumeKey]core.BridgeVolume, len(v.volumes)),
+		Volumes: make(map[scheduler.VolumeKey]core.BridgeVolume, len(v.volumes)), Scopes: map[string]string{},
 	}
 	for _, d := range v.head.Drivers {
+		if d.Scope != "" {
+			r.Scopes[d.Name] = d.Scope
+		}
 		r.Agent.Drivers = append(r.Agent.Drivers, scheduler.DriverFact{Name: d.Name, Healthy: d.Healthy,
 			AttachLimit: int(d.AttachLimit), Attached: int(d.Attached)})
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/scheduler"
@@ -169,7 +170,7 @@ var key = scheduler.VolumeKey{Driver: "d", Name: "v"}
 
 func facts(state client.Volume_State) *client.Change {
 	return &client.Change{Revision: 1, Facts: &client.Facts{Zone: "z", Capabilities: &client.Capabilities{Epochs: true, Leases: true},
-		Drivers: []*client.Driver{{Name: "d", Healthy: true, AttachLimit: 4, Attached: 2}},
+		Drivers: []*client.Driver{{Name: "d", Scope: "local", Healthy: true, AttachLimit: 4, Attached: 2}},
 		Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: state, Replicas: []string{"h2"}}}}}
 }
 
@@ -209,7 +210,8 @@ func TestReports(t *testing.T) {
 	report("mounted", func(r *core.BridgeReport) bool {
 		d := r.Agent.Drivers
 		return r.Agent.Known && r.Agent.Zone == "z" && r.Epochs && r.Leases && r.Volumes[key].Attached && r.Volumes[key].Replicas[0] == "h2" &&
-			len(d) == 1 && d[0] == scheduler.DriverFact{Name: "d", Healthy: true, AttachLimit: 4, Attached: 2}
+			len(d) == 1 && d[0] == scheduler.DriverFact{Name: "d", Healthy: true, AttachLimit: 4, Attached: 2} &&
+			r.Scopes["d"] == app.ScopeLocal
 	})
 	f.mu.Lock()
 	if f.token != "Bearer "+theToken {
@@ -219,7 +221,9 @@ func TestReports(t *testing.T) {
 	f.changes <- &client.Change{Revision: 2, Gone: []*client.VolumeName{{Driver: "d", Name: "v"}}}
 	report("gone", func(r *core.BridgeReport) bool { return len(r.Volumes) == 0 })
 	f.changes <- &client.Change{Revision: 3, Head: &client.Facts{Zone: "z2"}, Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: client.Volume_PENDING}}}
-	report("pending", func(r *core.BridgeReport) bool { return r.Agent.Zone == "z2" && r.Volumes[key].Attached })
+	report("pending", func(r *core.BridgeReport) bool {
+		return r.Agent.Zone == "z2" && r.Volumes[key].Attached && len(r.Scopes) == 0
+	})
 	f.server.Stop()
 	report("lost", func(r *core.BridgeReport) bool { return !r.Agent.Known && r.Volumes[key].Attached })
 	h.Track(nil)

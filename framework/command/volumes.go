@@ -64,7 +64,7 @@ func showVolume(e *env) error {
 		return c.Name != name || len(e.args) == 2 && c.Driver != e.args[0]
 	})
 	if len(claims) == 0 {
-		return &client.Error{Status: 404, Message: fmt.Sprintf("Nobody holds a volume %s: any agent may use it", strings.Join(e.args, " "))}
+		return &client.Error{Status: 404, Message: fmt.Sprintf("Nobody holds a volume %s. If its kind binds it to a host or zone, `dvdi-framework explain` of its app says so", strings.Join(e.args, " "))}
 	}
 	if e.json {
 		return e.printJSON(claims)

@@ -98,6 +98,7 @@ type Config struct {
 	DecisionLogMiB     int
 
 	BackendExclusive []string
+	GlobalScope      []string
 	VolumeClasses    map[string]app.VolumeClass
 	SecretsDir       string // empty: the agents resolve all secrets
 

@@ -75,6 +75,10 @@ classes:
   nfs:
     driver: netshare
     access: many-writers
+    zonal: true
+  here:
+    driver: lvm
+    scope: local
 `)
 	cfg, err := read(t, "--master", "m", "--volume-classes", path)
 	if err != nil {
@@ -85,13 +89,18 @@ classes:
 		fast.Reclaim != app.ReclaimRetain || !fast.BackendExclusive || !fast.ExplicitCreate {
 		t.Errorf("fast: %+v", fast)
 	}
-	if nfs.Access != app.AccessManyWriters || nfs.BackendExclusive {
+	if nfs.Access != app.AccessManyWriters || nfs.BackendExclusive || !nfs.Zonal || nfs.Scope != "" {
 		t.Errorf("nfs: %+v", nfs)
 	}
+	if here := cfg.VolumeClasses["here"]; here.Scope != app.ScopeLocal || here.Zonal {
+		t.Errorf("here: %+v", here)
+	}
 	for content, want := range map[string]string{
-		"classes: {a: {driver: d, iops: 1}}":                   "iops",
-		"classes: {a: {}}":                                     "volume class a: driver",
-		"classes: {a: {driver: d}, b: {driver: d, access: x}}": "volume class b: access",
+		"classes: {a: {driver: d, iops: 1}}":                            "iops",
+		"classes: {a: {}}":                                              "volume class a: driver",
+		"classes: {a: {driver: d}, b: {driver: d, access: x}}":          "volume class b: access",
+		"classes: {a: {driver: d, scope: host}}":                        "volume class a: scope",
+		"classes: {a: {driver: d, scope: local, access: many-readers}}": "exclude each other",
 		"volumes: {}": "volumes",
 		"classes: {a: {driver: d}}\n---\nclasses: {}": "more than one document",
 		"classes: {A: {driver: d}}":                   "lower-case",

@@ -126,6 +126,8 @@ func Flags() []cli.Flag {
 		text("secrets-dir", "", "`DIR` whose files are the values of secrets by their source; others are left to the agents"),
 		text("backend_exclusive_drivers", "", "volume drivers, separated by commas, whose backend itself refuses to attach a volume twice: "+
 			"their volumes move as soon as their task has ended"),
+		text("global_scope_drivers", "", "volume drivers, separated by commas, whose volumes are the same on all agents although the drivers "+
+			"call themselves local, as those of network file systems may: without this a bridge's word binds their volumes to the agent that has them"),
 
 		text("logging_level", "info", "debug, info, warn or error"),
 		text("logging_format", "console", "console or json"),
@@ -189,7 +191,7 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		ReservationTimeout: ms(c, "task_reservation_timeout"), Adopt: list(c.String("adopt")),
 		DecisionLog: c.String("decision_log"), DecisionLogMiB: c.Int("decision_log_size"),
 		RestrictGPUs:     c.String("gpu_scheduling_behavior") != "unrestricted",
-		BackendExclusive: list(c.String("backend_exclusive_drivers")),
+		BackendExclusive: list(c.String("backend_exclusive_drivers")), GlobalScope: list(c.String("global_scope_drivers")),
 
 		LogLevel: c.String("logging_level"), LogFormat: c.String("logging_format"),
 		Embedded: Embedded{

@@ -79,6 +79,9 @@ type BridgeReport struct {
 	Agent scheduler.AgentFact
 	// Epochs and Leases say what the agent's engine and bridge understand.
 	Epochs, Leases bool
+	// Scopes are what the agent's drivers say of theirs, as one of the Scope
+	// constants of app. A driver that does not answer has none.
+	Scopes map[string]string
 	// Volumes on which there is anything to say.
 	Volumes map[scheduler.VolumeKey]BridgeVolume
 }
@@ -102,6 +105,8 @@ type bridgeFlow struct {
 	reasons map[scheduler.VolumeKey]string
 	// fences are when claims on lost agents end.
 	fences map[scheduler.VolumeKey]time.Time
+	// scopes are those of agents' drivers that were looked at last.
+	scopes map[string]map[string]string
 }
 
 type seenAgent struct {
@@ -111,7 +116,7 @@ type seenAgent struct {
 
 func newBridgeFlow() bridgeFlow {
 	return bridgeFlow{seen: map[string]seenAgent{}, asking: map[scheduler.VolumeKey]bool{}, next: map[scheduler.VolumeKey]time.Time{},
-		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}}
+		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, scopes: map[string]map[string]string{}}
 }
 
 const (
@@ -176,6 +181,7 @@ func (c *Core) track(now time.Time) {
 // waits, a volume may be released.
 func (c *Core) handleBridges(tx *txn) {
 	clear(c.bridges.next)
+	c.noteScopes(tx)
 	c.tickBridges(tx)
 	if c.someoneWaits(tx.now) {
 		c.flow.wantRevive()
@@ -452,7 +458,7 @@ func (c *Core) addBridgeFacts(s *scheduler.Snapshot) {
 			if f == nil {
 				continue
 			}
-			if v.Attached {
+			if v.Attached && c.isHome(f, id) {
 				f.AttachedTo = append(f.AttachedTo, id)
 			}
 			for _, host := range v.Replicas {
@@ -468,6 +474,12 @@ func (c *Core) addBridgeFacts(s *scheduler.Snapshot) {
 			s.Claims[n].State, s.Claims[n].FenceAt = scheduler.Fenced, at
 		}
 	}
+}
+
+// isHome tells whether a volume that an agent's bridge reports is the one that
+// is meant: where it is local, another agent's of that name is another volume.
+func (c *Core) isHome(f *scheduler.VolumeFact, agentID string) bool {
+	return !f.Local || agentID == f.LastAgent || c.bridges.seen[agentID].agent.Hostname == f.LastHostname
 }
 
 // apart makes calls that need not keep the order of those to the master, such as

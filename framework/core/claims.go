@@ -178,6 +178,7 @@ func (s *state) claimState(held *claim) scheduler.ClaimState {
 // good and on which no task of ours is thought to run any more.
 func (tx *txn) agentRemoved(agentID, why string) {
 	tx.abandonReservations(agentID)
+	tx.homesLost(agentID)
 	for _, v := range tx.c.state.sortedVolumes() {
 		if v.Claim != nil && v.Claim.AgentID == agentID && len(v.Claim.Holders) == 0 {
 			tx.endClaim(v, why)
@@ -200,6 +201,9 @@ func (c *Core) probeAgents(tx *txn, all bool) {
 	var refs []TaskRef
 	for _, v := range c.state.sortedVolumes() {
 		if v.Claim == nil {
+			if v.Home != nil && v.Home.Local && (all || wanted[v.Key]) {
+				refs = append(refs, TaskRef{TaskID: v.Home.Task, AgentID: v.Home.AgentID})
+			}
 			continue
 		}
 		state := c.state.claimState(v.Claim)
@@ -233,7 +237,7 @@ func (c *Core) wantedVolumes() map[scheduler.VolumeKey]bool {
 // relabels its own kills in the same way, so the answer counts only if the
 // operator API does not know the agent either.
 func (c *Core) goneReconciled(tx *txn, agentID string) {
-	if agentID == "" || !c.state.hasClaimOn(agentID) && !c.state.hasReservationOn(agentID) {
+	if agentID == "" || !c.state.hasClaimOn(agentID) && !c.state.hasReservationOn(agentID) && !c.state.hasHomeOn(agentID) {
 		return
 	}
 	var removed bool
@@ -311,6 +315,9 @@ func (c *Core) claimText(v *volumeRecord) string {
 	if reason := c.bridges.reasons[v.Key]; reason != "" && c.state.claimState(v.Claim) == scheduler.Releasing {
 		text += "; the bridge there says: " + reason
 	}
+	if v.Home != nil {
+		text += "; " + v.Home.text(v.Key)
+	}
 	return text
 }
 
@@ -378,6 +385,9 @@ func (s *state) lostSince(held *claim) time.Time {
 func (c *Core) ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force bool) error {
 	return c.do(ctx, func(tx *txn) error {
 		v := c.state.volumes[key]
+		if v != nil && v.Claim == nil && v.Home != nil {
+			return c.leaveHome(tx, v, force)
+		}
 		if v == nil || v.Claim == nil {
 			return &NotFoundError{Message: fmt.Sprintf("Volume '%s' of driver '%s' is not claimed", key.Name, key.Driver)}
 		}

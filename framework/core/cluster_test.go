@@ -52,6 +52,7 @@ type cluster struct {
 
 type agent struct {
 	id, host    string
+	zone        string
 	cpus, mem   float64
 	unreachable bool
 	gone        bool // marked gone by an operator
@@ -162,7 +163,7 @@ func (c *cluster) offer(n *conn) {
 		}
 		c.nextOffer++
 		a.offered = fmt.Sprintf("O%d", c.nextOffer)
-		offers = append(offers, scheduler.Offer{ID: a.offered, AgentID: id, Hostname: a.host, Resources: []resource.Resource{
+		offers = append(offers, scheduler.Offer{ID: a.offered, AgentID: id, Hostname: a.host, Zone: a.zone, Resources: []resource.Resource{
 			{Name: "cpus", Kind: resource.Scalar, Scalar: milli(cpus), AllocatedRole: "*"},
 			{Name: "mem", Kind: resource.Scalar, Scalar: milli(mem), AllocatedRole: "*"},
 			{Name: "disk", Kind: resource.Scalar, Scalar: milli(10000), AllocatedRole: "*"},

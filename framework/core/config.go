@@ -36,6 +36,9 @@ type Config struct {
 	// BackendExclusive names the volume drivers whose backend itself refuses
 	// a second attachment: their claims end with the task.
 	BackendExclusive map[string]bool
+	// GlobalScope names the volume drivers whose volumes are the same on all
+	// agents although the drivers call themselves local.
+	GlobalScope map[string]bool
 	// Secrets knows the values of secrets; nil leaves all to the agents.
 	Secrets Secrets
 

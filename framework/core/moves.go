@@ -41,7 +41,7 @@ func (c *Core) move(tx *txn, k scheduler.Kill) {
 // that runs, whose data is not bound to the agent, alone or by others that use
 // it, and of which no deployment is under way.
 func (c *Core) movable(i *instance) bool {
-	if i.Task == nil || slices.ContainsFunc(i.Task.Volumes, c.sharedVolume) {
+	if i.Task == nil || slices.ContainsFunc(i.Task.Volumes, c.sharedVolume) || c.hasLocalVolume(i) {
 		return false
 	}
 	def := c.state.definition(i)

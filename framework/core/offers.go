@@ -156,9 +156,9 @@ func (c *Core) addVolumes(s *scheduler.Snapshot) {
 			if v.Claim != nil {
 				s.Claims = append(s.Claims, c.state.schedulerClaim(v))
 			}
-			s.Volumes = append(s.Volumes, scheduler.VolumeFact{
-				Key: v.Key, LastAgent: v.LastAgent, LastHostname: v.LastHostname,
-			})
+			f := scheduler.VolumeFact{Key: v.Key, LastAgent: v.LastAgent, LastHostname: v.LastHostname}
+			c.bind(&f, s.Pending[i].ID)
+			s.Volumes = append(s.Volumes, f)
 		}
 	}
 }

@@ -156,6 +156,8 @@ type volumeRecord struct {
 	// LastAgent and LastHostname are where it was last claimed.
 	LastAgent    string `json:"lastAgent,omitempty"`
 	LastHostname string `json:"lastHostname,omitempty"`
+	// Home is where it is, nil if it may be used anywhere as far as is known.
+	Home *home `json:"home,omitempty"`
 }
 
 // claim says that a volume may be in use on one agent, and only there.

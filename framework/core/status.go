@@ -13,6 +13,7 @@ import (
 // Sources and reasons of statuses that decide on claims.
 const (
 	sourceMaster         = "SOURCE_MASTER"
+	sourceExecutor       = "SOURCE_EXECUTOR"
 	reasonReconciliation = "REASON_RECONCILIATION"
 	// reasonRemovedByOperator is what the master sends when an operator marks
 	// an agent gone (Master::markGone, Master::__removeSlave).
@@ -69,6 +70,9 @@ func (c *Core) taskAlive(tx *txn, i *instance, s Status) {
 	}
 	i.Phase, t.State = active, s.State
 	i.arrived(s.State)
+	if hasStarted(t) || s.State == taskRunning {
+		c.noteHomes(tx, i)
+	}
 	back := !t.LostSince.IsZero()
 	if back {
 		t.LostSince = time.Time{}
@@ -157,6 +161,9 @@ func (c *Core) taskEnded(tx *txn, i *instance, s Status) {
 	tx.publish(instanceChanged(tx.now, i, conditionOf(s.State)))
 	if t.KillWhy == "" && s.State != taskKilled {
 		c.recordFailure(tx, i, s)
+	}
+	if hasStarted(t) || s.State == taskFinished || s.Source == sourceExecutor {
+		c.noteHomes(tx, i)
 	}
 	tx.release(i, neverRan)
 	c.ended(tx, i, s.State)

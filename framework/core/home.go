@@ -1,0 +1,240 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/scheduler"
+)
+
+// home is where a volume is, if its kind binds it to a place. It is learned when
+// a task runs with the volume, and kept beyond claims and beyond the agents'
+// answers: an app that comes back goes there.
+type home struct {
+	AgentID  string `json:"agentId"`
+	Hostname string `json:"hostname"`
+	// Task ran with it there last: the agent's fate is asked for by it.
+	Task string `json:"task"`
+	// Local volumes exist on that host only. Stated: that is the word of the
+	// volume's class, not only of its driver.
+	Local  bool `json:"local,omitempty"`
+	Stated bool `json:"stated,omitempty"`
+	// Zone is the only one in which it can be attached; empty: in any, or nobody
+	// knows which.
+	Zone string `json:"zone,omitempty"`
+}
+
+// places are the external volumes of a definition for one instance that the
+// scheduler is told of, by what names them.
+func places(def *app.App) map[scheduler.VolumeKey]*app.External {
+	out := map[scheduler.VolumeKey]*app.External{}
+	for _, n := range def.ExternalVolumes() {
+		if e := def.Container.Volumes[n].External; e.Provider == app.DVDI {
+			out[scheduler.VolumeKey{Driver: e.Driver(), Name: e.Name}] = e
+		}
+	}
+	return out
+}
+
+// scopeOf says on how many hosts a volume exists, as one of the Scope constants
+// of app: by its class or the operator's settings (stated), else by what its
+// driver on an agent says. Empty: nobody knows.
+func (c *Core) scopeOf(e *app.External, agentID string) (scope string, stated bool) {
+	access := e.Access()
+	switch {
+	case e.Class != nil && e.Class.Scope != "":
+		return e.Class.Scope, true
+	case access == app.AccessManyReaders, access == app.AccessManyWriters, c.cfg.GlobalScope[e.Driver()]:
+		return app.ScopeGlobal, true
+	case c.cfg.Bridges == nil:
+		return "", false
+	}
+	if r := c.cfg.Bridges.Reports()[agentID]; r != nil {
+		return r.Scopes[e.Driver()], false
+	}
+	return "", false
+}
+
+// noteHomes records where the volumes of a task are that runs or has run: it was
+// started, so they are mounted there.
+func (c *Core) noteHomes(tx *txn, i *instance) {
+	def := c.state.definition(i)
+	if i.Task == nil || def == nil || def.Container == nil {
+		return
+	}
+	for key, e := range places(def.ForInstance(i.Ordinal)) {
+		v := c.state.volumes[key]
+		var old *home
+		if v != nil {
+			old = v.Home
+		}
+		now := c.homeOf(e, i.Task, old)
+		if equalHomes(old, now) {
+			continue
+		}
+		if v == nil {
+			v = &volumeRecord{Key: key}
+		}
+		v.Home = now
+		tx.saveVolume(v)
+		if now != nil {
+			c.log.Info("volume is bound to a place", zap.String("driver", key.Driver), zap.String("volume", key.Name),
+				zap.String("agent", now.AgentID), zap.String("host", now.Hostname), zap.Bool("local", now.Local), zap.String("zone", now.Zone))
+		}
+	}
+}
+
+// homeOf is where a volume is that a task has mounted, nil if that binds it to
+// nothing. What nobody says at present is as it was.
+func (c *Core) homeOf(e *app.External, t *task, old *home) *home {
+	scope, stated := c.scopeOf(e, t.AgentID)
+	h := &home{AgentID: t.AgentID, Hostname: t.Hostname, Task: t.ID, Local: scope == app.ScopeLocal, Stated: stated}
+	if scope == "" && old != nil {
+		h.Local, h.Stated = old.Local, old.Stated
+	}
+	if e.Class != nil && e.Class.Zonal {
+		h.Zone = c.zoneOf(t)
+		if h.Zone == "" && old != nil {
+			h.Zone = old.Zone
+		}
+	}
+	if !h.Local && h.Zone == "" {
+		return nil
+	}
+	return h
+}
+
+// zoneOf is the zone of a task's agent: of its fault domain, else of its storage
+// as its bridge says.
+func (c *Core) zoneOf(t *task) string {
+	zone := t.Zone
+	if zone == "" && c.cfg.Bridges != nil {
+		if r := c.cfg.Bridges.Reports()[t.AgentID]; r != nil {
+			zone = r.Agent.Zone
+		}
+	}
+	return zone
+}
+
+func equalHomes(a, b *home) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// noteScopes looks again at the volumes in use on agents whose drivers' scopes
+// have become known or are others than before.
+func (c *Core) noteScopes(tx *txn) {
+	changed := map[string]bool{}
+	for id, r := range c.cfg.Bridges.Reports() {
+		if !maps.Equal(r.Scopes, c.bridges.scopes[id]) {
+			changed[id], c.bridges.scopes[id] = true, r.Scopes
+		}
+	}
+	if len(changed) == 0 {
+		return
+	}
+	for _, i := range c.state.allInstances() {
+		if i.Task != nil && changed[i.Task.AgentID] && hasStarted(i.Task) {
+			c.noteHomes(tx, i)
+		}
+	}
+}
+
+// hasStarted tells whether a task is known to have got its volumes.
+func hasStarted(t *task) bool {
+	return !t.StartedAt.IsZero() || t.State == taskStarting || t.State == taskKilling
+}
+
+// bind tells the scheduler of the place that a volume is bound to which an
+// instance waits for.
+func (c *Core) bind(f *scheduler.VolumeFact, instanceID string) {
+	v := c.state.volumes[f.Key]
+	if v.Home == nil {
+		return
+	}
+	f.Zone = v.Home.Zone
+	if v.Home.Local && !c.everywhere(v, c.state.instances[instanceID]) {
+		f.Local, f.LastAgent, f.LastHostname = true, v.Home.AgentID, v.Home.Hostname
+	}
+}
+
+// everywhere tells whether somebody who knows better says by now that a volume
+// which was local exists everywhere: its class, the operator's settings, or, if
+// only its driver had said so, its driver.
+func (c *Core) everywhere(v *volumeRecord, i *instance) bool {
+	if i == nil {
+		return false
+	}
+	def := c.state.definition(i)
+	if def == nil || def.Container == nil {
+		return false
+	}
+	e := places(def.ForInstance(i.Ordinal))[v.Key]
+	if e == nil {
+		return false
+	}
+	scope, stated := c.scopeOf(e, v.Home.AgentID)
+	return scope == app.ScopeGlobal && (stated || !v.Home.Stated)
+}
+
+// hasLocalVolume tells whether a volume of an instance's task exists on its host
+// only.
+func (c *Core) hasLocalVolume(i *instance) bool {
+	return slices.ContainsFunc(i.Task.Volumes, func(key scheduler.VolumeKey) bool {
+		v := c.state.volumes[key]
+		return v != nil && v.Home != nil && v.Home.Local && !c.everywhere(v, i)
+	})
+}
+
+// homesLost forgets where local volumes are whose agent is gone for good: their
+// data is lost with it, and what waits for them starts with new ones elsewhere.
+func (tx *txn) homesLost(agentID string) {
+	c := tx.c
+	for _, v := range c.state.sortedVolumes() {
+		if v.Home == nil || !v.Home.Local || v.Home.AgentID != agentID {
+			continue
+		}
+		c.log.Warn("the agent with a local volume is gone for good", zap.String("driver", v.Key.Driver),
+			zap.String("volume", v.Key.Name), zap.String("agent", agentID), zap.String("host", v.Home.Hostname))
+		v.Home = nil
+		tx.saveVolume(v)
+		c.flow.wantRevive()
+	}
+}
+
+func (s *state) hasHomeOn(agentID string) bool {
+	for _, v := range s.volumes {
+		if v.Home != nil && v.Home.Local && v.Home.AgentID == agentID {
+			return true
+		}
+	}
+	return false
+}
+
+// leaveHome forgets by an operator's force where a volume is that nobody claims.
+func (c *Core) leaveHome(tx *txn, v *volumeRecord, force bool) error {
+	if !force {
+		return &ConflictError{Message: v.Home.text(v.Key) + ". Where that is forgotten an app may start elsewhere, with a new and empty volume of that name"}
+	}
+	c.log.Warn("place of a volume forgotten by force of an operator", zap.String("driver", v.Key.Driver),
+		zap.String("volume", v.Key.Name), zap.String("agent", v.Home.AgentID))
+	v.Home = nil
+	tx.saveVolume(v)
+	c.flow.wantRevive()
+	return nil
+}
+
+// text says where a volume is.
+func (h *home) text(key scheduler.VolumeKey) string {
+	what := fmt.Sprintf("volume %s of driver %s", key.Name, key.Driver)
+	if h.Local {
+		return fmt.Sprintf("%s exists on agent %s (%s) only", what, h.Hostname, h.AgentID)
+	}
+	return fmt.Sprintf("%s can be attached in zone %s only", what, h.Zone)
+}
