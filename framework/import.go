@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ func importCommand() *cli.Command {
 			&cli.BoolFlag{Name: "revert", Usage: "give the apps back to Marathon"},
 			&cli.BoolFlag{Name: "adopt", Usage: "take over apps with Mesos persistent volumes, too, with their reservations"},
 			&cli.BoolFlag{Name: "stopped", Usage: "with a FILE: the exported apps run nowhere any more"},
+			&cli.BoolFlag{Name: "unmounted", Usage: "the exclusive volumes of apps that have no task at the moment are mounted nowhere"},
 			&cli.DurationFlag{Name: "timeout", Value: 10 * time.Minute, Usage: "longest `TIME` to wait for an app's tasks to end or to run"},
 			&cli.DurationFlag{Name: "unmount-wait", Value: time.Minute, Usage: "with --revert: longest `TIME` to wait for volumes to be seen unmounted"},
 			&cli.BoolFlag{Name: confirmFlag, Usage: "do it; without this flag it is only reported"},
@@ -99,7 +101,7 @@ func eachApp(c *cli.Context, t *takeover.Takeover, reports []takeover.AppReport)
 func takeoverConfig(c *cli.Context) (takeover.Config, error) {
 	out := c.App.Writer
 	cfg := takeover.Config{
-		Stopped: c.Bool("stopped"), Adopt: c.Bool("adopt"), Timeout: c.Duration("timeout"), UnmountWait: c.Duration("unmount-wait"),
+		Stopped: c.Bool("stopped"), Unmounted: c.Bool("unmounted"), Adopt: c.Bool("adopt"), Timeout: c.Duration("timeout"), UnmountWait: c.Duration("unmount-wait"),
 		Say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) },
 	}
 	var err error
@@ -110,12 +112,16 @@ func takeoverConfig(c *cli.Context) (takeover.Config, error) {
 	if from == "" {
 		return cfg, errors.New("--from: say which Marathon, or which file, to take over")
 	}
-	if u, parseErr := url.Parse(from); parseErr == nil && u.Host != "" {
+	if strings.Contains(from, "://") {
 		if cfg.From, err = takeover.NewAPI(from); err != nil {
 			return cfg, fmt.Errorf("--from: %w", err)
 		}
 		from = cfg.From.URL()
 	} else {
+		// What is no file may be a URL that lacks its scheme, password and all.
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) && strings.Contains(from, "@") {
+			return cfg, errors.New("--from: it is neither a URL of the form http://user:pass@host:port nor a file that exists")
+		}
 		if cfg.Export, err = takeover.ReadExport(from); err != nil {
 			return cfg, fmt.Errorf("--from: %w", err)
 		}

@@ -33,8 +33,10 @@ type entry struct {
 	Phase     phase `json:"phase"`
 	Instances int   `json:"instances"` // at Marathon, before
 	// Tasks are all that were seen at Marathon since the take-over began.
-	Tasks   []Task   `json:"tasks,omitempty"`
-	Volumes []Volume `json:"volumes,omitempty"` // exclusive ones
+	Tasks []Task `json:"tasks,omitempty"`
+	// LastFailure is the task that had failed last before the take-over began.
+	LastFailure string   `json:"lastFailure,omitempty"`
+	Volumes     []Volume `json:"volumes,omitempty"` // exclusive ones
 	// Kept is how many instances Marathon keeps for their persistent volumes.
 	Kept int `json:"kept,omitempty"`
 	// Pinned is the host to which the app is bound on its way back.

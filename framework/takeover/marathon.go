@@ -57,8 +57,12 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("%s %s: status %d: %s", e.Method, e.URL, e.Status, e.Body)
 }
 
-// maxAnswer bounds an answer in bytes.
-const maxAnswer = 256 << 20
+// maxAnswer bounds an answer in bytes, maxRefusal what is kept of one that is no
+// success.
+const (
+	maxAnswer  = 256 << 20
+	maxRefusal = 4 << 10
+)
 
 func (a *API) do(ctx context.Context, method, path string, body, into any) error {
 	var r io.Reader
@@ -85,12 +89,16 @@ func (a *API) do(ctx context.Context, method, path string, body, into any) error
 		return err // names method and URL itself
 	}
 	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	success, limit := resp.StatusCode/100 == 2, int64(maxAnswer)
+	if !success {
+		limit = maxRefusal
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, limit))
 	if err != nil {
 		return fmt.Errorf("%s %s%s: read the answer: %w", method, a.base, path, err)
 	}
-	if resp.StatusCode/100 != 2 {
-		return &StatusError{Method: method, URL: a.base + path, Status: resp.StatusCode, Body: string(bytes.TrimSpace(data))}
+	if !success {
+		return &StatusError{Method: method, URL: a.base + path, Status: resp.StatusCode, Body: strings.ToValidUTF8(string(bytes.TrimSpace(data)), "?")}
 	}
 	if into == nil {
 		return nil
@@ -108,6 +116,8 @@ type App struct {
 	Running     int
 	Tasks       []Task
 	Deployments int
+	// LastFailure is the task that failed last, nil if none did or nobody told.
+	LastFailure *Task
 	// Definition holds every field, also those that nobody here knows.
 	Definition map[string]any
 }
@@ -150,6 +160,11 @@ func (a *App) UnmarshalJSON(data []byte) error {
 		Running     int               `json:"tasksRunning"`
 		Tasks       []Task            `json:"tasks"`
 		Deployments []json.RawMessage `json:"deployments"`
+		LastFailure *struct {
+			TaskID string `json:"taskId"`
+			Agent  string `json:"slaveId"`
+			Host   string `json:"host"`
+		} `json:"lastTaskFailure"`
 	}
 	if err := json.Unmarshal(data, &known); err != nil {
 		return err
@@ -160,6 +175,9 @@ func (a *App) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	a.ID, a.Running, a.Tasks, a.Deployments = known.ID, known.Running, known.Tasks, len(known.Deployments)
+	if last := known.LastFailure; last != nil && last.TaskID != "" {
+		a.LastFailure = &Task{ID: last.TaskID, Agent: last.Agent, Host: last.Host}
+	}
 	a.Instances = 1
 	if known.Instances != nil {
 		a.Instances = *known.Instances
@@ -172,7 +190,7 @@ func (a *API) Apps(ctx context.Context) ([]App, error) {
 	var out struct {
 		Apps []App `json:"apps"`
 	}
-	return out.Apps, a.do(ctx, http.MethodGet, "/v2/apps?embed=apps.tasks&embed=apps.deployments&embed=apps.counts", nil, &out)
+	return out.Apps, a.do(ctx, http.MethodGet, "/v2/apps?embed=apps.tasks&embed=apps.deployments&embed=apps.counts&embed=apps.lastTaskFailure", nil, &out)
 }
 
 // App returns one app with its tasks; found is false if there is none.
@@ -180,7 +198,7 @@ func (a *API) App(ctx context.Context, id string) (app App, found bool, err erro
 	var out struct {
 		App App `json:"app"`
 	}
-	err = a.do(ctx, http.MethodGet, appPath(id)+"?embed=app.tasks&embed=app.deployments&embed=app.counts", nil, &out)
+	err = a.do(ctx, http.MethodGet, appPath(id)+"?embed=app.tasks&embed=app.deployments&embed=app.counts&embed=app.lastTaskFailure", nil, &out)
 	if isStatus(err, http.StatusNotFound) {
 		return App{}, false, nil
 	}

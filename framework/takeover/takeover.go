@@ -23,6 +23,9 @@ type Config struct {
 	// operator's word that none of them runs any more.
 	Export  []App
 	Stopped bool
+	// Unmounted is the operator's word that the volumes of apps without tasks are
+	// mounted nowhere.
+	Unmounted bool
 	// Adopt takes over apps with Mesos persistent volumes, too: the target must
 	// run with --adopt and the id of Marathon's framework.
 	Adopt bool
@@ -158,10 +161,29 @@ func (t *Takeover) reportApp(a App, exists bool) AppReport {
 			"bring it to one agent at Marathon first", len(agents), slices.Sorted(maps.Keys(agents)))})
 	}
 	if len(r.Volumes) > 0 && len(a.Tasks) == 0 {
-		r.Findings = append(r.Findings, Finding{App: a.ID, Text: "it has no tasks: where its volumes were used last is not known; " +
-			"make sure that they are mounted nowhere"})
+		r.Findings = append(r.Findings, t.noTasks(a))
 	}
 	return r
+}
+
+// noTasks is about an app with exclusive volumes and no task, so that nobody can
+// tell where they are mounted, or still are: one that fails again and again has
+// none between two attempts, and the agent of the last may be unmounting. An app
+// that is suspended is left to the operator's care, as nothing starts by itself.
+func (t *Takeover) noTasks(a App) Finding {
+	f := Finding{App: a.ID, Refused: a.Instances > 0 && !t.cfg.Unmounted, Text: "it has no tasks: where its volumes were used last is not known; " +
+		"make sure that they are mounted nowhere"}
+	if last := a.LastFailure; last != nil {
+		f.Text += fmt.Sprintf(" (its last failure was on %s)", last.Host)
+	}
+	switch {
+	case !f.Refused:
+	case t.cfg.From == nil:
+		f.Text += ", and say so with --unmounted, or export the apps with their tasks (/v2/apps?embed=apps.tasks)"
+	default:
+		f.Text += ", and say so with --unmounted, or take it over while it runs"
+	}
+	return f
 }
 
 func (t *Takeover) apps(ctx context.Context) ([]App, error) {
@@ -257,6 +279,9 @@ func (t *Takeover) begin(ctx context.Context, id string) (*entry, error) {
 		}
 	}
 	e := &entry{Phase: planned, Instances: a.Instances, Volumes: report.Volumes}
+	if a.LastFailure != nil {
+		e.LastFailure = a.LastFailure.ID
+	}
 	t.cfg.Journal.content.Apps[id] = e
 	return e, t.cfg.Journal.save()
 }
@@ -298,13 +323,18 @@ func (t *Takeover) create(ctx context.Context, id string, e *entry) (phase, erro
 	if err := t.cfg.To.Define(ctx, id, d); err != nil {
 		return "", err
 	}
-	e.see(a.Tasks)
+	e.see(a)
 	t.cfg.Say("%s: defined here without instances", id)
 	return created, nil
 }
 
-// see adds tasks to those that are known.
-func (e *entry) see(tasks []Task) (changed bool) {
+// see adds an app's tasks to those that are known, and one that failed between
+// two looks: it may have been on another agent.
+func (e *entry) see(a App) (changed bool) {
+	tasks := a.Tasks
+	if last := a.LastFailure; last != nil && last.ID != e.LastFailure {
+		tasks = append(slices.Clone(tasks), *last)
+	}
 	for _, task := range tasks {
 		if !slices.ContainsFunc(e.Tasks, func(k Task) bool { return k.ID == task.ID }) {
 			e.Tasks = append(e.Tasks, Task{ID: task.ID, Agent: task.Agent, Host: task.Host})
@@ -334,7 +364,7 @@ func (t *Takeover) awaitSuspended(ctx context.Context, id string, e *entry) (pha
 		if err != nil {
 			return false, err
 		}
-		if e.see(a.Tasks) {
+		if e.see(a) {
 			if err := t.cfg.Journal.save(); err != nil {
 				return false, err
 			}

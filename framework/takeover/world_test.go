@@ -37,6 +37,8 @@ type server struct {
 	claims map[string]*Claim
 	bridge bool
 	pods   []string
+	// backoff: no task is started while it lasts.
+	backoff bool
 	// marathon is whose kept instances this framework adopts, nil for nobody's;
 	// wait is for how many requests they have been to be had.
 	marathon *server
@@ -47,6 +49,7 @@ type served struct {
 	def       map[string]any
 	instances int
 	tasks     []*servedTask
+	failed    *Task // the last that did
 }
 
 type servedTask struct {
@@ -128,7 +131,7 @@ func (s *server) tickApp(id string, a *served) {
 			t.leaving, t.steps = true, 3
 		}
 	}
-	for len(a.tasks) < a.instances {
+	for len(a.tasks) < a.instances && !s.backoff {
 		agent, ok := s.place(a)
 		if !ok {
 			return
@@ -316,7 +319,7 @@ func (s *server) busy(a *served) []any {
 	for _, t := range a.tasks {
 		done = done && t.steps == 0
 	}
-	if done {
+	if done || s.backoff {
 		return []any{}
 	}
 	return []any{map[string]any{"id": "d"}}
@@ -348,6 +351,9 @@ func (s *server) view(id string) map[string]any {
 	}
 	v["id"], v["instances"], v["tasks"], v["tasksRunning"], v["deployments"] = id, a.instances, tasks, running, s.busy(a)
 	v["version"], v["tasksStaged"], v["tasksHealthy"], v["tasksUnhealthy"] = "2024-01-01T00:00:00.000Z", 0, 0, 0
+	if f := a.failed; f != nil {
+		v["lastTaskFailure"] = map[string]any{"appId": id, "taskId": f.ID, "slaveId": f.Agent, "host": f.Host, "state": "TASK_FAILED"}
+	}
 	v["versionInfo"] = map[string]any{"lastScalingAt": "2024-01-01T00:00:00.000Z", "lastConfigChangeAt": "2024-01-01T00:00:00.000Z"}
 	return v
 }
