@@ -178,11 +178,11 @@ func SnapshotZooKeeper(session *zookeeper.Session, ensemble fmt.Stringer, root s
 }
 
 func (s *ZooKeeper) snapshot() ([]Write, error) {
-	before, version, err := s.peek()
+	before, found, err := s.peek()
 	switch {
 	case err != nil:
 		return nil, err
-	case version < 0:
+	case !found:
 		return nil, errors.New("there is no state")
 	case before.Format != s.format.version:
 		return nil, fmt.Errorf("%w: it is of format %d, this program's is %d", ErrNewer, before.Format, s.format.version)
@@ -193,21 +193,21 @@ func (s *ZooKeeper) snapshot() ([]Write, error) {
 		return nil, err
 	}
 	records, err := s.readAll()
-	_, after, peekErr := s.peek()
+	after, _, peekErr := s.peek()
 	if peekErr != nil {
 		return nil, peekErr
 	}
-	if after != version {
+	if after.Epoch != before.Epoch || after.Sequence != before.Sequence {
 		return nil, errChanged
 	}
 	return records, err
 }
 
-// peek reads the fence.
-func (s *ZooKeeper) peek() (f fence, version int32, err error) {
+// peek reads the fence, whose epoch and sequence change with every transaction.
+func (s *ZooKeeper) peek() (f fence, found bool, err error) {
 	err = s.session.Do(func(conn *zk.Conn) error {
-		f, version, err = readFence(conn, s.fencePath())
+		f, _, found, err = readFence(conn, s.fencePath())
 		return err
 	})
-	return f, version, err
+	return f, found, err
 }

@@ -56,7 +56,8 @@ func (p zkPlace) session(t testing.TB) *zookeeper.Session {
 }
 
 // everywhere runs a test on each kind of store; ZooKeeper with bounds so small
-// that records are cut and commits go through the journal, too.
+// that records are cut, commits go through the journal and the fence's node is
+// made anew, too.
 func everywhere(t *testing.T, test func(t *testing.T, p place)) {
 	t.Run("bolt", func(t *testing.T) { test(t, boltPlace{t.TempDir()}) })
 	server := zktest.Start(t)
@@ -68,7 +69,7 @@ func everywhere(t *testing.T, test func(t *testing.T, p place)) {
 		}
 	}
 	t.Run("zookeeper", zk(ZooKeeperOptions{}))
-	t.Run("zookeeper with small nodes", zk(ZooKeeperOptions{MaxNode: 64, MaxBatch: 600}))
+	t.Run("zookeeper with small nodes", zk(ZooKeeperOptions{MaxNode: 64, MaxBatch: 600, renewFence: 5}))
 }
 
 // TestConformance is what every store has to do. It reopens after each step.
@@ -336,6 +337,41 @@ func TestTheLoserIsFenced(t *testing.T) {
 	}
 	if a, b := first.(*ZooKeeper).Epoch(), second.(*ZooKeeper).Epoch(); b <= a {
 		t.Errorf("epochs %d and then %d", a, b)
+	}
+}
+
+// TestTheFencesVersionIsBounded opens a second store after each number of commits
+// around the one at which the fence's node is made anew: the first is fenced, and
+// versions stay below the bound.
+func TestTheFencesVersionIsBounded(t *testing.T) {
+	const bound = 4
+	server := zktest.Start(t)
+	for commits := range 3 * bound {
+		p := zkPlace{server, fmt.Sprintf("/renewed%d", commits), ZooKeeperOptions{renewFence: bound}}
+		first, err := p.open(t, current)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{}
+		for n := range commits {
+			if err := first.Commit([]Write{{"n", fmt.Sprint(n), []byte("x")}}); err != nil {
+				t.Fatal(err)
+			}
+			want[fmt.Sprint("n ", n)] = "x"
+			if v := first.(*ZooKeeper).version; v > bound {
+				t.Errorf("version %d after %d commits", v, n+1)
+			}
+		}
+		second, err := p.open(t, current)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Commit([]Write{{"n", "stale", []byte("x")}}); !errors.Is(err, ErrFenced) {
+			t.Errorf("after %d commits: the loser's commit: %v", commits, err)
+		}
+		if got := records(t, second); !maps.Equal(got, want) {
+			t.Errorf("after %d commits: %v", commits, got)
+		}
 	}
 }
 

@@ -29,6 +29,9 @@ type ZooKeeperOptions struct {
 	MaxBatch int
 	// Owner is written beside the state for people who look at it.
 	Owner string
+
+	// renewFence is the version from which the fence's node is made anew.
+	renewFence int32
 }
 
 func (o ZooKeeperOptions) withDefaults() ZooKeeperOptions {
@@ -39,8 +42,17 @@ func (o ZooKeeperOptions) withDefaults() ZooKeeperOptions {
 		o.MaxBatch = 512 << 10
 	}
 	o.MaxNode = min(o.MaxNode, o.MaxBatch/2)
+	if o.renewFence == 0 {
+		o.renewFence = renewFence
+	}
 	return o
 }
+
+// renewFence is half of what ZooKeeper can count: a node's version is a signed
+// number of 32 bits, of which the negative ones mean something else. A process
+// that still has a version from before the node was made anew would have to sleep
+// through as many transactions, with a session that goes on, to be let through.
+const renewFence = 1 << 30
 
 // fence is the content of the node that every transaction changes. Its version
 // in ZooKeeper is the fencing token: whoever opens the state changes it, and
@@ -144,7 +156,7 @@ func (s *ZooKeeper) journalPath() string { return path.Join(s.root, "journal") }
 func (s *ZooKeeper) takeFence() error {
 	return s.session.Do(func(conn *zk.Conn) error {
 		for {
-			current, version, err := readFence(conn, s.fencePath())
+			current, version, found, err := readFence(conn, s.fencePath())
 			if err != nil {
 				return err
 			}
@@ -152,15 +164,12 @@ func (s *ZooKeeper) takeFence() error {
 				return fmt.Errorf("%w: format %d, known up to %d", ErrNewer, current.Format, s.format.version)
 			}
 			next := fence{Format: current.Format, Epoch: current.Epoch + 1, Owner: s.opts.Owner, Journal: current.Journal}
-			if version < 0 {
+			if !found {
 				next.Format = s.format.version
 				_, err = conn.Create(s.fencePath(), encodeFence(next), 0, s.session.ACL())
 				version = 0
 			} else {
-				var stat *zk.Stat
-				if stat, err = conn.Set(s.fencePath(), encodeFence(next), version); err == nil {
-					version = stat.Version
-				}
+				version, err = s.replaceFence(conn, next, version)
 			}
 			if errors.Is(err, zk.ErrBadVersion) || errors.Is(err, zk.ErrNodeExists) {
 				continue // somebody else opens it too: who comes last has it
@@ -174,23 +183,46 @@ func (s *ZooKeeper) takeFence() error {
 	})
 }
 
-// readFence returns version -1 when there is no fence yet.
-func readFence(conn *zk.Conn, node string) (fence, int32, error) {
+// replaceFence changes the fence from the given version and returns the new one.
+func (s *ZooKeeper) replaceFence(conn *zk.Conn, next fence, version int32) (int32, error) {
+	ops, now := s.fenceOps(next, version)
+	responses, err := conn.Multi(ops...)
+	if err != nil && len(responses) > 0 && responses[0].Error != nil {
+		err = responses[0].Error
+	}
+	return now, err
+}
+
+// fenceOps are the operations that change the fence from the given version, and
+// the version that it has afterwards. The first of them fails on another version.
+func (s *ZooKeeper) fenceOps(next fence, version int32) (ops []any, now int32) {
+	data := encodeFence(next)
+	if version >= 0 && version < s.opts.renewFence {
+		return []any{&zk.SetDataRequest{Path: s.fencePath(), Data: data, Version: version}}, version + 1
+	}
+	return []any{
+		&zk.DeleteRequest{Path: s.fencePath(), Version: version},
+		&zk.CreateRequest{Path: s.fencePath(), Data: data, Acl: s.session.ACL()},
+	}, 0
+}
+
+// readFence reads the fence and its version; found is false when there is none
+// yet.
+func readFence(conn *zk.Conn, node string) (f fence, version int32, found bool, err error) {
 	if _, err := conn.Sync(node); err != nil && !errors.Is(err, zk.ErrNoNode) {
-		return fence{}, 0, err
+		return f, 0, false, err
 	}
 	data, stat, err := conn.Get(node)
 	if errors.Is(err, zk.ErrNoNode) {
-		return fence{}, -1, nil
+		return f, 0, false, nil
 	}
 	if err != nil {
-		return fence{}, 0, err
+		return f, 0, false, err
 	}
-	var f fence
 	if err := json.Unmarshal(data, &f); err != nil {
-		return fence{}, 0, fmt.Errorf("%w: node %s: %w", ErrDamaged, node, err)
+		return f, 0, false, fmt.Errorf("%w: node %s: %w", ErrDamaged, node, err)
 	}
-	return f, stat.Version, nil
+	return f, stat.Version, true, nil
 }
 
 func encodeFence(f fence) []byte {
@@ -322,7 +354,8 @@ func (s *ZooKeeper) transact(next fence, changes []any) error {
 		}
 	}
 	next.Sequence = s.fence.Sequence + 1
-	ops := append([]any{&zk.SetDataRequest{Path: s.fencePath(), Data: encodeFence(next), Version: s.version}}, changes...)
+	ops, version := s.fenceOps(next, s.version)
+	ops = append(ops, changes...)
 	first := true
 	err := s.session.Do(func(conn *zk.Conn) error {
 		if !first {
@@ -347,15 +380,14 @@ func (s *ZooKeeper) transact(next fence, changes []any) error {
 	if err != nil {
 		return err
 	}
-	s.fence = next
-	s.version++
+	s.fence, s.version = next, version
 	return nil
 }
 
 // applied tells whether a transaction of unknown outcome took effect. Another
 // epoch means that this process was fenced.
 func (s *ZooKeeper) applied(conn *zk.Conn, next fence) (bool, error) {
-	current, _, err := readFence(conn, s.fencePath())
+	current, _, _, err := readFence(conn, s.fencePath())
 	if err != nil {
 		return false, err
 	}
