@@ -16,6 +16,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume/dockerplugin"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/hostmount"
+	"github.com/mesos-dvdi/dvdi/internal/volume/journal"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
@@ -196,11 +197,17 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	}
 	log := s.log()
 	drivers := s.drivers(log)
+	calls := journal.New(led.RunDir())
+	observed := journal.Observe(drivers, func(c journal.Call) {
+		if err := calls.Write(c); err != nil {
+			log.Debug("a call will not be counted", zap.Error(err))
+		}
+	})
 	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
 	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
 	s.policyErr = policyErr
 	e := engine.New(engine.Config{
-		Ledger: led, Drivers: drivers, Mounts: hostmount.New(),
+		Ledger: led, Drivers: observed, Mounts: hostmount.New(),
 		Neighbours: ledger.Neighbours{Dir: s.dirs().Host},
 		Policy:     policy, PolicyErr: policyErr,
 		Timeouts: engine.Timeouts{Create: call, Remove: call, Mount: call, Unmount: call, Query: call, Margin: margin},

@@ -36,6 +36,8 @@ type outside struct {
 	listener net.Listener
 	metrics  *http.Server // nil: nobody measures
 	measured net.Listener
+	follower *metrics.Follower // nil: nobody measures
+	interval time.Duration
 }
 
 // newOutside opens the ports; a bridge that cannot have what it was told to
@@ -56,8 +58,9 @@ func (b *assembly) newOutside(eng *engine.Engine, drivers volume.Drivers, mounts
 	if b.metricsAddress == "" {
 		return r, nil
 	}
+	r.follower, r.interval = m.Follow(eng.Ledger().RunDir(), b.log), b.interval
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.Handler())
+	mux.Handle("GET /metrics", r.follower.Before(m.Handler()))
 	r.metrics = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	if r.measured, err = net.Listen("tcp", b.metricsAddress); err != nil {
 		return nil, errors.Join(fmt.Errorf("metrics-address: %w", err), r.close())
@@ -203,6 +206,7 @@ func (r *outside) run(ctx context.Context, failed func(error)) {
 	if r.metrics == nil {
 		return
 	}
+	wg.Go(func() { r.follower.Run(ctx, r.interval) })
 	wg.Go(func() {
 		if err := r.metrics.Serve(r.measured); !errors.Is(err, http.ErrServerClosed) {
 			failed(fmt.Errorf("serve metrics: %w", err))

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
@@ -229,4 +230,83 @@ func scrape(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	return string(body)
+}
+
+// The calls that dvdcli makes are counted once each, whether a bridge ran then or
+// not, and not again by the next bridge.
+func TestMetricsOfDvdcli(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	address := free(t)
+	a.env = append(a.env, "DVDI_BRIDGE_METRICS_ADDRESS="+address)
+	mount := func(volumes ...string) {
+		t.Helper()
+		for _, v := range volumes {
+			if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename="+v); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	shows := func(lines ...string) {
+		t.Helper()
+		for _, want := range lines {
+			await(t, want, func() bool { return strings.Contains(scrape(t, address), want+"\n") })
+		}
+	}
+	const mounted = `dvdi_bridge_operations_total{driver="test",kind="mount",outcome="ok"}`
+	mount("a", "b")
+	p.Add(volumetest.Rule{Method: "Mount", Volume: "bad", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"disk is sick"}`})
+	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=bad"); err == nil {
+		t.Fatal("mounted")
+	}
+	b := a.start()
+	shows(mounted+" 2", `dvdi_bridge_operations_total{driver="test",kind="mount",outcome="refused"} 1`,
+		`dvdi_bridge_operation_duration_seconds_count{driver="test",kind="mount"} 3`, `dvdi_bridge_journal_losses_total{reason="overrun"} 0`)
+	mount("c")
+	shows(mounted + " 3")
+	if _, err := a.dvdcli("unmount", "--volumedriver=test", "--volumename=c"); err != nil {
+		t.Fatal(err)
+	}
+	shows(`dvdi_bridge_operations_total{driver="test",kind="unmount",outcome="ok"} 1`)
+	b.kill()
+	mount("d")
+	b = a.start()
+	shows(mounted + " 1")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever is wrong with the journal of calls, volumes are mounted, and the
+// bridge runs.
+func TestJournalFailsNoMount(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	for name, put := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"pipe":      func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"garbage":   func(path string) error { return os.WriteFile(path, make([]byte, 3<<20), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(t, p)
+			address := free(t)
+			a.env = append(a.env, "DVDI_BRIDGE_METRICS_ADDRESS="+address)
+			run := a.variable("DVDCLI_RUN_DIR")
+			if err := os.MkdirAll(run, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(filepath.Join(run, "calls.log")); err != nil {
+				t.Fatal(err)
+			}
+			b := a.start()
+			for _, command := range []string{"mount", "unmount"} {
+				if out, err := a.dvdcli(command, "--volumedriver=test", "--volumename=v"); err != nil {
+					t.Errorf("%s: %v: %s", command, err, out)
+				}
+			}
+			await(t, "metrics", func() bool { return strings.Contains(scrape(t, address), "dvdi_bridge_build_info") })
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -1,5 +1,6 @@
-// Package metrics measures the bridge, for Prometheus: its calls to drivers, the
-// volumes of the agent, drivers' health, leases, and what was refused.
+// Package metrics measures the bridge, for Prometheus: its calls to drivers and
+// those of dvdcli, the volumes of the agent, drivers' health, leases, and what was
+// refused.
 package metrics
 
 import (
@@ -20,6 +21,7 @@ type Metrics struct {
 	refused    *prometheus.CounterVec
 	recovered  *prometheus.CounterVec
 	fencings   *prometheus.CounterVec
+	lost       *prometheus.CounterVec
 }
 
 // New makes the measurements of a bridge of some version.
@@ -27,7 +29,7 @@ func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "dvdi_bridge_operations_total", Help: "Calls of the bridge to volume drivers.",
+			Name: "dvdi_bridge_operations_total", Help: "Calls to volume drivers by the bridge and by dvdcli.",
 		}, []string{"driver", "kind", "outcome"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "dvdi_bridge_operation_duration_seconds", Help: "How long calls to volume drivers took.",
@@ -42,14 +44,20 @@ func New(version string) *Metrics {
 		fencings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dvdi_bridge_lease_expirations_total", Help: "Leases that ran out, and those of them whose fencing came to its end.",
 		}, []string{"driver", "state"}),
+		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dvdi_bridge_journal_losses_total", Help: "Calls of dvdcli that could not be counted: lines of its journal that are damaged, and overruns, each of many calls.",
+		}, []string{"reason"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "dvdi_bridge_build_info", Help: "Always 1; the label tells the version.",
 		ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
-	m.registry.MustRegister(m.operations, m.durations, m.refused, m.recovered, m.fencings, build,
+	m.registry.MustRegister(m.operations, m.durations, m.refused, m.recovered, m.fencings, m.lost, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, r := range access.Reasons() {
 		m.refused.WithLabelValues(string(r)) // a rate needs the zero
+	}
+	for _, r := range []string{"overrun", "damaged"} {
+		m.lost.WithLabelValues(r)
 	}
 	return m
 }

@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/journal"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/access"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
@@ -109,6 +110,21 @@ func TestOperations(t *testing.T) {
 	if strings.Contains(text, "absent") {
 		t.Error("a driver that does not exist got a label of its own")
 	}
+}
+
+// A name that is not UTF-8 ends no collection, and stays apart from others.
+func TestNamesThatAreNoText(t *testing.T) {
+	m := New("v")
+	names := []string{"\xff", "\xfe"}
+	f := &client.Facts{}
+	for _, name := range names {
+		f.Drivers = append(f.Drivers, &client.Driver{Name: name})
+		m.Called(journal.Call{Driver: name, Kind: "mount", Outcome: "ok"})
+		m.LeaseChanged(ledger.Key{Driver: name}, fence.Fencing)
+	}
+	m.Show(facts{f}, leases{})
+	has(t, exposed(t, m), `dvdi_bridge_operations_total{driver="\"\\xff\"",kind="mount",outcome="ok"} 1`,
+		`dvdi_bridge_lease_expirations_total{driver="\"\\xfe\"",state="fencing"} 1`, `dvdi_bridge_driver_healthy{driver="\"\\xff\""} 0`)
 }
 
 func second[T any](_ T, err error) error { return err }

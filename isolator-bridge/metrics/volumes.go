@@ -24,7 +24,7 @@ func (m *Metrics) Show(facts Facts, leases Leases) {
 // LeaseChanged counts leases that ran out; it fits fence.Config.Changed.
 func (m *Metrics) LeaseChanged(key ledger.Key, to fence.State) {
 	if to != fence.Holding {
-		m.fencings.WithLabelValues(key.Driver, stateName(to)).Inc()
+		m.fencings.WithLabelValues(label(key.Driver), stateName(to)).Inc()
 	}
 }
 
@@ -58,6 +58,9 @@ func (s *state) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (s *state) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		for i := range labels {
+			labels[i] = label(labels[i])
+		}
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
 	f := s.facts.Facts()

@@ -12,6 +12,7 @@
 //	refusals/<key>-<holder>.json
 //	                      the holder's last mount failed and left it nothing
 //	set-aside/            records that could not be read, kept for people
+//	calls.*               what calls to drivers came to, see package journal
 //
 // The state directory (survives reboots):
 //
