@@ -64,15 +64,14 @@ func (r *request) takePorts(used []resource.Resource, s *share, want []resource.
 func (d *decision) launch(r *request, share int32, why string) {
 	s := &d.shares[share]
 	a := &d.agents[s.agent]
-	ms := d.mounts(r.inst)
+	ms := r.mounts
 	for i := range ms {
 		if f, known := a.driver(ms[i].req.Key.Driver); known && f.AttachLimit > 0 && !ms[i].attachedTo(a) {
 			a.attach(f.Name)
 		}
 	}
-	d.claimed++
-	for i := range r.inst.Volumes {
-		d.claims.take(&r.inst.Volumes[i], r.inst, a)
+	for i := range ms {
+		ms[i].take(r.inst, a)
 	}
 	l := &Launch{InstanceID: r.inst.ID, Why: why}
 	var cuts []cut

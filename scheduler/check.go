@@ -5,7 +5,7 @@ import "slices"
 // check is the funnel: the first rule that a share fails for a request. static
 // is the verdict of the request's class, which depends on the agent alone.
 func (d *decision) check(r *request, s *share, static verdict) verdict {
-	return d.funnel(r, s, static, d.mounts(r.inst), false)
+	return d.funnel(r, s, static, r.mounts, false)
 }
 
 // funnel is check with the volumes given. For a stranger, an agent that neither

@@ -5,24 +5,63 @@ import (
 	"strings"
 )
 
-// claimTable holds the claims of the snapshot and those that this plan makes.
-type claimTable map[VolumeKey][]*Claim
+// volume is what a round knows of an external volume that something pending
+// wants.
+type volume struct {
+	claims []*Claim // those of the snapshot and those that the plan makes
+	fact   *VolumeFact
+	users  int // how many pending requests name it
+}
 
-// newClaimTable indexes the claims on wanted volumes, all if want is nil, with
-// room for those that the plan will make.
-func newClaimTable(claims []Claim, want map[VolumeKey]bool, room int) claimTable {
-	t := make(claimTable, room)
-	for i := range claims {
-		if c := &claims[i]; want == nil || want[c.Key] {
-			t[c.Key] = append(t[c.Key], c)
+// mount is one volume of an instance with all that is known of it.
+type mount struct {
+	req *VolumeRequest
+	*volume
+}
+
+// indexVolumes looks up, once per round, what the snapshot says of the volumes
+// of pending instances. A large framework that has one instance to place does
+// not have to index what all the others use.
+func (d *decision) indexVolumes() {
+	s := d.s
+	requests := 0
+	for i := range s.Pending {
+		requests += len(s.Pending[i].Volumes)
+	}
+	d.mounts = make([][]mount, len(s.Pending))
+	all := make([]mount, 0, requests)
+	volumes := make([]volume, 0, requests) // never grows: pointers stay
+	byKey := make(map[VolumeKey]*volume, requests)
+	for i := range s.Pending {
+		first := len(all)
+		for j := range s.Pending[i].Volumes {
+			req := &s.Pending[i].Volumes[j]
+			v := byKey[req.Key]
+			if v == nil {
+				volumes = append(volumes, volume{})
+				v = &volumes[len(volumes)-1]
+				byKey[req.Key] = v
+			}
+			v.users++
+			all = append(all, mount{req, v})
+		}
+		d.mounts[i] = all[first:len(all):len(all)]
+	}
+	for i := range s.Volumes {
+		if v := byKey[s.Volumes[i].Key]; v != nil {
+			v.fact = &s.Volumes[i]
 		}
 	}
-	for _, cs := range t {
-		slices.SortFunc(cs, func(a, b *Claim) int {
-			return strings.Compare(a.AgentID, b.AgentID)
-		})
+	for i := range s.Claims {
+		if v := byKey[s.Claims[i].Key]; v != nil {
+			v.claims = append(v.claims, &s.Claims[i])
+		}
 	}
-	return t
+	for i := range volumes {
+		if cs := volumes[i].claims; len(cs) > 1 {
+			slices.SortFunc(cs, func(a, b *Claim) int { return strings.Compare(a.AgentID, b.AgentID) })
+		}
+	}
 }
 
 // Exclusive says whether the volume may be used on one agent only. A request
@@ -44,45 +83,33 @@ func (v *VolumeRequest) Strictest() AccessMode {
 	return v.Access
 }
 
-// take records that an instance launched by this plan uses the volume.
-func (t claimTable) take(v *VolumeRequest, inst *Instance, a *agent) {
-	if !v.Exclusive() {
+// take records that an instance launched by this plan uses the volume, for
+// those that come after it and want it too.
+func (m *mount) take(inst *Instance, a *agent) {
+	if !m.req.Exclusive() || m.users == 1 {
 		return
 	}
-	old := t[v.Key]
-	for i, c := range old {
+	for i, c := range m.claims {
 		if c.AgentID == a.id {
 			// The snapshot stays as it was given: the table gets a copy.
 			n := *c
 			n.State = Held
 			if len(c.Instances) == 0 {
-				n.Access = v.Strictest()
+				n.Access = m.req.Strictest()
 			} else {
-				n.Access = min(c.Access, v.Strictest())
+				n.Access = min(c.Access, m.req.Strictest())
 			}
 			if !slices.Contains(n.Instances, inst.ID) {
 				n.Instances = append(slices.Clone(n.Instances), inst.ID)
 			}
-			old[i] = &n
+			m.claims[i] = &n
 			return
 		}
 	}
-	// One allocation for the claim, its instance and its place in the table.
-	n := &struct {
-		claim Claim
-		inst  [1]string
-		place [1]*Claim
-	}{inst: [1]string{inst.ID}}
-	n.claim = Claim{
-		Key: v.Key, AgentID: a.id, Hostname: a.hostname, Access: v.Strictest(),
-		Instances: n.inst[:], State: Held,
-	}
-	n.place[0] = &n.claim
-	if old == nil {
-		t[v.Key] = n.place[:]
-	} else {
-		t[v.Key] = append(old, &n.claim)
-	}
+	m.claims = append(m.claims, &Claim{
+		Key: m.req.Key, AgentID: a.id, Hostname: a.hostname, Access: m.req.Strictest(),
+		Instances: []string{inst.ID}, State: Held,
+	})
 }
 
 // usedByOther says whether a claim has a live instance other than the given.
@@ -116,29 +143,6 @@ func (d *decision) elsewhere(c *Claim, v *VolumeRequest, id string) verdict {
 		return fits
 	}
 	return failsHeld
-}
-
-// mount is one volume of an instance with all that is known of it.
-type mount struct {
-	req    *VolumeRequest
-	claims []*Claim
-	fact   *VolumeFact
-}
-
-// mounts looks up the volumes of an instance; the result is valid until the
-// next call.
-func (d *decision) mounts(inst *Instance) []mount {
-	if d.mountsOf == inst && d.mountsAt == d.claimed {
-		return d.mountBuf
-	}
-	d.mountsOf, d.mountsAt = inst, d.claimed
-	ms := d.mountBuf[:0]
-	for i := range inst.Volumes {
-		v := &inst.Volumes[i]
-		ms = append(ms, mount{req: v, claims: d.claims[v.Key], fact: d.volumes[v.Key]})
-	}
-	d.mountBuf = ms
-	return ms
 }
 
 // claimVerdict says whether claims and locality let an instance use a volume

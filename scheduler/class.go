@@ -49,15 +49,17 @@ type shape struct {
 
 // request is one pending instance with what was worked out for it.
 type request struct {
-	inst  *Instance
-	app   *appState
-	shape *shape
-	rank  uint8
+	inst   *Instance
+	mounts []mount
+	app    *appState // nil where nothing depends on the app's other instances
+	shape  *shape
+	rank   uint8
 }
 
-// shapeOf finds the shape of an instance, and with it its class.
-func (d *decision) shapeOf(inst *Instance, app *appState) *shape {
-	key := d.classKey(inst, false)
+// shapeOf finds the shape of a request, and with it its class.
+func (d *decision) shapeOf(r *request) *shape {
+	inst := r.inst
+	key := d.classKey(r, false)
 	split := len(key)
 	for _, m := range []resource.Milli{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs} {
 		key = binary.AppendVarint(key, int64(m))
@@ -78,23 +80,24 @@ func (d *decision) shapeOf(inst *Instance, app *appState) *shape {
 		return s
 	}
 	s := &shape{
-		class: d.classFor(key[:split], inst, false),
+		class: d.classFor(key[:split], r, false),
 		needs: amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs},
 	}
 	if counts {
-		s.app = app
+		s.app = r.app
 	}
 	d.shapes[string(key)] = s
 	return s
 }
 
-func (d *decision) classFor(key []byte, inst *Instance, zoneKnown bool) *class {
+func (d *decision) classFor(key []byte, r *request, zoneKnown bool) *class {
 	if c, ok := d.classes[string(key)]; ok {
 		return c
 	}
+	inst := r.inst
 	c := &class{
 		role: inst.Role, unreserved: inst.AcceptUnreserved, reserved: inst.AcceptReserved,
-		all: inst.Constraints, zoneKnown: zoneKnown, zones: d.zonesOf(inst),
+		all: inst.Constraints, zoneKnown: zoneKnown, zones: r.zones(),
 		gpus:     inst.GPUs > 0 || inst.GPUUnrestricted || !d.s.Policy.RestrictGPUAgents,
 		resident: resident(inst),
 	}
@@ -116,8 +119,8 @@ func (d *decision) classFor(key []byte, inst *Instance, zoneKnown bool) *class {
 }
 
 // narrowed is the class restricted to agents with one value of a field.
-func (d *decision) narrowed(inst *Instance, field, value string) *class {
-	key := d.classKey(inst, false)
+func (d *decision) narrowed(r *request, field, value string) *class {
+	key := d.classKey(r, false)
 	key = append(key, 'N')
 	key = appendString(key, field)
 	key = appendString(key, value)
@@ -125,27 +128,28 @@ func (d *decision) narrowed(inst *Instance, field, value string) *class {
 	if c, ok := d.classes[string(key)]; ok {
 		return c
 	}
-	c := d.classFor(key, inst, false)
+	c := d.classFor(key, r, false)
 	c.only = &groupValue{field, value}
 	return c
 }
 
 // inZone is the class restricted to agents that are known to be in the zone of
 // the volumes.
-func (d *decision) inZone(inst *Instance) *class {
-	key := d.classKey(inst, true)
+func (d *decision) inZone(r *request) *class {
+	key := d.classKey(r, true)
 	d.keyBuf = key
-	return d.classFor(key, inst, true)
+	return d.classFor(key, r, true)
 }
 
 // classKey encodes everything that a class depends on.
-func (d *decision) classKey(inst *Instance, zoneKnown bool) []byte {
+func (d *decision) classKey(r *request, zoneKnown bool) []byte {
+	inst := r.inst
 	key := d.keyBuf[:0]
 	key = appendString(key, inst.Role)
 	key = append(key, bit(inst.AcceptUnreserved)|bit(inst.AcceptReserved)<<1|bit(inst.GPUs > 0)<<2|
 		bit(inst.GPUUnrestricted)<<3|bit(resident(inst))<<4|bit(zoneKnown)<<5)
 	key = appendConstraints(key, inst.Constraints, false)
-	for _, m := range d.mounts(inst) {
+	for _, m := range r.mounts {
 		key = append(key, 'V')
 		key = appendString(key, m.req.Key.Driver)
 		if m.fact != nil {
@@ -200,10 +204,10 @@ func bit(b bool) byte {
 	return 0
 }
 
-// zonesOf lists the zones that the volumes of an instance are in.
-func (d *decision) zonesOf(inst *Instance) []string {
+// zones lists the zones that the volumes of a request are in.
+func (r *request) zones() []string {
 	var zs []string
-	for _, m := range d.mounts(inst) {
+	for _, m := range r.mounts {
 		if m.fact != nil && m.fact.Zone != "" && !slices.Contains(zs, m.fact.Zone) {
 			zs = append(zs, m.fact.Zone)
 		}

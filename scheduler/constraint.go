@@ -204,11 +204,18 @@ func (g *group) mostUsed() string {
 // appState is what a round knows of an app's other instances.
 type appState struct {
 	placed  []*Placed
-	pending int
 	onAgent map[string]int // instances by agent id
 	groups  []group
 	added   []place // where this round launches instances
 	version int     // counts launches of this round
+}
+
+func newAppState(placed []*Placed) *appState {
+	a := &appState{placed: placed, onAgent: make(map[string]int, len(placed))}
+	for _, p := range placed {
+		a.onAgent[p.AgentID]++
+	}
+	return a
 }
 
 // group returns the counts for a field, made when first asked for.

@@ -17,9 +17,8 @@ type decision struct {
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
 	facts   map[string]*AgentFact
-	volumes map[VolumeKey]*VolumeFact
-	claims  claimTable
-	apps    map[string]*appState
+	mounts  [][]mount // per pending instance
+	apps    []*appState // per pending instance, nil where its app has no other
 
 	classes  map[string]*class
 	shapes   map[string]*shape
@@ -35,12 +34,7 @@ type decision struct {
 	budget    int             // what is left of explainBudget
 	prospects *prospects      // of what waits, nil until needed
 
-	keyBuf []byte
-	// mountBuf holds the mounts of an instance as of a number of launches.
-	mountBuf   []mount
-	mountsOf   *Instance
-	mountsAt   int
-	claimed    int // launches so far
+	keyBuf     []byte
 	roomForOps int // how many operations a share will probably hold
 	plan       Plan
 }
@@ -109,14 +103,7 @@ func (d *decision) prepare() {
 	for i := range s.Agents {
 		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
 	}
-	want := d.wanted()
-	d.volumes = make(map[VolumeKey]*VolumeFact)
-	for i := range s.Volumes {
-		if v := &s.Volumes[i]; want == nil || want[v.Key] {
-			d.volumes[v.Key] = v
-		}
-	}
-	d.claims = newClaimTable(s.Claims, want, len(s.Pending))
+	d.indexVolumes()
 	d.classes = make(map[string]*class)
 	d.shapes = make(map[string]*shape)
 	d.owners = make(map[string][]int32)
@@ -128,66 +115,63 @@ func (d *decision) prepare() {
 	}
 }
 
-// wanted are the volumes of the pending instances, nil for all where that is
-// no saving: a large framework that has one instance to place should not have
-// to index what all the others use.
-func (d *decision) wanted() map[VolumeKey]bool {
-	if few := len(d.s.Pending); max(len(d.s.Volumes), len(d.s.Claims)) <= 4*few {
-		return nil
-	}
-	want := make(map[VolumeKey]bool, len(d.s.Pending))
-	for i := range d.s.Pending {
-		for j := range d.s.Pending[i].Volumes {
-			want[d.s.Pending[i].Volumes[j].Key] = true
-		}
-	}
-	return want
-}
-
 // countPlaced counts the instances that have an agent, per agent and per app.
 // An instance that is pending counts nowhere: its place is to be decided.
 func (d *decision) countPlaced() {
-	s := d.s
-	d.apps = make(map[string]*appState, len(s.Pending))
-	states := make([]appState, 0, len(s.Pending)) // never grows: pointers stay
-	for i := range s.Pending {
-		name := s.Pending[i].App
-		a := d.apps[name]
-		if a == nil {
-			states = append(states, appState{})
-			a = &states[len(states)-1]
-			d.apps[name] = a
+	byName := make(map[string]int32, len(d.s.Pending))
+	pending := make([]int32, 0, len(d.s.Pending)) // per app
+	appOf := make([]int32, len(d.s.Pending))
+	for i := range d.s.Pending {
+		name := d.s.Pending[i].App
+		a, known := byName[name]
+		if !known {
+			a = int32(len(pending))
+			byName[name] = a
+			pending = append(pending, 0)
 		}
-		a.pending++
+		appOf[i] = a
+		pending[a]++
 	}
-	pending := make(map[string]bool)
-	if len(s.Placed) > 0 {
-		for i := range s.Pending {
-			pending[s.Pending[i].ID] = true
+	placed := d.addPlaced(byName)
+	d.apps = make([]*appState, len(d.s.Pending))
+	states := make(map[int32]*appState)
+	for i, a := range appOf {
+		alone := pending[a] == 1 && len(placed[a]) == 0
+		if alone && !slices.ContainsFunc(d.s.Pending[i].Constraints, func(c Constraint) bool { return c.counts() }) {
+			continue
 		}
+		if states[a] == nil {
+			states[a] = newAppState(placed[a])
+		}
+		d.apps[i] = states[a]
 	}
-	for i := range s.Placed {
-		p := &s.Placed[i]
-		if a := d.apps[p.App]; a != nil {
+}
+
+// addPlaced counts the placed instances on their agents. It returns, per app of
+// which something is pending, those of them that are not pending themselves.
+func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]*Placed) {
+	if len(d.s.Placed) == 0 {
+		return nil
+	}
+	pending := make(map[string]bool, len(d.s.Pending))
+	for i := range d.s.Pending {
+		pending[d.s.Pending[i].ID] = true
+	}
+	placed = make(map[int32][]*Placed)
+	for i := range d.s.Placed {
+		p := &d.s.Placed[i]
+		if a, known := byName[p.App]; known {
 			if pending[p.ID] {
 				continue
 			}
-			a.placed = append(a.placed, p)
+			placed[a] = append(placed[a], p)
 		}
 		if at, ok := d.byAgent[p.AgentID]; ok {
 			d.agents[at].load++
 			d.agents[at].before++
 		}
 	}
-	for _, a := range d.apps {
-		if len(a.placed) == 0 && a.pending == 1 {
-			continue
-		}
-		a.onAgent = make(map[string]int, len(a.placed))
-		for _, p := range a.placed {
-			a.onAgent[p.AgentID]++
-		}
-	}
+	return placed
 }
 
 // Ranks of requests: what can run on few agents goes first.
@@ -200,19 +184,15 @@ const (
 func (d *decision) readRequests() {
 	d.requests = make([]request, len(d.s.Pending))
 	for i := range d.s.Pending {
-		inst := d.found(&d.s.Pending[i])
-		app := d.apps[inst.App]
 		r := &d.requests[i]
-		*r = request{inst: inst, shape: d.shapeOf(inst, app)}
-		if app.onAgent != nil {
-			r.app = app
-		}
+		*r = request{inst: d.found(&d.s.Pending[i]), mounts: d.mounts[i], app: d.apps[i]}
+		r.shape = d.shapeOf(r)
 		switch {
-		case inst.Reservation != nil:
+		case r.inst.Reservation != nil:
 			r.rank = rankReserved
 		default:
 			r.rank = rankFree
-			if _, pinned := d.pins(r, d.mounts(inst)); pinned {
+			if _, pinned := d.pins(r); pinned {
 				r.rank = rankPinned
 			}
 		}
@@ -230,12 +210,12 @@ func (d *decision) readRequests() {
 
 // pins lists the agents that a request is bound to, if it is. Nothing outside
 // of the list passes check; what is in it need not either.
-func (d *decision) pins(r *request, ms []mount) (agents []int32, pinned bool) {
+func (d *decision) pins(r *request) (agents []int32, pinned bool) {
 	if res := r.inst.Reservation; res != nil {
 		return d.appendAgents(nil, res.AgentID), true
 	}
-	for i := range ms {
-		m := &ms[i]
+	for i := range r.mounts {
+		m := &r.mounts[i]
 		for _, c := range m.claims {
 			if d.elsewhere(c, m.req, r.inst.ID) != fits {
 				return d.appendAgents(nil, c.AgentID), true
@@ -323,21 +303,20 @@ func (d *decision) placeOne(r *request) {
 // choose finds the share for a request: among the agents it is bound to, or
 // by preference, or any. A negative share means that it waits.
 func (d *decision) choose(r *request) (share int32, why string, wait *step) {
-	ms := d.mounts(r.inst)
-	if agents, pinned := d.pins(r, ms); pinned {
+	if agents, pinned := d.pins(r); pinned {
 		si, ok := d.bestOf(r, agents)
 		if !ok {
 			return -1, "", nil
 		}
-		return si, d.whyPinned(r, ms, &d.shares[si]), nil
+		return si, d.whyPinned(r, &d.shares[si]), nil
 	}
-	if si, why, st := d.prefer(r, ms); si >= 0 || st != nil {
+	if si, why, st := d.prefer(r); si >= 0 || st != nil {
 		return si, why, st
 	}
 	sh := r.shape
 	// A claim that binds to no agent may still rule one out, or spare it an
 	// attachment: such an instance does not speak for its shape.
-	special := r.inst.Avoid != "" || slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 })
+	special := r.inst.Avoid != "" || slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 })
 	if !special && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
 		return -1, "", nil
 	}
@@ -381,7 +360,7 @@ func (d *decision) anywhere(r *request) (int32, bool) {
 		if !g.allowsValue(c, v) {
 			continue
 		}
-		if si, ok := d.find(d.narrowed(r.inst, c.Field, v), r); ok {
+		if si, ok := d.find(d.narrowed(r, c.Field, v), r); ok {
 			return si, true
 		}
 	}
@@ -425,13 +404,13 @@ func (d *decision) fieldValues(field string) []string {
 	return vs
 }
 
-func (d *decision) whyPinned(r *request, ms []mount, s *share) string {
+func (d *decision) whyPinned(r *request, s *share) string {
 	host := d.agents[s.agent].hostname
 	if r.inst.Reservation != nil {
 		return "its reservation and volumes are on " + host
 	}
-	for i := range ms {
-		m := &ms[i]
+	for i := range r.mounts {
+		m := &r.mounts[i]
 		switch {
 		case len(m.claims) > 0:
 			return fmt.Sprintf("volume %s is claimed on %s", m.req.Key, host)

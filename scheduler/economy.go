@@ -122,8 +122,8 @@ func (d *decision) findProspects() *prospects {
 	p := &prospects{many: len(d.s.Wiped) > 0, bound: make(map[int32][]*class)}
 	for i := range d.waiting {
 		w := &d.waiting[i]
-		c, ms := w.r.shape.class, d.mounts(w.r.inst)
-		if agents, pinned := d.pins(w.r, ms); pinned && d.until(w, ms).IsZero() {
+		c := w.r.shape.class
+		if agents, pinned := d.pins(w.r); pinned && d.until(w).IsZero() {
 			for _, a := range agents {
 				if !slices.Contains(p.bound[a], c) {
 					p.bound[a] = append(p.bound[a], c)

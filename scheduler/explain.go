@@ -42,14 +42,13 @@ func (d *decision) explainOne(w *wait) Waiting {
 		out.Text = textBackOff(r.inst)
 		return out
 	}
-	ms := d.mounts(r.inst)
-	plain := w.step == nil && d.plain(r, ms)
+	plain := w.step == nil && d.plain(r)
 	if plain && r.shape.plain != nil {
 		out = *r.shape.plain
 		out.InstanceID = r.inst.ID
 		return out
 	}
-	counts, best := d.count(w, ms)
+	counts, best := d.count(w)
 	out.Offers = d.tallyOf(r).looked
 	for v, n := range counts {
 		if n > 0 && verdict(v) != fits {
@@ -61,8 +60,8 @@ func (d *decision) explainOne(w *wait) Waiting {
 		out.Best = d.agents[s.agent].hostname
 		out.Lacks = d.lacks(w, s)
 	}
-	out.Text = d.text(w, ms, &out)
-	out.Until = d.until(w, ms)
+	out.Text = d.text(w, &out)
+	out.Until = d.until(w)
 	if len(out.Counts) == 0 {
 		out.Counts = []ReasonCount{{NoOffers, 0}}
 	}
@@ -74,18 +73,18 @@ func (d *decision) explainOne(w *wait) Waiting {
 
 // plain says whether nothing about an instance makes its explanation differ
 // from that of others of its shape.
-func (d *decision) plain(r *request, ms []mount) bool {
+func (d *decision) plain(r *request) bool {
 	return r.inst.Reservation == nil && r.inst.Avoid == "" && !d.wiped[r.inst.ID] &&
-		!slices.ContainsFunc(ms, func(m mount) bool { return len(m.claims) > 0 || m.fact != nil })
+		!slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 || m.fact != nil })
 }
 
 // count gives the first failing rule per agent, and the share that comes
 // closest. All agents but those that the instance's volumes name answer alike
 // for its shape, so only these few are looked at for the instance itself.
-func (d *decision) count(w *wait, ms []mount) (counts [verdicts]int, best int32) {
+func (d *decision) count(w *wait) (counts [verdicts]int, best int32) {
 	t := d.tallyOf(w.r)
-	strangers := d.otherwise(w, ms)
-	named := d.namedShares(w, ms)
+	strangers := d.otherwise(w)
+	named := d.namedShares(w)
 	counts = t.countsWith(strangers)
 	closest := nearest{share: -1}
 	for _, si := range named {
@@ -93,7 +92,7 @@ func (d *decision) count(w *wait, ms []mount) (counts [verdicts]int, best int32)
 			continue
 		}
 		counts[first(t.verdicts[si], strangers)]--
-		v := d.verdictFor(w, &d.shares[si], ms)
+		v := d.verdictFor(w, &d.shares[si])
 		counts[v]++
 		closest.consider(si, d.score(w.r, si, v))
 	}
@@ -132,7 +131,8 @@ func (n *nearest) consider(si int32, sc score) {
 
 // otherwise is what the volumes and preferences of an instance say to an agent
 // that they do not name.
-func (d *decision) otherwise(w *wait, ms []mount) verdict {
+func (d *decision) otherwise(w *wait) verdict {
+	ms := w.r.mounts
 	worst := fits
 	nobody := agent{}
 	for i := range ms {
@@ -146,7 +146,8 @@ func (d *decision) otherwise(w *wait, ms []mount) verdict {
 
 // namedShares lists the shares on agents that the instance's reservation,
 // volumes, preferences or move name.
-func (d *decision) namedShares(w *wait, ms []mount) []int32 {
+func (d *decision) namedShares(w *wait) []int32 {
+	ms := w.r.mounts
 	var agents []int32
 	if res := w.r.inst.Reservation; res != nil {
 		agents = d.appendAgents(agents, res.AgentID)
@@ -183,8 +184,8 @@ func (d *decision) namedShares(w *wait, ms []mount) []int32 {
 
 // verdictFor is the verdict of one share, the preference that the request
 // waits for included.
-func (d *decision) verdictFor(w *wait, s *share, ms []mount) verdict {
-	v := d.funnel(w.r, s, d.classVerdict(w.r.shape.class, s), ms, false)
+func (d *decision) verdictFor(w *wait, s *share) verdict {
+	v := d.funnel(w.r, s, d.classVerdict(w.r.shape.class, s), w.r.mounts, false)
 	if w.step != nil && (v == fits || v > failsPreference) && !d.satisfies(w.step, s) {
 		return failsPreference
 	}

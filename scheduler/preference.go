@@ -39,16 +39,15 @@ var (
 	}
 )
 
-// step works out one step for an instance; false if nothing is known that
-// would make agents better in this respect.
-func (d *decision) step(k stepKind, inst *Instance, ms []mount) (st step, exists bool) {
+// step works out one step for a request; false if nothing is known that would
+// make agents better in this respect.
+func (d *decision) step(k stepKind, r *request) (st step, exists bool) {
 	if k == stepZone {
-		zones := d.zonesOf(inst)
-		st = step{named: zones, zone: true}
+		st = step{named: r.zones(), zone: true}
 	} else {
-		st = d.mostNamed(ms, k)
+		st = d.mostNamed(r.mounts, k)
 	}
-	st.kind, st.wait = k, d.patience(inst, k)
+	st.kind, st.wait = k, d.patience(r.inst, k)
 	return st, len(st.named) > 0
 }
 
@@ -185,12 +184,12 @@ func (d *decision) hopeless(r *request, st *step) bool {
 
 // prefer tries the steps of preference in order. It returns a share and why,
 // or that the request has to wait for a step, or neither if any agent will do.
-func (d *decision) prefer(r *request, ms []mount) (share int32, why string, wait *step) {
-	if len(ms) == 0 {
+func (d *decision) prefer(r *request) (share int32, why string, wait *step) {
+	if len(r.mounts) == 0 {
 		return -1, "", nil
 	}
 	for k := range stepKinds {
-		st, exists := d.step(k, r.inst, ms)
+		st, exists := d.step(k, r)
 		if !exists {
 			continue
 		}
@@ -212,7 +211,7 @@ func (d *decision) waitsFor(r *request, st *step) bool {
 
 func (d *decision) inStep(r *request, st *step) (int32, bool) {
 	if st.zone {
-		return d.find(d.inZone(r.inst), r)
+		return d.find(d.inZone(r), r)
 	}
 	return d.bestOf(r, st.agents)
 }

@@ -18,8 +18,8 @@ func textBackOff(inst *Instance) string {
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // text explains in words what an instance waits for and what would end it.
-func (d *decision) text(w *wait, ms []mount, out *Waiting) string {
-	r := w.r
+func (d *decision) text(w *wait, out *Waiting) string {
+	r, ms := w.r, w.r.mounts
 	if d.wiped[r.inst.ID] {
 		return "waits until its volumes are destroyed, as was asked for"
 	}
@@ -40,7 +40,7 @@ func (d *decision) text(w *wait, ms []mount, out *Waiting) string {
 			d.names([]string{r.inst.Avoid})[0], clock(r.inst.AvoidUntil)))
 	}
 	if len(parts) > 0 {
-		if out.Best != "" && len(out.Lacks) > 0 && w.step == nil && d.pinOffered(r, ms) {
+		if out.Best != "" && len(out.Lacks) > 0 && w.step == nil && d.pinOffered(r) {
 			parts = append(parts, fmt.Sprintf("%s lacks %s", out.Best, strings.Join(out.Lacks, ", ")))
 		}
 		return strings.Join(parts, "; ")
@@ -52,8 +52,8 @@ func (d *decision) text(w *wait, ms []mount, out *Waiting) string {
 }
 
 // pinOffered says whether an agent that the request is bound to has offers.
-func (d *decision) pinOffered(r *request, ms []mount) bool {
-	agents, pinned := d.pins(r, ms)
+func (d *decision) pinOffered(r *request) bool {
+	agents, pinned := d.pins(r)
 	return pinned && len(agents) > 0
 }
 
@@ -186,7 +186,8 @@ func (d *decision) names(ids []string) []string {
 }
 
 // until is when waiting ends by time alone, zero if it does not.
-func (d *decision) until(w *wait, ms []mount) time.Time {
+func (d *decision) until(w *wait) time.Time {
+	ms := w.r.mounts
 	if w.step != nil {
 		return w.r.inst.Since.Add(w.step.wait)
 	}
@@ -217,7 +218,7 @@ func (d *decision) lacks(w *wait, s *share) []string {
 	if r.inst.Reservation != nil && !d.holdsReservation(r.inst, s) {
 		out = append(out, "its reservation")
 	}
-	ms := d.mounts(r.inst)
+	ms := r.mounts
 	for i := range ms {
 		if v := d.claimVerdict(&ms[i], r.inst.ID, a); v != fits {
 			out = append(out, fmt.Sprintf("volume %s (%s)", ms[i].req.Key, reasonOf[v]))
