@@ -39,6 +39,9 @@ type Config struct {
 	// Bridges runs an isolator-bridge beside each agent, whose attribute
 	// dvdi_bridge says where.
 	Bridges bool
+	// Agent changes the configuration of an agent, whose index it gets, before
+	// it is started; nil changes none.
+	Agent func(i int, a *embeddedmesos.AgentConfig)
 	// Output receives what the plugins and the framework print; nil drops it.
 	Output io.Writer
 }
@@ -92,13 +95,15 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			Hostname: n.name, CPUs: 4, MemMiB: 4096, DiskMiB: 10240,
 			Ports: [2]uint64{first, first + 999}, Env: n.Env(),
 		}
-		if !cfg.Bridges {
-			continue
+		if cfg.Bridges {
+			if n.bridgePort, err = FreePort(); err != nil {
+				return c, err
+			}
+			agents[i].Attributes = map[string]string{"dvdi_bridge": n.bridgeAttribute()}
 		}
-		if n.bridgePort, err = FreePort(); err != nil {
-			return c, err
+		if cfg.Agent != nil {
+			cfg.Agent(i, &agents[i])
 		}
-		agents[i].Attributes = map[string]string{"dvdi_bridge": n.bridgeAttribute()}
 	}
 	dvdcli, err := filepath.Abs(filepath.Join(cfg.Bin, "dvdcli"))
 	if err != nil {

@@ -51,14 +51,29 @@ func newEnv(t *testing.T, agents int, pick func(t *testing.T, dir string) (devcl
 // newEnvWith is newEnv, with an isolator-bridge beside each agent if told so.
 func newEnvWith(t *testing.T, agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver), bridges bool) *env {
 	t.Helper()
+	return newEnvOf(t, setup{agents: agents, pick: pick, bridges: bridges})
+}
+
+// setup says how an embedded Mesos and the framework on it are started.
+type setup struct {
+	agents  int
+	pick    func(t *testing.T, dir string) (devcluster.Plugin, driver)
+	bridges bool
+	change  func(*devcluster.Config) // further settings, nil for none
+	args    []string                 // further arguments of the framework
+}
+
+func newEnvOf(t *testing.T, s setup) *env {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*deadline)
 	t.Cleanup(cancel)
-	e := &env{t: t, ctx: ctx, dir: shortDir(t), bridges: bridges}
+	e := &env{t: t, ctx: ctx, dir: shortDir(t), bridges: s.bridges}
 	if master := os.Getenv("DVDI_E2E_MASTER"); master != "" {
 		e.external(master)
 	} else {
-		e.embedded(agents, pick)
+		e.embedded(s)
 	}
+	e.opts.Args = append(e.opts.Args, s.args...)
 	e.startFramework()
 	return e
 }
@@ -79,14 +94,18 @@ func shortDir(t *testing.T) string {
 	return dir
 }
 
-func (e *env) embedded(agents int, pick func(t *testing.T, dir string) (devcluster.Plugin, driver)) {
-	plugin, d := pick(e.t, e.dir)
+func (e *env) embedded(s setup) {
+	plugin, d := s.pick(e.t, e.dir)
 	e.driver = d
-	c, err := devcluster.Start(e.ctx, devcluster.Config{
-		Dir: e.dir, Bin: binaries, Agents: agents, Plugins: []devcluster.Plugin{plugin}, Bridges: e.bridges,
+	cfg := devcluster.Config{
+		Dir: e.dir, Bin: binaries, Agents: s.agents, Plugins: []devcluster.Plugin{plugin}, Bridges: e.bridges,
 		Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(e.t, zaptest.Level(zap.WarnLevel)),
 		Output: testWriter{e.t},
-	})
+	}
+	if s.change != nil {
+		s.change(&cfg)
+	}
+	c, err := devcluster.Start(e.ctx, cfg)
 	if err != nil {
 		e.t.Fatal(err)
 	}

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+)
+
+// localPlugin is the reference plugin with a store of each node's own.
+func localPlugin() devcluster.Plugin {
+	p := devcluster.ReferencePlugin(binaries)
+	p.Driver = "localvol"
+	p.Args = func(node, socket, mounts, state, _ string) []string {
+		return []string{"--root", filepath.Join(state, "store"), "--mounts", mounts, "--node", node, "--scope", "local", "--socket", socket}
+	}
+	return p
+}
+
+// explained waits until `dvdi-framework explain` of an app tells a reason, and
+// until GET /v2/queue does.
+func (e *env) explained(app, reason string, words ...string) {
+	e.t.Helper()
+	e.poll("explain "+app+" to tell "+reason, func() (bool, string, error) {
+		out, err := e.command("explain", "--url", e.URL, app)
+		missing := slices.ContainsFunc(append(words, reason), func(w string) bool { return !strings.Contains(out, w) })
+		return !missing, out, err
+	})
+	e.poll("the queue to tell "+reason, func() (bool, string, error) {
+		for _, q := range e.queue() {
+			if q.App.ID == app && slices.ContainsFunc(q.Waiting, func(w waiting) bool {
+				return slices.ContainsFunc(w.Reasons, func(r struct{ Reason string }) bool { return r.Reason == reason })
+			}) {
+				return true, "", nil
+			}
+		}
+		return false, e.get("/v2/queue"), nil
+	})
+}
+
+// waiting is what the queue says of an instance.
+type waiting struct {
+	Text    string
+	Reasons []struct{ Reason string }
+}
+
+// queued is an entry of the queue.
+type queued struct {
+	App     struct{ ID string }
+	Waiting []waiting `json:"waiting"`
+}
+
+func (e *env) queue() []queued {
+	e.t.Helper()
+	var out struct{ Queue []queued }
+	e.must(http.MethodGet, "/v2/queue", nil, &out)
+	return out.Queue
+}
+
+// TestVolumesAreBoundToPlaces: an app whose volume is local to an agent, by the
+// word of its driver that the bridge passes on, and one whose volume is zonal, by
+// its class, come back there only, and are told to wait for that.
+func TestVolumesAreBoundToPlaces(t *testing.T) {
+	if os.Getenv("DVDI_E2E_MASTER") != "" {
+		t.Skip("the zones of an external Mesos belong to its operator")
+	}
+	classes := filepath.Join(t.TempDir(), "classes.yaml")
+	if err := os.WriteFile(classes, []byte("classes: {zonal: {driver: "+devcluster.Driver+", zonal: true}}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := newEnvOf(t, setup{agents: 2, pick: reference, bridges: true, args: []string{"--volume-classes", classes}, change: func(c *devcluster.Config) {
+		c.Plugins = append(c.Plugins, localPlugin())
+		c.Agent = func(i int, a *embeddedmesos.AgentConfig) { a.Region, a.Zone = "r", fmt.Sprintf("z%d", i+1) }
+	}})
+	local := e.app("/local", "data", writer)
+	localOptions := local["container"].(object)["volumes"].([]object)[0]["external"].(object)
+	localOptions["options"] = object{"dvdi/driver": "localvol"}
+	e.must(http.MethodPost, "/v2/apps", local, nil)
+	home := e.running("/local", 1)[0]
+
+	zonal := e.app("/zonal", "zoned", writer)
+	zonal["container"].(object)["volumes"].([]object)[0]["external"].(object)["options"] = object{"dvdi/class": "zonal"}
+	zonal["constraints"] = [][]string{{"hostname", "CLUSTER", home.Host}}
+	e.must(http.MethodPost, "/v2/apps", zonal, nil)
+	inZone := e.running("/zonal", 1)[0]
+	e.settled()
+	zonal["constraints"], zonal["instances"] = [][]string{}, 0
+	e.must(http.MethodPut, "/v2/apps/zonal", zonal, nil)
+	e.must(http.MethodPut, "/v2/apps/local", object{"instances": 0}, nil)
+	e.settled()
+	e.poll("both claims to end", func() (bool, string, error) {
+		c := e.claims()
+		return len(c) == 0, strings.Join(c, ","), nil
+	})
+
+	// Its host reboots, and so does the framework, which has to remember.
+	e.fault("kill-agent", home.Host)
+	e.Framework.Kill()
+	e.startFramework()
+	for _, id := range []string{"/local", "/zonal"} {
+		e.must(http.MethodPut, "/v2/apps"+id, object{"instances": 1}, nil)
+	}
+	zone := "z" + strings.TrimSuffix(strings.TrimPrefix(home.Host, "agent"), ".test")
+	e.explained("/local", "VolumeLocalElsewhere", "exists on agent "+home.Host+" only", "closest: agent")
+	e.explained("/zonal", "WrongZone", "in another zone than its volume", "lacks zone "+zone)
+	e.fault("start-agent", home.Host)
+	for id, before := range map[string]devcluster.Task{"/local": home, "/zonal": inZone} {
+		if now := e.running(id, 1)[0]; now.Host != home.Host {
+			t.Errorf("%s runs on %s, its volume was on %s (%s)", id, now.Host, home.Host, before.ID)
+		}
+	}
+	e.poll("the local volume to hold what both tasks wrote", func() (bool, string, error) {
+		found, err := e.localLogs()
+		return len(found) == 1 && len(strings.Fields(found[0])) == 2 && strings.HasPrefix(found[0], home.ID), strings.Join(found, " | "), err
+	})
+}
+
+// localLogs are the contents of the logs in the volumes of localPlugin.
+func (e *env) localLogs() (logs []string, err error) {
+	stores, err := filepath.Glob(filepath.Join(e.dir, "node*", "plugin-state", "localvol"))
+	for _, s := range stores {
+		err = errors.Join(err, filepath.WalkDir(s, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != "log" {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			logs = append(logs, string(data))
+			return err
+		}))
+	}
+	return logs, err
+}
