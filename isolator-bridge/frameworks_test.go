@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
@@ -149,6 +151,74 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	case <-spared:
 		t.Error("a bystander was killed")
 	default:
+	}
+}
+
+// TestNewEpochWithoutALease: when the framework registers the next epoch without
+// a lease, that of the older one ends with it: the volume is not fenced, whether
+// it is mounted under the new epoch or without any.
+func TestNewEpochWithoutALease(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may look at the processes of others")
+	}
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	a := newAgent(t, p)
+	b, c := a.forFrameworks()
+	lease := time.Second
+	for volume, options := range map[string][]string{"new": {"--volumeopts=dvdi.epoch=6"}, "none": nil} {
+		name := &client.VolumeName{Driver: "test", Name: volume}
+		register := func(epoch uint64, lease time.Duration) error {
+			_, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: epoch, Lease: durationpb.New(lease)})
+			return err
+		}
+		if err := register(5, lease); err != nil {
+			t.Fatal(err)
+		}
+		if err := register(5, 0); status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("the epoch lost its lease: %v", err)
+		}
+		if err := register(6, 0); err != nil {
+			t.Fatal(err)
+		}
+		path, err := a.dvdcli(append([]string{"mount", "--volumedriver=test", "--volumename=" + volume}, options...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := exec.Command("sleep", "1000")
+		task.Dir = path
+		gone := user(t, task)
+		t.Cleanup(func() {
+			select {
+			case <-gone:
+				t.Errorf("%s: a task was stopped for a lease of before", volume)
+			default:
+			}
+		})
+	}
+	// A third volume's lease, granted later, is over later.
+	last := &client.VolumeName{Driver: "test", Name: "last"}
+	if _, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: last, Epoch: 1, Lease: durationpb.New(lease)}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the last lease to be over", func() bool {
+		f, err := c.GetFacts(soon(t), &client.GetFactsRequest{})
+		if err != nil {
+			return false
+		}
+		for _, v := range f.Volumes {
+			if v.Name.Name == "last" {
+				return v.GetRegistered().GetFence().GetState() == client.Fence_FENCED
+			}
+		}
+		return false
+	})
+	for _, volume := range []string{"new", "none"} {
+		if !p.States()[volume].Mounted {
+			t.Errorf("%s was unmounted", volume)
+		}
+	}
+	if err := b.stop(); err != nil {
+		t.Error(err)
 	}
 }
 

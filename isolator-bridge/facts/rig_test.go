@@ -114,8 +114,8 @@ func (g getter) Status(ctx context.Context, key ledger.Key) (map[string]any, err
 // stopped does not fence anything.
 type noTarget struct{}
 
-func (noTarget) Fence(context.Context, ledger.Key, uint64) error  { return nil }
-func (noTarget) Fenced(context.Context, ledger.Key, uint64) error { return nil }
+func (noTarget) Fence(context.Context, fence.Claim) error  { return nil }
+func (noTarget) Fenced(context.Context, fence.Claim) error { return nil }
 
 // rig is a served bridge.
 type rig struct {

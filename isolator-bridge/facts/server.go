@@ -142,11 +142,11 @@ func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*cl
 	reg, err := s.cfg.Registrar.Register(ctx, ledger.Registration{Driver: key.Driver, Volume: key.Volume,
 		Framework: req.FrameworkId, Epoch: req.Epoch, Lease: lease},
 		func(reg *ledger.Registration) (err error) {
-			if lease == 0 {
+			if s.cfg.Leases == nil {
 				return nil
 			}
 			terms, err = s.cfg.Leases.Grant(*reg)
-			reg.Trusted, granted = terms.Trusted, err == nil
+			reg.Trusted, granted = terms.Trusted, err == nil && lease > 0
 			return err
 		})
 	out := &client.Registered{FrameworkId: reg.Framework, Epoch: reg.Epoch, Withdrawn: reg.Withdrawn}
@@ -155,6 +155,9 @@ func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*cl
 			s.cfg.Leases.Drop(key, req.Epoch)
 		}
 		return nil, refusal(err, out)
+	}
+	if s.cfg.Leases != nil {
+		s.cfg.Leases.Registered(terms)
 	}
 	if lease > 0 {
 		out.Fence = fenceOf(terms)
@@ -295,8 +298,11 @@ func refusal(err error, detail *client.Registered) error {
 	case volume.DriverUnreachable:
 		code = codes.Unavailable
 	}
-	if errors.Is(err, fence.ErrFencing) {
+	switch {
+	case errors.Is(err, fence.ErrFencing):
 		code = codes.Aborted
+	case errors.Is(err, fence.ErrLeased):
+		code = codes.FailedPrecondition
 	}
 	st := status.New(code, err.Error())
 	if detail != nil {

@@ -16,7 +16,7 @@ import (
 // Engine is what a Host needs of the volume engine.
 type Engine interface {
 	Ledger() *ledger.Ledger
-	Unmount(context.Context, engine.UnmountRequest) (engine.UnmountResult, error)
+	UnmountIf(context.Context, engine.UnmountRequest, func(*ledger.Record) error) (engine.UnmountResult, error)
 	MarkFenced(ctx context.Context, key ledger.Key, epoch uint64) error
 }
 
@@ -67,13 +67,18 @@ func NewHost(cfg HostConfig) *Host {
 // unmount what is in use, and what it detaches lazily could be written on. What
 // is still mounted in other namespaces after the driver unmounted is a copy that
 // a container has for itself; its processes go too.
-func (h *Host) Fence(ctx context.Context, key ledger.Key, epoch uint64) error {
+//
+// Nothing is stopped for a claim that is not the registered one: who uses the
+// volume then does so rightfully. While a lease is over no other claim gets
+// registered, and under the volume's lock it is asked once more.
+func (h *Host) Fence(ctx context.Context, c Claim) error {
+	if err := h.registered(c); err != nil {
+		return err
+	}
+	key := c.Key
 	rec, err := h.cfg.Engine.Ledger().Peek(key)
 	if err != nil {
 		return err
-	}
-	if rec != nil && rec.Epoch > epoch {
-		return fmt.Errorf("it is mounted under epoch %d already", rec.Epoch)
 	}
 	if err := h.stopContainers(key); err != nil {
 		return err
@@ -85,8 +90,8 @@ func (h *Host) Fence(ctx context.Context, key ledger.Key, epoch uint64) error {
 	if err := h.stopUsers(ctx, s, false); err != nil {
 		return err
 	}
-	_, err = h.cfg.Engine.Unmount(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume,
-		Holder: engine.Holder{Name: "fence"}, Force: true})
+	_, err = h.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume,
+		Holder: engine.Holder{Name: "fence"}, Force: true}, func(*ledger.Record) error { return h.registered(c) })
 	if err != nil && !errors.Is(err, volume.NotMounted) {
 		return fmt.Errorf("unmounting it: %w", err)
 	}
@@ -96,9 +101,25 @@ func (h *Host) Fence(ctx context.Context, key ledger.Key, epoch uint64) error {
 	return h.stopContainers(key)
 }
 
+// registered fails with ErrSuperseded for a claim that is not what is
+// registered. A registration that cannot be read is taken for it: it had the
+// lease that is over now.
+func (h *Host) registered(c Claim) error {
+	reg, err := h.cfg.Engine.Ledger().Registration(c.Key)
+	if err != nil {
+		h.cfg.Log.Warn("registered epoch not readable, fencing all the same", zap.String("driver", c.Key.Driver),
+			zap.String("volume", c.Key.Volume), zap.Error(err))
+		return nil
+	}
+	if reg.Epoch != c.Epoch || reg.Framework != c.Framework {
+		return fmt.Errorf("%w: epoch %d of framework %q", ErrSuperseded, reg.Epoch, reg.Framework)
+	}
+	return nil
+}
+
 // Fenced implements Target.
-func (h *Host) Fenced(ctx context.Context, key ledger.Key, epoch uint64) error {
-	return h.cfg.Engine.MarkFenced(ctx, key, epoch)
+func (h *Host) Fenced(ctx context.Context, c Claim) error {
+	return h.cfg.Engine.MarkFenced(ctx, c.Key, c.Epoch)
 }
 
 // stopContainers kills the control groups of the containers that named the

@@ -20,13 +20,22 @@ type Store interface {
 	Registrations() ([]ledger.Registration, error)
 }
 
+// Claim is whose lease on a volume it is.
+type Claim struct {
+	Key       ledger.Key
+	Framework string
+	Epoch     uint64
+}
+
 // Target is what ends the use of a volume on this host.
 type Target interface {
 	// Fence stops whoever uses the volume, has it unmounted, and returns nil
-	// only if nothing of it is left. It is called again after an error.
-	Fence(ctx context.Context, key ledger.Key, epoch uint64) error
+	// only if nothing of it is left. ErrSuperseded: the claim is not what is
+	// registered; nothing was done, and nothing is to be. After another error it
+	// is called again.
+	Fence(context.Context, Claim) error
 	// Fenced writes down that it is done.
-	Fenced(ctx context.Context, key ledger.Key, epoch uint64) error
+	Fenced(context.Context, Claim) error
 }
 
 // Config is what a Keeper works with. Store and Target are required.
@@ -156,7 +165,11 @@ func (k *Keeper) dependents(now time.Duration) (some, over bool) {
 
 // Grant makes a lease for a volume that is about to be registered, in force when
 // it returns. For an epoch that has a lease it tells the terms and prolongs
-// nothing: it may be a message that was delayed.
+// nothing: it may be a message that was delayed. A registration without a lease
+// gets none; Registered with the same terms then ends what came before.
+//
+// ErrFencing: an older epoch's lease is over and not everything that used the
+// volume is gone yet. ErrLeased: the epoch has a lease and is to lose it.
 func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 	k.mu.lock()
 	defer k.mu.unlock()
@@ -165,11 +178,16 @@ func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 		return Terms{}, err
 	}
 	old := k.leases[reg.Key()]
-	if old != nil && old.epoch == reg.Epoch && old.framework == reg.Framework {
+	same := old != nil && old.epoch == reg.Epoch && old.framework == reg.Framework
+	switch {
+	case same && reg.Lease == 0:
+		return Terms{}, ErrLeased
+	case same:
 		return k.terms(old, now), nil
-	}
-	if old != nil && old.over(now) {
+	case old != nil && old.over(now):
 		return Terms{}, ErrFencing
+	case reg.Lease == 0:
+		return Terms{before: old}, nil
 	}
 	t, err := k.arm(k.trustOf(reg.Driver), now)
 	if err != nil {
@@ -219,18 +237,33 @@ func (k *Keeper) Renew(framework string, key ledger.Key, epoch uint64, basis []b
 	return k.terms(l, now), nil
 }
 
+// Registered says that the registration for which Grant gave the terms is
+// written down. The lease of an epoch before it ends: what uses the volume does so
+// under the new one.
+func (k *Keeper) Registered(t Terms) {
+	k.mu.lock()
+	defer k.mu.unlock()
+	if l := t.before; l != nil && k.leases[l.key] == l {
+		k.drop(l)
+	}
+}
+
+// drop ends a lease; one that is being fenced when that is over. The caller holds
+// the mutex.
+func (k *Keeper) drop(l *lease) {
+	if l.dropped = l.working; !l.dropped {
+		delete(k.leases, l.key)
+		k.wake()
+	}
+}
+
 // Drop ends the lease of an epoch without fencing: nothing of it is left, or its
 // registration came to nothing.
 func (k *Keeper) Drop(key ledger.Key, epoch uint64) {
 	k.mu.lock()
 	defer k.mu.unlock()
-	l := k.leases[key]
-	if l == nil || l.epoch != epoch {
-		return
-	}
-	if l.dropped = l.working; !l.dropped {
-		delete(k.leases, key)
-		k.wake()
+	if l := k.leases[key]; l != nil && l.epoch == epoch {
+		k.drop(l)
 	}
 }
 
@@ -360,9 +393,10 @@ const (
 // fence works on one lease until nothing of the volume is left.
 func (k *Keeper) fence(ctx context.Context, l *lease) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := k.cfg.Target.Fence(ctx, l.key, l.epoch)
+		claim := Claim{Key: l.key, Framework: l.framework, Epoch: l.epoch}
+		err := k.cfg.Target.Fence(ctx, claim)
 		if err == nil {
-			err = k.cfg.Target.Fenced(ctx, l.key, l.epoch)
+			err = k.cfg.Target.Fenced(ctx, claim)
 		}
 		if k.fenced(l, err) {
 			return
@@ -382,6 +416,12 @@ func (k *Keeper) fenced(l *lease, err error) bool {
 	k.mu.lock()
 	defer k.mu.unlock()
 	fields := []zap.Field{zap.String("driver", l.key.Driver), zap.String("volume", l.key.Volume), zap.Uint64("epoch", l.epoch)}
+	if errors.Is(err, ErrSuperseded) {
+		l.working = false
+		k.drop(l)
+		k.cfg.Log.Info("lease ended without a fence", append(fields, zap.Error(err))...)
+		return true
+	}
 	if err != nil {
 		if l.problem != err.Error() && !errors.Is(err, context.Canceled) {
 			k.cfg.Log.Warn("volume not fenced yet", append(fields, zap.Error(err))...)

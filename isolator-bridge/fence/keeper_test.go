@@ -53,7 +53,7 @@ func (d *dogBook) look() (armed bool, feeds int) {
 // slowTarget fences when it is let.
 type slowTarget struct{ let chan struct{} }
 
-func (s slowTarget) Fence(ctx context.Context, _ ledger.Key, _ uint64) error {
+func (s slowTarget) Fence(ctx context.Context, _ fence.Claim) error {
 	select {
 	case <-s.let:
 		return nil
@@ -61,7 +61,7 @@ func (s slowTarget) Fence(ctx context.Context, _ ledger.Key, _ uint64) error {
 		return ctx.Err()
 	}
 }
-func (slowTarget) Fenced(context.Context, ledger.Key, uint64) error { return nil }
+func (slowTarget) Fenced(context.Context, fence.Claim) error { return nil }
 
 // inBubble runs a Keeper in made-up time.
 func inBubble(t *testing.T, change func(*fence.Config), test func(k *fence.Keeper, let chan struct{})) {
@@ -229,6 +229,82 @@ func TestRenewalCountsFromItsBasis(t *testing.T) {
 		synctest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
 			t.Errorf("%+v", now)
+		}
+	})
+}
+
+// A registration without a lease ends that of an older epoch once it is written
+// down, and not before: it may come to nothing. The epoch that has the lease
+// keeps it, and one that is over is fenced first.
+func TestRegistrationWithoutALease(t *testing.T) {
+	inBubble(t, func(*fence.Config) {}, func(k *fence.Keeper, let chan struct{}) {
+		if _, err := k.Grant(leased); err != nil {
+			t.Fatal(err)
+		}
+		without := leased
+		without.Lease = 0
+		if _, err := k.Grant(without); !errors.Is(err, fence.ErrLeased) {
+			t.Errorf("the epoch loses its lease: %v", err)
+		}
+		without.Epoch++
+		terms, err := k.Grant(without)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, held := k.Terms(leased.Key()); !held {
+			t.Error("the old lease is gone before the registration is written down")
+		}
+		k.Registered(terms)
+		if _, held := k.Terms(leased.Key()); held {
+			t.Error("the old lease goes on")
+		}
+		again := leased
+		again.Epoch += 2
+		if _, err := k.Grant(again); err != nil {
+			t.Fatal(err)
+		}
+		k.Registered(terms) // of before
+		if _, held := k.Terms(leased.Key()); !held {
+			t.Error("a registration of before ended the new lease")
+		}
+		time.Sleep(leased.Lease)
+		synctest.Wait()
+		without.Epoch += 2
+		if _, err := k.Grant(without); !errors.Is(err, fence.ErrFencing) {
+			t.Errorf("registered while the old epoch is being fenced: %v", err)
+		}
+		close(let)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if _, err := k.Grant(without); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// superseded is a target where something else is registered.
+type superseded struct{ slowTarget }
+
+func (superseded) Fence(context.Context, fence.Claim) error { return fence.ErrSuperseded }
+func (superseded) Fenced(context.Context, fence.Claim) error {
+	panic("fenced what it must not")
+}
+
+// A lease that is over and not registered any more is forgotten: it neither
+// fences nor lets the watchdog starve.
+func TestSupersededLeaseEnds(t *testing.T) {
+	dog := &dogBook{}
+	inBubble(t, func(c *fence.Config) { c.Target, c.Watchdog = superseded{}, dog }, func(k *fence.Keeper, _ chan struct{}) {
+		if _, err := k.Grant(leased); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(leased.Lease + time.Second)
+		synctest.Wait()
+		if now, held := k.Terms(leased.Key()); held {
+			t.Errorf("%+v", now)
+		}
+		if armed, _ := dog.look(); armed {
+			t.Error("the watchdog is armed for nothing")
 		}
 	})
 }

@@ -32,6 +32,9 @@ type Terms struct {
 	// Basis is to be quoted with the next renewal.
 	Basis []byte
 	State State
+
+	// before is the lease that a registration without one ends.
+	before *lease
 }
 
 // Why a lease is not renewed.
@@ -45,6 +48,11 @@ var (
 	// ErrFencing: the volume's lease under an older epoch is over and not
 	// everything that used it is gone yet.
 	ErrFencing = errors.New("the volume is being fenced; try again when that is done")
+	// ErrLeased: the epoch is registered with a lease, on which its framework may
+	// rely.
+	ErrLeased = errors.New("the epoch has a lease on this host; claim the volume anew, under a higher epoch, to have it without")
+	// ErrSuperseded: something else is registered for the volume by now.
+	ErrSuperseded = errors.New("another claim on the volume is registered")
 )
 
 // lease is one volume's.

@@ -534,7 +534,7 @@ type simTarget struct{ bridge *simBridge }
 
 var errStuck = errors.New("a process does not die")
 
-func (s simTarget) Fence(ctx context.Context, key ledger.Key, _ uint64) error {
+func (s simTarget) Fence(ctx context.Context, c fence.Claim) error {
 	if err := s.bridge.enter(); err != nil {
 		return err
 	}
@@ -554,15 +554,15 @@ func (s simTarget) Fence(ctx context.Context, key ledger.Key, _ uint64) error {
 		return errStuck
 	}
 	h.killWriters()
-	_, err := s.bridge.engine.Unmount(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume, Holder: engine.Holder{Name: "fence"}, Force: true})
+	_, err := s.bridge.engine.Unmount(ctx, engine.UnmountRequest{Driver: c.Key.Driver, Volume: c.Key.Volume, Holder: engine.Holder{Name: "fence"}, Force: true})
 	return err
 }
 
-func (s simTarget) Fenced(ctx context.Context, key ledger.Key, epoch uint64) error {
+func (s simTarget) Fenced(ctx context.Context, c fence.Claim) error {
 	if err := s.bridge.enter(); err != nil {
 		return err
 	}
-	return s.bridge.engine.MarkFenced(ctx, key, epoch)
+	return s.bridge.engine.MarkFenced(ctx, c.Key, c.Epoch)
 }
 
 // world is hosts, a framework between them, and the log of the volume.
