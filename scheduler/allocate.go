@@ -1,63 +1,31 @@
 package scheduler
 
-import "github.com/mesos-dvdi/dvdi/scheduler/resource"
+import (
+	"slices"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
 
 // takingOrder is the order in which uses are drawn on: what only this instance
 // or this role can use goes first, so that more is left for others.
 var takingOrder = [...]use{useOwned, useReserved, useUnreserved}
 
-// take cuts what a request needs out of a share that fits it.
-func (d *decision) take(r *request, s *share) (used []resource.Resource, hostPorts []uint32) {
-	n := r.shape.needs
-	used = make([]resource.Resource, 0, 4)
-	used = r.takeScalar(used, s, cpus, n.cpus)
-	used = r.takeScalar(used, s, mem, n.mem)
-	used = r.takeScalar(used, s, disk, n.disk)
-	used = r.takeScalar(used, s, gpus, n.gpus)
-	if len(r.inst.Ports) > 0 {
-		hostPorts = d.pickPorts(r, s)
-		used = r.takePorts(used, s, portRanges(hostPorts))
-	}
-	return used, hostPorts
+// A launch is decided by totals per share; what it takes is cut out of the
+// offered resources later, share by share, when everything is decided. Going
+// from agent to agent for each launch would cost more than all else on a large
+// cluster, since no cache holds the resources of all agents.
+
+// queued is a launch that is decided and not cut yet.
+type queued struct {
+	r   *request
+	why string
 }
 
-func (r *request) takeScalar(used []resource.Resource, s *share, w what, want resource.Milli) []resource.Resource {
-	for _, u := range takingOrder {
-		for i := range s.free {
-			if want <= 0 {
-				return used
-			}
-			p := &s.free[i]
-			if p.what != w || p.use != u || p.left <= 0 || !r.mayUse(p) {
-				continue
-			}
-			m := min(want, p.left)
-			used = append(used, p.res.WithScalar(m))
-			p.left -= m
-			s.count(p, -m)
-			want -= m
-		}
-	}
-	return used
-}
-
-func (r *request) takePorts(used []resource.Resource, s *share, want []resource.Range) []resource.Resource {
-	for _, u := range takingOrder {
-		for i := range s.free {
-			p := &s.free[i]
-			if p.what != ports || p.use != u || !r.mayUse(p) {
-				continue
-			}
-			got := intersect(want, p.ranges)
-			if len(got) == 0 {
-				continue
-			}
-			used = append(used, p.res.WithRanges(got))
-			p.ranges = resource.SubtractRanges(p.ranges, got)
-			want = resource.SubtractRanges(want, got)
-		}
-	}
-	return used
+// plain says whether the totals of a share decide on a request: it wants
+// nothing but amounts and as many ports.
+func (r *request) plain() bool {
+	return len(r.inst.Persistent) == 0 && r.inst.Reservation == nil &&
+		!slices.ContainsFunc(r.inst.Ports, func(p Port) bool { return p.Number != 0 })
 }
 
 // launch puts a request on a share that fits it.
@@ -73,24 +41,136 @@ func (d *decision) launch(r *request, share int32, why string) {
 	for i := range ms {
 		ms[i].take(r.inst, a)
 	}
-	l := &Launch{InstanceID: r.inst.ID, Why: why}
-	var cuts []cut
-	if r.reserves() {
-		cuts, _ = d.cutDisks(r, s) // it fits: check has found the same pieces
-		s.spend(cuts)
+	s.queue = append(s.queue, queued{r, why})
+	if r.plain() && !s.overlap {
+		s.spend(r)
+	} else {
+		d.cut(s)
+		s.count()
 	}
-	l.Resources, l.Ports = d.take(r, s)
-	if len(r.inst.Persistent) > 0 {
-		d.launchOnDisks(r, s, l, cuts)
-	}
-	if s.ops == nil {
-		s.ops = make([]Operation, 0, d.roomForOps)
-	}
-	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.inst.ID, Launch: l})
 	s.launches++
 	a.load++
 	a.version++
 	if r.app != nil {
 		r.app.launched(a)
 	}
+}
+
+// spend takes what a request needs off the totals, in takingOrder.
+func (s *share) spend(r *request) {
+	want := r.shape.needs
+	want.ports = int64(len(r.inst.Ports))
+	if r.shape.class.reserved {
+		want = s.total[useReserved].spend(want)
+	}
+	if r.shape.class.unreserved {
+		s.total[useUnreserved].spend(want)
+	}
+}
+
+// spend takes as much of what is wanted as there is and returns the rest.
+func (t *amounts) spend(want amounts) (rest amounts) {
+	got := amounts{
+		min(t.cpus, want.cpus), min(t.mem, want.mem), min(t.disk, want.disk), min(t.gpus, want.gpus),
+		min(t.ports, want.ports),
+	}
+	*t = t.minus(got)
+	return want.minus(got)
+}
+
+// cut turns the queued launches of a share into operations.
+func (d *decision) cut(s *share) {
+	if len(s.queue) == 0 {
+		return
+	}
+	if s.ops == nil {
+		s.ops = make([]Operation, 0, len(s.queue))
+	}
+	for _, q := range s.queue {
+		d.cutOne(s, q)
+	}
+	s.queue = s.queue[:0]
+}
+
+func (d *decision) cutOne(s *share, q queued) {
+	r := q.r
+	l := d.room.launch()
+	l.InstanceID, l.Why = r.inst.ID, q.why
+	var cuts []cut
+	if r.reserves() {
+		cuts, _ = d.cutDisks(r, s) // it fits: check has found the same pieces
+		s.spendDisks(cuts)
+	}
+	d.take(r, s, l)
+	if len(r.inst.Persistent) > 0 {
+		d.launchOnDisks(r, s, l, cuts)
+	}
+	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.inst.ID, Launch: l})
+}
+
+// take cuts what a request needs out of a share that fits it.
+func (d *decision) take(r *request, s *share, l *Launch) {
+	n := r.shape.needs
+	used := d.room.resources(n.kinds() + min(1, len(r.inst.Ports)))
+	used = r.takeScalar(used, s, cpus, n.cpus)
+	used = r.takeScalar(used, s, mem, n.mem)
+	used = r.takeScalar(used, s, disk, n.disk)
+	used = r.takeScalar(used, s, gpus, n.gpus)
+	if len(r.inst.Ports) > 0 {
+		l.Ports = d.pickPorts(r, s)
+		used = d.takePorts(r, used, s, l.Ports)
+	}
+	l.Resources = used
+}
+
+// kinds is how many of the scalars are wanted.
+func (a *amounts) kinds() (n int) {
+	for _, m := range [...]resource.Milli{a.cpus, a.mem, a.disk, a.gpus} {
+		if m > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *request) takeScalar(used []resource.Resource, s *share, w what, want resource.Milli) []resource.Resource {
+	for _, u := range takingOrder {
+		for i := range s.free {
+			if want <= 0 {
+				return used
+			}
+			p := &s.free[i]
+			if p.what != w || p.use != u || p.left <= 0 || !r.mayUse(p) {
+				continue
+			}
+			m := min(want, p.left)
+			used = append(used, p.res.WithScalar(m))
+			p.left -= m
+			want -= m
+		}
+	}
+	return used
+}
+
+func (d *decision) takePorts(r *request, used []resource.Resource, s *share, numbers []uint32) []resource.Resource {
+	want := portRanges(d.room.ranges(len(numbers)), numbers)
+	for _, u := range takingOrder {
+		for i := range s.free {
+			p := &s.free[i]
+			if p.what != ports || p.use != u || !r.mayUse(p) {
+				continue
+			}
+			got := intersect(want, p.ranges)
+			if len(got) == 0 {
+				continue
+			}
+			used = append(used, p.res.WithRanges(got))
+			p.ranges = resource.SubtractRanges(p.ranges, got)
+			if len(got) == len(want) {
+				return used
+			}
+			want = resource.SubtractRanges(want, got)
+		}
+	}
+	return used
 }

@@ -122,7 +122,7 @@ func (d *decision) usable(r *request, s *share) amounts {
 	var t amounts
 	for i := range s.free {
 		if p := &s.free[i]; r.mayUse(p) {
-			p.addTo(&t, p.left)
+			p.addTo(&t)
 		}
 	}
 	return t
@@ -130,6 +130,10 @@ func (d *decision) usable(r *request, s *share) amounts {
 
 // fit is the verdict of the resources.
 func (d *decision) fit(r *request, s *share) verdict {
+	exact := s.overlap || !r.plain()
+	if exact {
+		d.cut(s)
+	}
 	have, need := d.usable(r, s), r.shape.needs
 	switch {
 	case have.cpus < need.cpus:
@@ -140,7 +144,7 @@ func (d *decision) fit(r *request, s *share) verdict {
 		return failsDisk
 	case have.gpus < need.gpus:
 		return failsGPUs
-	case !d.portsFit(r, s):
+	case have.ports < need.ports, exact && !d.portsFit(r, s):
 		return failsPorts
 	}
 	return fits

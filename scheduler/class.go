@@ -81,7 +81,7 @@ func (d *decision) shapeOf(r *request) *shape {
 	}
 	s := &shape{
 		class: d.classFor(key[:split], r, false),
-		needs: amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs},
+		needs: amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs, int64(len(inst.Ports))},
 	}
 	if counts {
 		s.app = r.app

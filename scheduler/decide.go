@@ -17,7 +17,7 @@ type decision struct {
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
 	facts   map[string]*AgentFact
-	mounts  [][]mount // per pending instance
+	mounts  [][]mount   // per pending instance
 	apps    []*appState // per pending instance, nil where its app has no other
 
 	classes  map[string]*class
@@ -34,9 +34,9 @@ type decision struct {
 	budget    int             // what is left of explainBudget
 	prospects *prospects      // of what waits, nil until needed
 
-	keyBuf     []byte
-	roomForOps int // how many operations a share will probably hold
-	plan       Plan
+	keyBuf []byte
+	room   room
+	plan   Plan
 }
 
 // wait is a request that this round could not place.
@@ -66,8 +66,11 @@ func Decide(snapshot Snapshot) Plan {
 	d.countPlaced()
 	d.readRequests()
 	d.expire()
-	d.roomForOps = min(1+len(d.requests)/max(1, len(d.shares)), 16)
+	d.room = newRoom(len(d.requests))
 	d.place()
+	for i := range d.shares {
+		d.cut(&d.shares[i])
+	}
 	d.release()
 	d.accept()
 	d.economise()

@@ -227,12 +227,10 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 	l.Resources = append(l.Resources, create...)
 }
 
-// spend takes the pieces off the share's free portions.
-func (s *share) spend(cuts []cut) {
+// spendDisks takes the pieces off the share's free portions.
+func (s *share) spendDisks(cuts []cut) {
 	for _, c := range cuts {
-		p := &s.free[c.portion]
-		p.left -= c.size
-		s.count(p, -c.size)
+		s.free[c.portion].left -= c.size
 	}
 }
 

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -36,16 +37,25 @@ type share struct {
 	role     string
 	offers   []int32
 	free     []portion
-	total    [useDisk]amounts // per use that is taken in any amount
+	total    [useDisk]amounts // per use that is taken in any amount, the queue taken off
+	overlap  bool             // a port is in several portions: totals count it twice
 	launches int
+	queue    []queued // launches that free does not show yet
 	ops      []Operation
 }
 
-// amounts are the scalars that every instance may ask for.
-type amounts struct{ cpus, mem, disk, gpus resource.Milli }
+// amounts are what every instance may ask for: scalars and a number of ports.
+type amounts struct {
+	cpus, mem, disk, gpus resource.Milli
+	ports                 int64
+}
 
 func (a amounts) plus(b amounts) amounts {
-	return amounts{a.cpus + b.cpus, a.mem + b.mem, a.disk + b.disk, a.gpus + b.gpus}
+	return amounts{a.cpus + b.cpus, a.mem + b.mem, a.disk + b.disk, a.gpus + b.gpus, a.ports + b.ports}
+}
+
+func (a amounts) minus(b amounts) amounts {
+	return amounts{a.cpus - b.cpus, a.mem - b.mem, a.disk - b.disk, a.gpus - b.gpus, a.ports - b.ports}
 }
 
 // use says for whom a portion is.
@@ -225,13 +235,13 @@ func (d *decision) addPortion(s *share, r *resource.Resource) {
 	if !r.Indivisible() && r.Kind != resource.Set {
 		for i := range s.free {
 			if have := &s.free[i]; have.what == w && resource.SameKind(have.res, r) {
-				have.left += r.Scalar
+				have.left += max(r.Scalar, 0)
 				have.ranges = resource.UnionRanges(have.ranges, r.Ranges)
 				return
 			}
 		}
 	}
-	p := portion{what: w, left: r.Scalar, ranges: r.Ranges, res: r}
+	p := portion{what: w, left: max(r.Scalar, 0), ranges: r.Ranges, res: r}
 	p.use, p.owner = d.classify(s.role, r)
 	s.free = append(s.free, p)
 }
@@ -287,36 +297,52 @@ func covers(reservedFor, role string) bool {
 		(len(role) > len(reservedFor) && role[len(reservedFor)] == '/' && strings.HasPrefix(role, reservedFor))
 }
 
-// sum orders the portions and totals the scalars.
+// sum orders the portions and totals them.
 func (s *share) sum() {
 	if len(s.free) > 1 {
 		slices.SortStableFunc(s.free, func(a, b portion) int { return comparePortions(&a, &b) })
 	}
+	var all []resource.Range
 	for i := range s.free {
-		s.count(&s.free[i], s.free[i].left)
+		if p := &s.free[i]; p.what == ports {
+			union := resource.UnionRanges(all, p.ranges)
+			s.overlap = s.overlap || countPorts(union) != countPorts(all)+countPorts(p.ranges)
+			all = union
+		}
+	}
+	s.count()
+}
+
+// count totals what the portions have left.
+func (s *share) count() {
+	s.total = [useDisk]amounts{}
+	for i := range s.free {
+		if p := &s.free[i]; p.use < useDisk {
+			p.addTo(&s.total[p.use])
+		}
 	}
 }
 
-// count adds an amount of a portion to the share's totals.
-func (s *share) count(p *portion, m resource.Milli) {
-	if p.use < useDisk {
-		p.addTo(&s.total[p.use], m)
-	}
-}
-
-// addTo adds an amount to a total if tasks take what the portion is in any
-// amount.
-func (p *portion) addTo(t *amounts, m resource.Milli) {
+// addTo adds what is left of the portion to a total if tasks take what it is in
+// any amount.
+func (p *portion) addTo(t *amounts) {
 	switch p.what {
 	case cpus:
-		t.cpus += m
+		t.cpus += p.left
 	case mem:
-		t.mem += m
+		t.mem += p.left
 	case disk:
-		t.disk += m
+		t.disk += p.left
 	case gpus:
-		t.gpus += m
+		t.gpus += p.left
+	case ports:
+		t.ports += countPorts(p.ranges)
 	}
+}
+
+// countPorts is how many values ranges hold, as far as anybody could need.
+func countPorts(rs []resource.Range) int64 {
+	return int64(min(resource.CountRanges(rs), math.MaxInt32))
 }
 
 func comparePortions(a, b *portion) int {

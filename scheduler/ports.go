@@ -48,7 +48,7 @@ func (d *decision) portsFit(r *request, s *share) bool {
 // an instance that takes the lowest free port would get the one that another
 // has just given up, while proxies still send to it.
 func (d *decision) pickPorts(r *request, s *share) []uint32 {
-	chosen := make([]uint32, len(r.inst.Ports))
+	chosen := d.room.ports(len(r.inst.Ports))
 	free := r.freePorts(s)
 	var fixed []resource.Range
 	for i, p := range r.inst.Ports {
@@ -74,11 +74,10 @@ func (d *decision) pickPorts(r *request, s *share) []uint32 {
 	return chosen
 }
 
-// portRanges are host ports as ranges of a resource.
-func portRanges(numbers []uint32) []resource.Range {
-	rs := make([]resource.Range, len(numbers))
-	for i, p := range numbers {
-		rs[i] = resource.Range{Begin: uint64(p), End: uint64(p)}
+// portRanges adds host ports, as ranges of a resource, to an empty slice.
+func portRanges(rs []resource.Range, numbers []uint32) []resource.Range {
+	for _, p := range numbers {
+		rs = append(rs, resource.Range{Begin: uint64(p), End: uint64(p)})
 	}
 	if len(rs) == 1 {
 		return rs

@@ -157,7 +157,7 @@ func (d *decision) bestOf(r *request, agents []int32) (int32, bool) {
 			if d.check(r, s, d.classVerdict(r.shape.class, s)) != fits {
 				continue
 			}
-			if k := d.key(r.shape.class, s); k < bestKey {
+			if k := d.key(s, r.shape.class.available(s).mem); k < bestKey {
 				best, bestKey = si, k
 			}
 		}

@@ -3,6 +3,8 @@ package scheduler
 import (
 	"math"
 	"math/bits"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
 )
 
 // tree finds the best share of a class without looking at all of them. It is a
@@ -21,7 +23,24 @@ type tree struct {
 
 type treeNode struct {
 	key  uint64
-	most amounts
+	most bound
+}
+
+// bound is amounts in little memory: rounded up, and to the largest number where
+// they are larger. What an amount fits into, its bound fits into the other's.
+type bound struct{ cpus, mem, disk, gpus, ports uint32 }
+
+func boundOf(a amounts) bound {
+	const kibi = 10 // memory and disk in 1024 thousandths of a MiB
+	return bound{boundAt(int64(a.cpus), 0), boundAt(int64(a.mem), kibi), boundAt(int64(a.disk), kibi),
+		boundAt(int64(a.gpus), 0), boundAt(a.ports, 0)}
+}
+
+func boundAt(v int64, bits uint) uint32 {
+	if v <= 0 {
+		return 0
+	}
+	return uint32(min((uint64(v)+1<<bits-1)>>bits, math.MaxUint32))
 }
 
 // closed is the key of a leaf that is out for the rest of the round.
@@ -41,17 +60,17 @@ const (
 	appShift  = loadShift + loadBits
 )
 
-// key orders shares for a class: the emptier the better, or, to pack, the
+// key orders shares by the memory that a class may use: the emptier the better, or, to pack, the
 // fuller at the start of the round the better. Packing keeps the order of the
 // start, so one agent is filled before the next.
-func (d *decision) key(c *class, s *share) uint64 {
+func (d *decision) key(s *share, mem resource.Milli) uint64 {
 	a := &d.agents[s.agent]
 	tie := min(a.tie, 1<<tieBits-1)
 	if d.s.Policy.Pack {
 		load := uint64(min(a.before, 1<<loadBits-1))
 		return (1<<loadBits-1-load)<<loadShift | tie
 	}
-	left := bits.Len64(uint64(max(c.available(s).mem, 0)))
+	left := bits.Len64(uint64(max(mem, 0)))
 	fill := uint64(1<<fillBits - 1 - min(left, 1<<fillBits-1))
 	return uint64(min(a.load, 1<<loadBits-1))<<loadShift | fill<<fillShift | tie
 }
@@ -97,16 +116,18 @@ func (d *decision) leaf(c *class, s *share) treeNode {
 	if d.launchLimit(s) {
 		return treeNode{key: closed}
 	}
-	return treeNode{d.key(c, s), c.available(s)}
+	left := c.available(s)
+	return treeNode{d.key(s, left.mem), boundOf(left)}
 }
 
 func (t *tree) join(i int) {
 	l, r := &t.nodes[2*i], &t.nodes[2*i+1]
 	t.nodes[i] = treeNode{
 		key: min(l.key, r.key),
-		most: amounts{
+		most: bound{
 			max(l.most.cpus, r.most.cpus), max(l.most.mem, r.most.mem),
 			max(l.most.disk, r.most.disk), max(l.most.gpus, r.most.gpus),
+			max(l.most.ports, r.most.ports),
 		},
 	}
 }
@@ -135,7 +156,7 @@ type search struct {
 	t       *tree
 	c       *class
 	r       *request
-	need    amounts
+	need    bound
 	best    int32
 	bestKey uint64
 	spare   int
@@ -146,7 +167,7 @@ func (d *decision) find(c *class, r *request) (int32, bool) {
 	if c.tree == nil {
 		c.tree = d.buildTree(c)
 	}
-	s := search{d: d, t: c.tree, c: c, r: r, need: r.shape.needs, best: -1, bestKey: closed, spare: spare}
+	s := search{d: d, t: c.tree, c: c, r: r, need: boundOf(r.shape.needs), best: -1, bestKey: closed, spare: spare}
 	s.visit(1)
 	return s.best, s.best >= 0
 }
@@ -192,8 +213,8 @@ func (s *search) look(leaf int) {
 	}
 }
 
-func (a *amounts) atLeast(b amounts) bool {
-	return a.cpus >= b.cpus && a.mem >= b.mem && a.disk >= b.disk && a.gpus >= b.gpus
+func (a *bound) atLeast(b bound) bool {
+	return a.cpus >= b.cpus && a.mem >= b.mem && a.disk >= b.disk && a.gpus >= b.gpus && a.ports >= b.ports
 }
 
 func (d *decision) launchLimit(s *share) bool {
