@@ -157,5 +157,6 @@ func (s *server) table() []route {
 		{"/v2/volumes", methods{get: s.claims}},
 		{"/v2/volume-classes", methods{get: s.volumeClasses}},
 		{"/v2/volumes/{driver}/{name...}/claim", methods{put: s.claimUsed, del: s.releaseClaim}},
+		{"/v2/volumes/{driver}/{name...}/removal", methods{del: s.keepVolume}},
 	}
 }

@@ -495,6 +495,29 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
+func TestVolumesThatAreToBeRemoved(t *testing.T) {
+	w := start(t, everything())
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	old := core.RemovalView{Key: scheduler.VolumeKey{Driver: "d", Name: "a/b"}, App: "/a", Hostname: "h1", Epoch: 3, Since: since, Why: "app /a was deleted",
+		Problem: "it has snapshots", Next: since.Add(time.Minute), Text: "to be removed"}
+	held := core.RemovalView{Key: scheduler.VolumeKey{Driver: "d", Name: "c"}, Since: since, Why: "killed and wiped"}
+	w.core.removals = []core.RemovalView{old}
+	w.core.claims = []core.ClaimView{{Claim: scheduler.Claim{Key: held.Key}, Removal: &held}}
+	a := w.ok(200, "GET", "/v2/volumes", "")
+	a.wants("held", "volumes", 0, "state")
+	a.wants("killed and wiped", "volumes", 0, "removal", "why")
+	a.wants("removing", "volumes", 1, "state")
+	a.wants("a/b", "volumes", 1, "name")
+	a.wants("h1", "volumes", 1, "hostname")
+	a.wants("it has snapshots", "volumes", 1, "removal", "problem")
+	a.wants("2026-01-02T03:05:05.000Z", "volumes", 1, "removal", "next")
+	w.ok(404, "DELETE", "/v2/volumes/d/x/removal", "")
+	w.ok(200, "DELETE", "/v2/volumes/d/a/b/removal", "")
+	if len(w.core.removals) != 0 {
+		t.Error("it is still to be removed")
+	}
+}
+
 func TestServerErrorsAreNotTheClients(t *testing.T) {
 	w := start(t, everything())
 	w.core.err = errors.New("disk full")

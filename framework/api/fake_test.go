@@ -24,6 +24,7 @@ type fakeCore struct {
 	deployments []core.DeploymentView
 	queue       []core.QueueView
 	claims      []core.ClaimView
+	removals    []core.RemovalView
 	changes     []core.Change
 	kills       []core.Kill
 	stale       int // how many changes to refuse as stale
@@ -240,6 +241,23 @@ func (f *fakeCore) ReleaseClaim(_ context.Context, key scheduler.VolumeKey, _ bo
 	f.claims = slices.DeleteFunc(f.claims, func(c core.ClaimView) bool { return c.Claim.Key == key })
 	if n == len(f.claims) {
 		return &core.NotFoundError{Message: fmt.Sprintf("Nobody claims volume %s of driver %s", key.Name, key.Driver)}
+	}
+	return nil
+}
+
+func (f *fakeCore) Removals(context.Context) ([]core.RemovalView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.removals), nil
+}
+
+func (f *fakeCore) KeepVolume(_ context.Context, key scheduler.VolumeKey) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.removals)
+	f.removals = slices.DeleteFunc(f.removals, func(r core.RemovalView) bool { return r.Key == key })
+	if n == len(f.removals) {
+		return &core.NotFoundError{Message: "Volume '" + key.Name + "' is not to be removed"}
 	}
 	return nil
 }

@@ -23,7 +23,16 @@ type claimJSON struct {
 	Since     *app.Timestamp `json:"since,omitempty"`
 	FenceAt   *app.Timestamp `json:"fenceAt,omitempty"`
 	// Text says who holds the volume and what would end that.
-	Text string `json:"text"`
+	Text    string       `json:"text"`
+	Removal *removalJSON `json:"removal,omitempty"`
+}
+
+// removalJSON says that a volume is to be removed with its data.
+type removalJSON struct {
+	Since   *app.Timestamp `json:"since"`
+	Why     string         `json:"why"`
+	Problem string         `json:"problem,omitempty"`
+	Next    *app.Timestamp `json:"next,omitempty"`
 }
 
 var accessNames = map[scheduler.AccessMode]string{
@@ -48,6 +57,9 @@ func claimView(c core.ClaimView) claimJSON {
 		Instances: c.Claim.Instances, Epoch: c.Claim.Epoch,
 		Since: optionalTime(c.Since), FenceAt: optionalTime(c.Claim.FenceAt), Text: c.Text,
 	}
+	if c.Removal != nil {
+		v.Removal = removal(*c.Removal)
+	}
 	if v.Apps == nil {
 		v.Apps = []app.ID{}
 	}
@@ -57,16 +69,36 @@ func claimView(c core.ClaimView) claimJSON {
 	return v
 }
 
-// claims lists who holds which exclusive volume. It is not part of Marathon's
-// API.
+func removal(r core.RemovalView) *removalJSON {
+	return &removalJSON{Since: optionalTime(r.Since), Why: r.Why, Problem: r.Problem, Next: optionalTime(r.Next)}
+}
+
+// removalView is a volume that nobody claims and that is to be removed.
+func removalView(r core.RemovalView) claimJSON {
+	return claimJSON{
+		Driver: r.Key.Driver, Name: r.Key.Name, Apps: []app.ID{r.App}, AgentID: r.AgentID, Hostname: r.Hostname,
+		Access: accessNames[scheduler.OneTask], State: "removing", Instances: []string{}, Epoch: r.Epoch,
+		Since: optionalTime(r.Since), Text: r.Text, Removal: removal(r),
+	}
+}
+
+// claims lists who holds which exclusive volume, and which are to be removed. It
+// is not part of Marathon's API.
 func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error {
 	list, err := s.svc.Claims(r.Context())
 	if err != nil {
 		return err
 	}
-	out := make([]claimJSON, 0, len(list))
+	removals, err := s.svc.Removals(r.Context())
+	if err != nil {
+		return err
+	}
+	out := make([]claimJSON, 0, len(list)+len(removals))
 	for _, c := range list {
 		out = append(out, claimView(c))
+	}
+	for _, r := range removals {
+		out = append(out, removalView(r))
 	}
 	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out})
 }
@@ -86,6 +118,19 @@ func (s *server) releaseClaim(w http.ResponseWriter, r *http.Request, p params) 
 	s.audit(r, core.DeploymentRef{})
 	return writeJSON(w, http.StatusOK, map[string]string{
 		"message": "The claim on volume " + key.Name + " of driver " + key.Driver + " is released.",
+	})
+}
+
+// keepVolume ends the removal of a volume that no app owns any more: it stays
+// with its data, and its driver's administrator has to remove it one day.
+func (s *server) keepVolume(w http.ResponseWriter, r *http.Request, p params) error {
+	key := scheduler.VolumeKey{Driver: p["driver"], Name: p["name"]}
+	if err := s.svc.KeepVolume(r.Context(), key); err != nil {
+		return err
+	}
+	s.audit(r, core.DeploymentRef{})
+	return writeJSON(w, http.StatusOK, map[string]string{
+		"message": "Volume " + key.Name + " of driver " + key.Driver + " is kept.",
 	})
 }
 

@@ -19,8 +19,12 @@ const (
 
 var accesses = []string{AccessOneTask, AccessOneAgent, AccessManyReaders, AccessManyWriters}
 
-// What becomes of a volume that no app uses any more.
-const ReclaimRetain = "retain"
+// What becomes of a volume that nobody owns any more: its app was deleted, or
+// scaled down so that the instance is gone that had it, or killed and wiped.
+const (
+	ReclaimRetain = "retain" // it is kept, with its data
+	ReclaimDelete = "delete" // it is removed, with its data
+)
 
 // On how many hosts a volume exists: ScopeLocal binds it to the host that has it.
 const (
@@ -79,8 +83,11 @@ func (c VolumeClass) Complete(name string) (VolumeClass, error) {
 	if !slices.Contains(accesses, c.Access) {
 		wrong("access %q is none of %s", c.Access, strings.Join(accesses, ", "))
 	}
-	if c.Reclaim != ReclaimRetain {
-		wrong("reclaim %q is not supported: volumes are always kept; write %s and remove unused ones with dvdcli remove", c.Reclaim, ReclaimRetain)
+	switch {
+	case c.Reclaim != ReclaimRetain && c.Reclaim != ReclaimDelete:
+		wrong("reclaim %q is neither %s nor %s", c.Reclaim, ReclaimRetain, ReclaimDelete)
+	case c.Reclaim == ReclaimDelete && (c.Access == AccessManyReaders || c.Access == AccessManyWriters):
+		wrong("reclaim %s and access %s exclude each other: where such a volume is in use is not known; remove unused ones with dvdcli remove", c.Reclaim, c.Access)
 	}
 	if _, err := parseFence(c.Fence); err != nil {
 		wrong("%w", err)

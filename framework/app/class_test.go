@@ -189,7 +189,8 @@ func TestMistakesInClasses(t *testing.T) {
 	for text, c := range map[string]VolumeClass{
 		"driver":    {},
 		"access":    {Driver: "d", Access: "any"},
-		"reclaim":   {Driver: "d", Reclaim: "delete"},
+		"neither":   {Driver: "d", Reclaim: "recycle"},
+		"exclude":   {Driver: "d", Reclaim: "delete", Access: AccessManyWriters},
 		"fence":     {Driver: "d", Fence: "lease"},
 		"dvdi/size": {Driver: "d", Options: map[string]string{"dvdi/size": "1"}},
 		"dvdi.x":    {Driver: "d", Options: map[string]string{"dvdi.x": "1"}},

@@ -17,6 +17,11 @@ const ordinalEnv = "DVDI_INSTANCE_ORDINAL"
 // PerInstance says whether each instance has a volume of its own.
 func (e *External) PerInstance() bool { return strings.Contains(e.Name, instanceVariable) }
 
+// NameFor is the volume's name for the instance with that ordinal.
+func (e *External) NameFor(ordinal int) string {
+	return strings.ReplaceAll(e.Name, instanceVariable, strconv.Itoa(ordinal))
+}
+
 // Ordered says whether the app's instances have ordinals that matter: those of
 // the volumes that each instance has for itself. They count from 0, and an
 // instance that takes another's place takes its ordinal.
@@ -41,7 +46,7 @@ func (a *App) ForInstance(ordinal int) *App {
 			continue
 		}
 		e := *v.External
-		e.Name = strings.ReplaceAll(e.Name, instanceVariable, strconv.Itoa(ordinal))
+		e.Name = e.NameFor(ordinal)
 		e.Options = e.plainOptions()
 		container.Volumes[i].External = &e
 	}

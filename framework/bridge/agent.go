@@ -155,6 +155,7 @@ func (v *view) report(agentID string) *core.BridgeReport {
 	r := &core.BridgeReport{
 		Agent:  scheduler.AgentFact{AgentID: agentID, Known: true, Zone: v.head.Zone},
 		Epochs: v.head.GetCapabilities().GetEpochs(), Leases: v.head.GetCapabilities().GetLeases(),
+		Removal: v.head.GetCapabilities().GetRemoval(),
 		Volumes: make(map[scheduler.VolumeKey]core.BridgeVolume, len(v.volumes)), Scopes: map[string]string{},
 	}
 	for _, d := range v.head.Drivers {

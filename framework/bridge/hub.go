@@ -205,5 +205,21 @@ func (h *Hub) Withdraw(ctx context.Context, frameworkID string, e core.Epoch) (r
 	return out.Released, out.Reason, nil
 }
 
+// Remove implements core.Bridges. Whoever may have lost the lead removes nothing.
+func (h *Hub) Remove(ctx context.Context, frameworkID string, e core.Epoch) (removed bool, reason string, err error) {
+	api, err := h.api(e.AgentID)
+	if err != nil {
+		return false, "", err
+	}
+	if h.leadLost() {
+		return false, "another framework process may lead", nil
+	}
+	out, err := api.Remove(ctx, &client.RemoveRequest{FrameworkId: frameworkID, Volume: nameOf(e.Key), Epoch: e.Number})
+	if err != nil {
+		return false, "", fmt.Errorf("remove volume %s of driver %s through the bridge of agent %s: %w", e.Key.Name, e.Key.Driver, e.AgentID, err)
+	}
+	return out.Removed, out.Reason, nil
+}
+
 // retry is the pause before a watch that failed is begun again.
 const retry = 5 * time.Second

@@ -155,6 +155,16 @@ type Claim struct {
 	Since     *app.Timestamp `json:"since,omitempty"`
 	FenceAt   *app.Timestamp `json:"fenceAt,omitempty"`
 	Text      string         `json:"text"`
+	Removal   *Removal       `json:"removal,omitempty"`
+}
+
+// Removal says that a volume is to be removed with its data once nobody claims
+// it: since when, why, what keeps it from being done and when it is tried again.
+type Removal struct {
+	Since   *app.Timestamp `json:"since"`
+	Why     string         `json:"why"`
+	Problem string         `json:"problem,omitempty"`
+	Next    *app.Timestamp `json:"next,omitempty"`
 }
 
 // Info is what the framework tells of itself.
@@ -235,7 +245,7 @@ func (c *Client) Queue(ctx context.Context) ([]Queued, error) {
 	return out.Queue, c.do(ctx, http.MethodGet, "/v2/queue", nil, &out)
 }
 
-// Claims lists who holds which exclusive volume.
+// Claims lists who holds which exclusive volume, and which are to be removed.
 func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
 	var out struct {
 		Volumes []Claim `json:"volumes"`
@@ -248,6 +258,11 @@ func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
 func (c *Client) Release(ctx context.Context, driver, name string) error {
 	path := "/v2/volumes/" + url.PathEscape(driver) + "/" + escapeSegments(name) + "/claim?force=true"
 	return c.do(ctx, http.MethodDelete, path, nil, nil)
+}
+
+// Keep has a volume kept that is to be removed.
+func (c *Client) Keep(ctx context.Context, driver, name string) error {
+	return c.do(ctx, http.MethodDelete, "/v2/volumes/"+url.PathEscape(driver)+"/"+escapeSegments(name)+"/removal", nil, nil)
 }
 
 func appPath(id app.ID) string { return "/v2/apps" + escapeSegments(string(id)) }

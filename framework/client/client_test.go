@@ -86,6 +86,7 @@ func TestRequests(t *testing.T) {
 		"GET /v2/apps/g/a u p":                                         func() error { _, err := c.App(t.Context(), "/g/a"); return err },
 		"PUT /v2/apps?partialUpdate=false&force=true u p":              func() error { _, err := c.Put(t.Context(), []byte("[]"), true); return err },
 		"DELETE /v2/volumes/rexray%2Febs/a%20b/c/claim?force=true u p": func() error { return c.Release(t.Context(), "rexray/ebs", "a b/c") },
+		"DELETE /v2/volumes/rexray%2Febs/a%20b/c/removal u p":          func() error { return c.Keep(t.Context(), "rexray/ebs", "a b/c") },
 	} {
 		if err := call(); err != nil || got != want {
 			t.Errorf("got %s %v, want %s", got, err, want)

@@ -61,13 +61,15 @@ func Commands() []*cli.Command {
 			{Name: "show", Usage: "show an app, its tasks and what keeps it waiting", ArgsUsage: "ID",
 				Flags: connection(), Action: run(showApp)},
 		}},
-		{Name: "volume", Usage: "show and release exclusive volumes", Subcommands: []*cli.Command{
-			{Name: "list", Usage: "list who holds which exclusive volume", Flags: connection(), Action: run(listVolumes)},
+		{Name: "volume", Usage: "show, release and keep exclusive volumes", Subcommands: []*cli.Command{
+			{Name: "list", Usage: "list who holds which exclusive volume, and which are to be removed", Flags: connection(), Action: run(listVolumes)},
 			{Name: "show", Usage: "show who holds a volume and what would end that", ArgsUsage: "[DRIVER] NAME",
 				Flags: connection(), Action: run(showVolume)},
 			{Name: "classes", Usage: "list the volume classes that apps may name", Flags: connection(), Action: run(listClasses)},
 			{Name: "release", Usage: "end the claim on a volume: its holder must be dead, or data is lost", ArgsUsage: "DRIVER NAME",
 				Flags: append(connection(), &cli.BoolFlag{Name: "force", Usage: "confirm that the holder is dead"}), Action: run(releaseVolume)},
+			{Name: "keep", Usage: "keep a volume that is to be removed because its class says delete", ArgsUsage: "DRIVER NAME",
+				Flags: connection(), Action: run(keepVolume)},
 		}},
 		{Name: "status", Usage: "show how the framework is doing", Flags: connection(), Action: run(status)},
 	}

@@ -70,13 +70,19 @@ func showVolume(e *env) error {
 		return e.printJSON(claims)
 	}
 	for _, c := range claims {
-		err := e.table(nil, [][]string{
+		rows := [][]string{
 			{"volume", c.Name}, {"driver", c.Driver}, {"state", c.State}, {"access", c.Access},
 			{"host", c.Hostname}, {"agent", c.AgentID}, {"apps", joinIDs(c.Apps)},
 			{"instances", strings.Join(c.Instances, ",")}, {"epoch", strconv.FormatUint(c.Epoch, 10)},
-			{"age", since(c)}, {"explanation", c.Text},
-		})
-		if err != nil {
+			{"age", since(c)},
+		}
+		if r := c.Removal; r != nil {
+			rows = append(rows, []string{"to be removed", r.Why})
+			if r.Problem != "" {
+				rows = append(rows, []string{"not removed yet", r.Problem})
+			}
+		}
+		if err := e.table(nil, append(rows, []string{"explanation", c.Text})); err != nil {
 			return err
 		}
 	}
@@ -101,6 +107,22 @@ func releaseVolume(e *env) error {
 	}
 	return e.print(map[string]string{"driver": driver, "name": name, "state": "released"}, nil,
 		[][]string{{"released", driver + " " + name}})
+}
+
+func keepVolume(e *env) error {
+	if err := e.exactly(2); err != nil {
+		return err
+	}
+	driver, name := e.args[0], e.args[1]
+	api, err := e.api()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	if err := api.Keep(e.ctx, driver, name); err != nil {
+		return err
+	}
+	return e.print(map[string]string{"driver": driver, "name": name, "state": "kept"}, nil, [][]string{{"kept", driver + " " + name}})
 }
 
 func listClasses(e *env) error {

@@ -6,6 +6,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/user"
@@ -167,6 +168,12 @@ func (c *Config) check(credentials string) error {
 	}
 	if (c.BridgeCert == "") != (c.BridgeKey == "") {
 		wrong("bridge_cert", "certificate and key (--bridge_key) belong together")
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.VolumeClasses)) {
+		if c.VolumeClasses[name].Reclaim == app.ReclaimDelete && c.BridgeToken == "" && c.BridgeCert == "" {
+			wrong("volume-classes", "class %s: reclaim %s needs the agents' isolator-bridges, which remove the volumes: give --bridge_token_file or --bridge_cert",
+				name, app.ReclaimDelete)
+		}
 	}
 	if c.BridgePort < 1 || c.BridgePort > 65535 {
 		wrong("bridge_port", "%d is no port", c.BridgePort)

@@ -104,6 +104,7 @@ classes:
 		"volumes: {}": "volumes",
 		"classes: {a: {driver: d}}\n---\nclasses: {}": "more than one document",
 		"classes: {A: {driver: d}}":                   "lower-case",
+		"classes: {a: {driver: d, reclaim: delete}}":  "--bridge_token_file",
 	} {
 		if _, err := read(t, "--master", "m", "--volume-classes", file(t, content)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", content, err)

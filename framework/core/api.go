@@ -39,6 +39,10 @@ type Service interface {
 	Claims(ctx context.Context) ([]ClaimView, error)
 	// ReleaseClaim ends a claim by an operator's force; it is logged.
 	ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force bool) error
+	// Removals are the volumes that are to be removed and that nobody claims.
+	Removals(ctx context.Context) ([]RemovalView, error)
+	// KeepVolume has a volume kept that is to be removed, whether claimed or not.
+	KeepVolume(ctx context.Context, key scheduler.VolumeKey) error
 	// ClaimUsed records where another framework's app that is being taken
 	// over used a volume last: it stays there until it is known to be
 	// unmounted. It is a ConflictError if the volume is claimed elsewhere.
@@ -206,6 +210,26 @@ type ClaimView struct {
 	Apps  []app.ID
 	Since time.Time
 	// Text says in words who holds the volume and what would end it.
+	Text string
+	// Removal is set if the volume is to be removed when the claim has ended.
+	Removal *RemovalView
+}
+
+// RemovalView is a volume that is to be removed since nobody owns it any more.
+type RemovalView struct {
+	Key scheduler.VolumeKey
+	// App had it last, on that agent and under that epoch.
+	App               app.ID
+	AgentID, Hostname string
+	Epoch             uint64
+	// Since is when it was decided, Why what the reason was.
+	Since time.Time
+	Why   string
+	// Problem says why the latest attempt came to nothing, Next when it is tried
+	// again.
+	Problem string
+	Next    time.Time
+	// Text says all that in words, and how to keep the volume.
 	Text string
 }
 

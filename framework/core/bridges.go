@@ -32,6 +32,9 @@ type Bridges interface {
 	// Withdraw ends an epoch on the agent. Released: nothing is left of it there;
 	// otherwise the reason says what is.
 	Withdraw(ctx context.Context, frameworkID string, e Epoch) (released bool, reason string, err error)
+	// Remove ends an epoch on the agent and, if nothing is left of it there,
+	// destroys the volume; otherwise the reason says what is left.
+	Remove(ctx context.Context, frameworkID string, e Epoch) (removed bool, reason string, err error)
 
 	// Hold renews these leases, and only these, from now on.
 	Hold(frameworkID string, leases []Epoch)
@@ -77,8 +80,8 @@ type LeaseTerms struct {
 // is the last one that there was, with Known false.
 type BridgeReport struct {
 	Agent scheduler.AgentFact
-	// Epochs and Leases say what the agent's engine and bridge understand.
-	Epochs, Leases bool
+	// Epochs, Leases and Removal say what the agent's engine and bridge understand.
+	Epochs, Leases, Removal bool
 	// Scopes are what the agent's drivers say of theirs, as one of the Scope
 	// constants of app. A driver that does not answer has none.
 	Scopes map[string]string
@@ -107,6 +110,8 @@ type bridgeFlow struct {
 	fences map[scheduler.VolumeKey]time.Time
 	// scopes are those of agents' drivers that were looked at last.
 	scopes map[string]map[string]string
+	// removals are those that are due.
+	removals map[scheduler.VolumeKey]*removing
 }
 
 type seenAgent struct {
@@ -116,7 +121,8 @@ type seenAgent struct {
 
 func newBridgeFlow() bridgeFlow {
 	return bridgeFlow{seen: map[string]seenAgent{}, asking: map[scheduler.VolumeKey]bool{}, next: map[scheduler.VolumeKey]time.Time{},
-		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, scopes: map[string]map[string]string{}}
+		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, scopes: map[string]map[string]string{},
+		removals: map[scheduler.VolumeKey]*removing{}}
 }
 
 const (
@@ -154,12 +160,14 @@ func (c *Core) noteAgents(tx *txn, offers []scheduler.Offer) {
 }
 
 // track says with which bridges to keep in touch: of agents that make offers,
-// and of those with claims.
+// and of those with claims or with volumes that are to be removed.
 func (c *Core) track(now time.Time) {
 	agents := map[string]BridgeAgent{}
 	for _, v := range c.state.volumes {
 		if v.Claim != nil {
 			agents[v.Claim.AgentID] = BridgeAgent{ID: v.Claim.AgentID, Hostname: v.Claim.Hostname, Attribute: v.Claim.Bridge}
+		} else if v.Reclaim.due() {
+			agents[v.LastAgent] = BridgeAgent{ID: v.LastAgent, Hostname: v.LastHostname, Attribute: v.Reclaim.Bridge}
 		}
 	}
 	for id, s := range c.bridges.seen {

@@ -24,6 +24,8 @@ type fakeBridges struct {
 	refuse   error
 	trusted  bool
 	released bool
+	left     string // what keeps volumes from being removed, empty for nothing
+	keep     error  // of Remove
 	calls    []string
 	held     []Epoch
 	over     time.Time
@@ -33,7 +35,7 @@ func newFakeBridges(agents ...string) *fakeBridges {
 	f := &fakeBridges{news: make(chan struct{}, 1), reports: map[string]*BridgeReport{}}
 	for _, id := range agents {
 		f.reports[id] = &BridgeReport{Agent: scheduler.AgentFact{AgentID: id, Known: true, Drivers: []scheduler.DriverFact{{Name: "ref", Healthy: true}}},
-			Epochs: true, Leases: true, Volumes: map[scheduler.VolumeKey]BridgeVolume{}}
+			Epochs: true, Leases: true, Removal: true, Volumes: map[scheduler.VolumeKey]BridgeVolume{}}
 	}
 	return f
 }
@@ -81,6 +83,15 @@ func (f *fakeBridges) Withdraw(_ context.Context, _ string, e Epoch) (bool, stri
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, fmt.Sprintf("withdraw %s %d", e.AgentID, e.Number))
 	return f.released, "it is mounted at /mnt", nil
+}
+func (f *fakeBridges) Remove(_ context.Context, _ string, e Epoch) (bool, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf("remove %s %s %d", e.AgentID, e.Key.Name, e.Number))
+	if f.keep != nil {
+		return false, "", f.keep
+	}
+	return f.left == "", f.left, nil
 }
 func (f *fakeBridges) Hold(_ string, leases []Epoch) {
 	f.mu.Lock()

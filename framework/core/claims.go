@@ -29,6 +29,9 @@ func (e *claimError) Error() string {
 // writers apart.
 func (s *state) checkClaim(r scheduler.VolumeRequest, id, agentID string) error {
 	v := s.volumes[r.Key]
+	if v != nil && v.Reclaim.due() {
+		return &claimError{Key: r.Key, AgentID: agentID, Reason: "it is to be removed: " + v.Reclaim.Why}
+	}
 	if v == nil || v.Claim == nil || s.superseded(v.Claim, r, agentID) {
 		return nil
 	}
@@ -178,6 +181,7 @@ func (s *state) claimState(held *claim) scheduler.ClaimState {
 // good and on which no task of ours is thought to run any more.
 func (tx *txn) agentRemoved(agentID, why string) {
 	tx.abandonReservations(agentID)
+	tx.reclaimsLost(agentID)
 	tx.homesLost(agentID)
 	for _, v := range tx.c.state.sortedVolumes() {
 		if v.Claim != nil && v.Claim.AgentID == agentID && len(v.Claim.Holders) == 0 {
@@ -212,6 +216,7 @@ func (c *Core) probeAgents(tx *txn, all bool) {
 		}
 	}
 	refs = append(refs, c.reservedRefs(all)...)
+	refs = append(refs, c.reclaimRefs()...)
 	if len(refs) > 0 {
 		tx.call(c.reconcileCall(refs))
 	}
@@ -237,7 +242,7 @@ func (c *Core) wantedVolumes() map[scheduler.VolumeKey]bool {
 // relabels its own kills in the same way, so the answer counts only if the
 // operator API does not know the agent either.
 func (c *Core) goneReconciled(tx *txn, agentID string) {
-	if agentID == "" || !c.state.hasClaimOn(agentID) && !c.state.hasReservationOn(agentID) && !c.state.hasHomeOn(agentID) {
+	if agentID == "" || !c.state.hasClaimOn(agentID) && !c.state.hasReservationOn(agentID) && !c.state.hasHomeOn(agentID) && !c.state.hasReclaimOn(agentID) {
 		return
 	}
 	var removed bool
@@ -297,12 +302,17 @@ func (c *Core) Claims(ctx context.Context) ([]ClaimView, error) {
 }
 
 func (c *Core) claimView(v *volumeRecord) ClaimView {
-	return ClaimView{
+	view := ClaimView{
 		Claim: c.state.schedulerClaim(v),
 		Apps:  c.state.claimApps(v.Claim),
 		Since: v.Claim.Since,
 		Text:  c.claimText(v),
 	}
+	if v.Reclaim.due() {
+		removal := c.removalView(v)
+		view.Removal = &removal
+	}
+	return view
 }
 
 // claimText adds to what is known of a claim why the agent's bridge does not
@@ -317,6 +327,9 @@ func (c *Core) claimText(v *volumeRecord) string {
 	}
 	if v.Home != nil {
 		text += "; " + v.Home.text(v.Key)
+	}
+	if v.Reclaim.due() {
+		text += "; " + c.removalView(v).Text
 	}
 	return text
 }
@@ -365,7 +378,12 @@ func (s *state) claimText(v *volumeRecord) string {
 
 // releaseCall is the call of the API by which an operator ends a claim.
 func releaseCall(key scheduler.VolumeKey) string {
-	return fmt.Sprintf("DELETE /v2/volumes/%s/%s/claim?force=true", url.PathEscape(key.Driver), url.PathEscape(key.Name))
+	return "DELETE " + volumePath(key) + "/claim?force=true"
+}
+
+// volumePath is where the API has a volume.
+func volumePath(key scheduler.VolumeKey) string {
+	return fmt.Sprintf("/v2/volumes/%s/%s", url.PathEscape(key.Driver), url.PathEscape(key.Name))
 }
 
 func (s *state) lostSince(held *claim) time.Time {
@@ -402,6 +420,11 @@ func (c *Core) ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force 
 			zap.String("driver", key.Driver), zap.String("volume", key.Name),
 			zap.String("agent", v.Claim.AgentID), zap.Strings("instances", v.Claim.Holders))
 		tx.disown(v, "an operator released it by force")
+		if v.Reclaim.due() {
+			// Nobody has seen it unmounted: that is enough to use it again, not to
+			// destroy it.
+			c.keepVolume(tx, v, "its claim was released by force")
+		}
 		return nil
 	})
 }

@@ -64,7 +64,7 @@ func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App, unfinished
 	return steps, nil
 }
 
-func sortedKeys[K int | app.ID, V any](m map[K]V) []K {
+func sortedKeys[K int | app.ID | string, V any](m map[K]V) []K {
 	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
@@ -178,6 +178,7 @@ func (c *Core) advanceDeployments(tx *txn, ids map[string]bool) {
 		c.log.Info("deployment finished", zap.String("deployment", d.ID))
 		tx.publish(deploymentEnded(tx.now, d, true, ""))
 		tx.removeDeployment(d)
+		c.reclaimOrdinals(tx, d)
 	}
 }
 

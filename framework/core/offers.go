@@ -214,6 +214,12 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	if i.Moved != nil {
 		p.Avoid, p.AvoidUntil = i.Moved.AgentID, i.Moved.At.Add(moveAvoidance)
 	}
+	if c.removalText(i) != "" {
+		// Until the volume is removed.
+		if soon := time.Now().Add(c.cfg.Tick); soon.After(p.NotBefore) {
+			p.NotBefore = soon
+		}
+	}
 	p.GPUUnrestricted = def.Labels["GPU_SCHEDULING_BEHAVIOR"] == "unrestricted"
 	return p
 }
@@ -333,6 +339,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 	c.reserve(tx, i)
 	tx.claim(i, requests)
 	c.askForLeases(tx, i, def)
+	c.noteReclaim(tx, i, c.state.definition(i))
 	tx.saveInstance(i)
 	c.flow.forget(i.ID)
 	c.countsOf(i.App).lastUsed = tx.now
@@ -460,6 +467,11 @@ func (c *Core) decline(tx *txn, ids []string, refuse time.Duration) {
 // offers says nothing new of an instance that was looked at before.
 func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 	for _, w := range list {
+		if i := c.state.instances[w.InstanceID]; i != nil {
+			if text := c.removalText(i); text != "" {
+				w.Text = text
+			}
+		}
 		if last, known := c.flow.looks[w.InstanceID]; known && !withOffers && last.Offers > 0 {
 			// The text may tell of a claim that has changed; the numbers are
 			// those of the last look at offers.
@@ -481,7 +493,8 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 	}
 }
 
-// waitsForVolume tells whether a volume of the instance is claimed.
+// waitsForVolume tells whether a volume of the instance is claimed or to be
+// removed.
 func (c *Core) waitsForVolume(instanceID string) bool {
 	i := c.state.instances[instanceID]
 	if i == nil {
@@ -492,7 +505,7 @@ func (c *Core) waitsForVolume(instanceID string) bool {
 		return false
 	}
 	for _, r := range c.requestsOf(i, def) {
-		if v := c.state.volumes[r.Key]; v != nil && v.Claim != nil {
+		if v := c.state.volumes[r.Key]; v != nil && (v.Claim != nil || v.Reclaim.due()) {
 			return true
 		}
 	}

@@ -158,6 +158,8 @@ type volumeRecord struct {
 	LastHostname string `json:"lastHostname,omitempty"`
 	// Home is where it is, nil if it may be used anywhere as far as is known.
 	Home *home `json:"home,omitempty"`
+	// Reclaim is set while the volume's class says that it is not kept.
+	Reclaim *reclaim `json:"reclaim,omitempty"`
 }
 
 // claim says that a volume may be in use on one agent, and only there.

@@ -57,6 +57,7 @@ func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, err
 		i.Incarnation += incarnationGap
 	}
 	s.disownHolders()
+	s.forgetReclaims()
 	s.putAll(tx)
 	writes, err := tx.writes()
 	if err != nil {

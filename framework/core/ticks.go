@@ -11,6 +11,7 @@ func (c *Core) tick(tx *txn) {
 	c.syncChecks()
 	c.rolesStale = true
 	c.tickBridges(tx)
+	c.tickReclaim(tx)
 	if !c.link.connected {
 		c.lostStrategies(tx)
 		return

@@ -109,7 +109,8 @@ func (s *state) sortedVersions(id app.ID) []app.Timestamp {
 	return out
 }
 
-// removeApp forgets an app with its versions. Claims on its volumes stay.
+// removeApp forgets an app with its versions. Claims on its volumes stay; those
+// whose class says so are to be removed.
 func (tx *txn) removeApp(id app.ID) {
 	tx.c.rolesStale = true
 	s := tx.c.state
@@ -120,6 +121,7 @@ func (tx *txn) removeApp(id app.ID) {
 		tx.remove(kindVersion, versionKey(id, v))
 	}
 	delete(s.versions, id)
+	tx.c.reclaimApp(tx, id)
 }
 
 func (tx *txn) saveInstance(i *instance) {

@@ -155,6 +155,9 @@ func (c *Core) KillTasks(ctx context.Context, k Kill) ([]TaskView, *DeploymentRe
 			out.ref, err = c.killAndScale(tx, list, k.Force)
 			return out, err
 		}
+		if k.Wipe {
+			c.reclaimWiped(tx, list)
+		}
 		for _, i := range list {
 			c.killByUser(tx, i, k.Wipe)
 		}

@@ -29,7 +29,7 @@ var (
 	queuedDesc    = desc("dvdi_instances_queued", "Instances that wait to be launched.")
 	delayedDesc   = desc("dvdi_apps_delayed", "Apps whose launches are delayed after failures.")
 	runningDesc   = desc("dvdi_deployments", "Deployments that are running.")
-	claimsDesc    = desc("dvdi_volume_claims", "Claims on exclusive volumes by driver and state.", "driver", "state")
+	claimsDesc    = desc("dvdi_volume_claims", "Exclusive volumes that are claimed or to be removed, by driver and state.", "driver", "state")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -148,6 +148,13 @@ func (s state) claims(ctx context.Context, g gauges) error {
 	n := map[labels]int{}
 	for _, c := range claims {
 		n[labels{c.Claim.Key.Driver, claimStates[c.Claim.State]}]++
+	}
+	removals, err := s.svc.Removals(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range removals {
+		n[labels{r.Key.Driver, "removing"}]++
 	}
 	for l, count := range n {
 		g.set(claimsDesc, float64(count), l.driver, l.state)
