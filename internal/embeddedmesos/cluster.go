@@ -200,6 +200,7 @@ func (c *Cluster) StartMaster(ctx context.Context) error {
 		Dir:         filepath.Join(c.cfg.Dir, "master"),
 		Domain:      c.cfg.domain(),
 		Credentials: c.cfg.Credentials,
+		Roles:       c.cfg.Roles,
 		Logger:      c.cfg.Logger,
 		Timing: master.Timing{
 			Heartbeat:         t.Heartbeat,

@@ -37,6 +37,9 @@ type Config struct {
 	// Credentials maps principals to secrets. When it is not empty, every HTTP
 	// request to the master and the agents needs basic authentication.
 	Credentials map[string]string
+	// Roles are all that frameworks may subscribe to beside "*", as the
+	// master's flag --roles; any when empty.
+	Roles []string
 }
 
 // AgentConfig describes one agent.

@@ -39,6 +39,9 @@ type Config struct {
 	// Credentials maps principals to secrets. When it is not empty, every
 	// request needs basic authentication.
 	Credentials map[string]string
+	// Roles are all that frameworks may subscribe to beside "*" (--roles); any
+	// when empty.
+	Roles []string
 	// Logger is silent when nil.
 	Logger *zap.Logger
 	// Timing's zero fields are Mesos's defaults.

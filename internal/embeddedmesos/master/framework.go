@@ -163,6 +163,7 @@ func (m *Master) subscribe(s *stream, call *scheduler.Call_Subscribe, principal 
 		f = m.addFramework(info)
 		f.recovered = true
 	default:
+		preserveFrameworkInfo(&f.info, &info)
 		if err := validateFrameworkUpdate(&f.info, &info); err != nil {
 			m.refuse(s, err)
 			return
@@ -202,7 +203,6 @@ func (m *Master) addFramework(info mesos.FrameworkInfo) *framework {
 // updateFrameworkInfo takes over what a framework may change. Offers for roles
 // that it left are rescinded.
 func (m *Master) updateFrameworkInfo(f *framework, info mesos.FrameworkInfo) {
-	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
 	f.info = info
 	for _, o := range sortedOffers(f.offers) {
 		if !slices.Contains(f.roles(), o.role()) {
@@ -356,18 +356,40 @@ func (m *Master) removedStatus(f *framework, t *task) mesos.TaskStatus {
 	})
 }
 
-// validateSubscription says what Master::validateFramework does.
+// validateSubscription says what a SUBSCRIBE is refused for.
 func (m *Master) validateSubscription(info *mesos.FrameworkInfo, suppressed []string) error {
+	if err := m.validateFramework(info); err != nil {
+		return err
+	}
+	return validateSuppressed(info, suppressed)
+}
+
+// validateFramework says what Master::validateFramework does.
+func (m *Master) validateFramework(info *mesos.FrameworkInfo) error {
 	if err := validateRoles(info); err != nil {
 		return err
+	}
+	id := info.ID.GetValue()
+	if id != "" {
+		if err := validateID(id); err != nil {
+			return err
+		}
 	}
 	timeout := info.GetFailoverTimeout()
 	if math.IsNaN(timeout) || timeout < 0 || timeout > math.MaxInt64/float64(time.Second) {
 		return refusedf("The framework failover_timeout (%v) is invalid", timeout)
 	}
-	if info.ID.GetValue() != "" && m.frameworks.isCompleted(info.ID.GetValue()) {
+	if unlisted := m.unlistedRoles(info); len(unlisted) > 0 {
+		return refusedf("Roles %s are not present in the master's --roles", describeRoles(unlisted))
+	}
+	if id != "" && m.frameworks.isCompleted(id) {
 		return refusedf("Framework has been removed")
 	}
+	return nil
+}
+
+// validateSuppressed says what validateSuppressedRoles does.
+func validateSuppressed(info *mesos.FrameworkInfo, suppressed []string) error {
 	for _, role := range suppressed {
 		if !slices.Contains(frameworkRoles(info), role) {
 			return refusedf("Suppressed roles { %s } are not contained in the set of roles", role)
@@ -405,13 +427,37 @@ func validateRoles(info *mesos.FrameworkInfo) error {
 	return nil
 }
 
+// unlistedRoles are the framework's roles that are not on the list of roles,
+// if there is one (Master::isWhitelistedRole).
+func (m *Master) unlistedRoles(info *mesos.FrameworkInfo) []string {
+	if len(m.cfg.Roles) == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(frameworkRoles(info)), func(role string) bool {
+		return role == "*" || slices.Contains(m.cfg.Roles, role)
+	})
+}
+
+// preserveFrameworkInfo keeps what a subscription cannot change
+// (framework::preserveImmutableFields).
+func preserveFrameworkInfo(old, updated *mesos.FrameworkInfo) {
+	updated.User, updated.Checkpoint = old.User, old.Checkpoint
+}
+
 // validateFrameworkUpdate says what framework::validateUpdate does.
 func validateFrameworkUpdate(old, updated *mesos.FrameworkInfo) error {
-	if (old.Principal == nil) != (updated.Principal == nil) || old.GetPrincipal() != updated.GetPrincipal() {
+	switch {
+	case (old.Principal == nil) != (updated.Principal == nil) || old.GetPrincipal() != updated.GetPrincipal():
 		return refusedf("Changing framework's principal is not allowed.")
+	case old.User != updated.User:
+		return refusedf("Updating 'FrameworkInfo.user' is unsupported; attempted to update from '%s' to '%s'", old.User, updated.User)
+	case old.GetCheckpoint() != updated.GetCheckpoint():
+		return refusedf("Updating 'FrameworkInfo.checkpoint' is unsupported; attempted to update from '%v' to '%v'", old.GetCheckpoint(), updated.GetCheckpoint())
 	}
 	return nil
 }
 
 // describeRoles prints a set of roles as Mesos does.
-func describeRoles(list []string) string { return "{ " + strings.Join(list, ", ") + " }" }
+func describeRoles(list []string) string {
+	return "{ " + strings.Join(slices.Sorted(slices.Values(list)), ", ") + " }"
+}

@@ -236,6 +236,66 @@ func TestFrameworkCanChangeItsRoles(t *testing.T) {
 	}
 }
 
+// A master with a list of roles refuses all others, and a subscription cannot
+// change the user of the tasks.
+func TestWhatAnUpdateOfAFrameworkIsRefusedFor(t *testing.T) {
+	c := startCluster(t, func(cfg *master.Config) { cfg.Roles = []string{"a", "b"} })
+	refused := c.subscribe(mediaJSON, framework("a", "y", "x"))
+	if got := refused.await(scheduler.Event_ERROR).Error.Message; got != "Roles { x, y } are not present in the master's --roles" {
+		t.Errorf("got %q", got)
+	}
+	f := c.subscribe(mediaJSON, framework("*", "a")).subscribed()
+	update := func(change func(*mesos.FrameworkInfo)) answer {
+		info := framework("a", "b")
+		info.ID = f.id
+		change(info)
+		return f.try(&scheduler.Call{Type: scheduler.Call_UPDATE_FRAMEWORK, UpdateFramework: &scheduler.Call_UpdateFramework{FrameworkInfo: *info}})
+	}
+	for want, change := range map[string]func(*mesos.FrameworkInfo){
+		"Supplied FrameworkInfo is not valid: Roles { x } are not present in the master's --roles": func(i *mesos.FrameworkInfo) { i.Roles = []string{"a", "x"} },
+		"FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; attempted to update from 'root' to 'nobody'": func(i *mesos.FrameworkInfo) {
+			i.User = "nobody"
+		},
+		"FrameworkInfo update is not valid: Updating 'FrameworkInfo.checkpoint' is unsupported; attempted to update from 'true' to 'false'": func(i *mesos.FrameworkInfo) {
+			i.Checkpoint = nil
+		},
+	} {
+		if got := update(change); got.status != 400 || got.body != want {
+			t.Errorf("got %d %s, want %s", got.status, got.body, want)
+		}
+	}
+	if got := update(func(*mesos.FrameworkInfo) {}); got.status != 200 {
+		t.Errorf("a good update: %d %s", got.status, got.body)
+	}
+
+	// A new subscription goes on with the user of the first.
+	info := framework("a")
+	info.ID, info.User = f.id, "nobody"
+	again := c.subscribe(mediaJSON, info).subscribed()
+	if got := again.try(&scheduler.Call{Type: scheduler.Call_UPDATE_FRAMEWORK, UpdateFramework: &scheduler.Call_UpdateFramework{FrameworkInfo: *info}}); got.status != 400 {
+		t.Errorf("an update to another user: %d %s", got.status, got.body)
+	}
+}
+
+// REVIVE and SUPPRESS with one role that the framework does not have are
+// dropped as a whole.
+func TestOfferFlowOfAForeignRole(t *testing.T) {
+	c := startCluster(t)
+	agent := c.agent(1).register()
+	f := c.subscribe(mediaJSON, framework("a"), "a").subscribed()
+	f.call(&scheduler.Call{Type: scheduler.Call_REVIVE, Revive: &scheduler.Call_Revive{Roles: []string{"a", "b"}}})
+	f.reconcile(scheduler.Call_Reconcile_Task{TaskID: mesos.TaskID{Value: "unknown"}})
+	if e := f.next(); e.Type != scheduler.Event_UPDATE {
+		t.Errorf("got %v although the only role is suppressed", e)
+	}
+	f.call(&scheduler.Call{Type: scheduler.Call_REVIVE, Revive: &scheduler.Call_Revive{Roles: []string{"a"}}})
+	o := f.offer(anyOffer)
+	f.call(&scheduler.Call{Type: scheduler.Call_SUPPRESS, Suppress: &scheduler.Call_Suppress{Roles: []string{"a", "b"}}})
+	f.accept(o, launch(task("t", agent.id())))
+	next[link.Run](agent)
+	f.offer(anyOffer) // of what the task left
+}
+
 func TestFrameworksShareTheCluster(t *testing.T) {
 	c := startCluster(t, func(cfg *master.Config) { cfg.Timing.Heartbeat = deadline })
 	first, second := c.agent(1), c.agent(2)

@@ -8,6 +8,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+	"go.uber.org/zap"
 )
 
 // minAllocatable is the least of CPU, or of memory in MiB, that is worth an
@@ -82,6 +83,9 @@ func (f *framework) forgetAgent(id string) {
 
 // revive handles REVIVE; no roles means all.
 func (m *Master) revive(f *framework, only []string) {
+	if !m.subscribedTo(f, "REVIVE", only) {
+		return
+	}
 	if len(only) == 0 {
 		only = f.roles()
 	}
@@ -98,12 +102,28 @@ func (m *Master) revive(f *framework, only []string) {
 
 // suppress handles SUPPRESS; no roles means all.
 func (m *Master) suppress(f *framework, only []string) {
+	if !m.subscribedTo(f, "SUPPRESS", only) {
+		return
+	}
 	if len(only) == 0 {
 		only = f.roles()
 	}
 	for _, role := range only {
 		f.suppressed[role] = true
 	}
+}
+
+// subscribedTo tells whether the framework has all the roles; without one of
+// them Mesos drops the whole call, though it is answered with 202.
+func (m *Master) subscribedTo(f *framework, call string, list []string) bool {
+	for _, role := range list {
+		if !slices.Contains(f.roles(), role) {
+			m.log.Warn("call dropped: not one of the framework's subscribed roles",
+				zap.String("call", call), zap.String("framework", f.id()), zap.String("role", role))
+			return false
+		}
+	}
+	return true
 }
 
 // candidate is a framework in one of its roles.

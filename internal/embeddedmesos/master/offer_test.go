@@ -1,6 +1,7 @@
 package master_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -186,6 +187,22 @@ func TestInvalidLaunches(t *testing.T) {
 		change(&info)
 		return info
 	}
+	overlapping := mesos.Resource{Name: "ports", Type: mesos.RANGES.Enum(), Ranges: &mesos.Value_Ranges{
+		Range: []mesos.Value_Range{{Begin: 31000, End: 31001}, {Begin: 31001, End: 31002}}}}
+	emptyDisk := scalar("disk", 1)
+	emptyDisk.Disk = &mesos.Resource_DiskInfo{}
+	revocable := func(r mesos.Resource) mesos.Resource {
+		r.Revocable = &mesos.Resource_RevocableInfo{}
+		return r
+	}
+	refined := func(roles ...string) mesos.Resource {
+		r := scalar("cpus", 0.1)
+		for _, role := range roles {
+			r.Reservations = append(r.Reservations, mesos.Resource_ReservationInfo{
+				Type: mesos.Resource_ReservationInfo_DYNAMIC.Enum(), Role: ptr(role)})
+		}
+		return r
+	}
 	for _, test := range []struct {
 		task mesos.TaskInfo
 		want string
@@ -247,7 +264,38 @@ func TestInvalidLaunches(t *testing.T) {
 			"Task's `ContainerInfo` is invalid: Invalid volume: 'source.secret' is not set for SECRET volume"},
 		{task("t", agent.id(), volume("v", 1), volume("v", 2)), "Task uses duplicate persistence ID: Persistence ID 'v' is not unique"},
 		{with(func(i *mesos.TaskInfo) { i.Resources[0].Scalar.Value = -1 }),
-			"Invalid resource cpus: resource error: illegal scalar resource: value < 0"},
+			"Resource 'cpus:-1' is invalid: Invalid scalar resource: value <= 0"},
+		{with(func(i *mesos.TaskInfo) { i.Resources[0].Scalar.Value = 0.0004 }),
+			"Resource 'cpus:0.0004' is invalid: Invalid scalar resource: value <= 0"},
+		{task("t", agent.id(), scalar("cpus", 0.1), overlapping),
+			"Resource 'ports:[31000-31001, 31001-31002]' is invalid: Invalid ranges resource: overlapping ranges"},
+		{task("t", agent.id(), emptyDisk), "Task uses invalid resources: Invalid DiskInfo: DiskInfo is set but empty"},
+		{task("t", agent.id(), scalar("gpus", 0.5)), "Task uses invalid resources: Invalid 'gpus' resource: The 'gpus' resource must be an unsigned integer"},
+		{task("t", agent.id(), scalar("cpus", 0.1), revocable(scalar("cpus", 0.1))),
+			"Task mixes revocable and non-revocable resources: Cannot use both revocable and non-revocable 'cpus' at the same time"},
+		{task("t", agent.id(), refined("dvdi", "other")),
+			"Resource 'cpus(reservations: [(DYNAMIC,dvdi),(DYNAMIC,other)]):0.1' is invalid: Invalid refined reservation: role 'other' is not a refinement of 'dvdi'"},
+		{with(func(i *mesos.TaskInfo) { i.Check = &mesos.CheckInfo{Type: mesos.CheckInfo_COMMAND} }),
+			"Task uses invalid check: Expecting 'command' to be set for COMMAND check"},
+		{with(func(i *mesos.TaskInfo) {
+			i.Check = &mesos.CheckInfo{Type: mesos.CheckInfo_HTTP, HTTP: &mesos.CheckInfo_Http{Path: ptr("x")}}
+		}), "Task uses invalid check: The path 'x' of HTTP check must start with '/'"},
+		{with(func(i *mesos.TaskInfo) {
+			i.Check = &mesos.CheckInfo{Type: mesos.CheckInfo_TCP, TCP: &mesos.CheckInfo_Tcp{Port: 1}, DelaySeconds: ptr(-1.0)}
+		}), "Task uses invalid check: Expecting 'delay_seconds' to be non-negative"},
+		{withVariable(agent.id(), mesos.Environment_Variable{Name: "V"}),
+			"Task's `CommandInfo` is invalid: Environment variable 'V' of type 'VALUE' must have a value set"},
+		{withVariable(agent.id(), mesos.Environment_Variable{Name: "V", Type: mesos.Environment_Variable_SECRET.Enum()}),
+			"Task's `CommandInfo` is invalid: Environment variable 'V' of type 'SECRET' must have a secret set"},
+		{withVariable(agent.id(), mesos.Environment_Variable{Name: "V", Type: mesos.Environment_Variable_SECRET.Enum(), Secret: &mesos.Secret{
+			Type: mesos.Secret_VALUE, Value: &mesos.Secret_Value{Data: []byte("a\x00b")}}}),
+			"Task's `CommandInfo` is invalid: Environment variable 'V' specifies a secret containing null bytes, which is not allowed in the environment"},
+		{with(func(i *mesos.TaskInfo) {
+			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum(), Docker: &mesos.ContainerInfo_DockerInfo{
+				Image: "i", Parameters: []mesos.Parameter{{Key: "name", Value: "n"}}}}
+		}), "Task's `ContainerInfo` is invalid: Parameter in DockerInfo must not be 'name'"},
+		{with(func(i *mesos.TaskInfo) { i.Limits = map[string]mesos.Value_Scalar{"cpus": {Value: 1}} }),
+			"Agent is not capable of handling task resource limits"},
 	} {
 		o := f.offer(anyOffer)
 		f.accept(o, launch(test.task))
@@ -257,6 +305,45 @@ func TestInvalidLaunches(t *testing.T) {
 		}
 	}
 	agent.silent()
+}
+
+func withVariable(agent mesos.AgentID, v mesos.Environment_Variable) mesos.TaskInfo {
+	info := task("t", agent)
+	info.Command.Environment = &mesos.Environment{Variables: []mesos.Environment_Variable{v}}
+	return info
+}
+
+// What a task may use beyond its request is checked where the agent can limit
+// tasks.
+func TestTaskLimits(t *testing.T) {
+	c := startCluster(t)
+	agent := c.agent(1)
+	agent.process.Capabilities = append(agent.process.Capabilities, mesos.AgentInfo_Capability{Type: mesos.AgentInfo_Capability_TASK_RESOURCE_LIMITS})
+	agent.register()
+	f := c.subscribe(mediaProtobuf, framework()).subscribed()
+	for want, limits := range map[string]map[string]mesos.Value_Scalar{
+		"The cpu limit must be greater than or equal to the cpu request":                  {"cpus": {Value: 0.05}},
+		"The memory limit must be greater than or equal to the memory request":            {"mem": {Value: 1}},
+		"Only cpus and mem may be included in a task's resource limits":                   {"disk": {Value: 1}},
+		"When a CPU limit is specified, a CPU request must also be specified, without it": nil,
+	} {
+		info := task("t", agent.id())
+		info.Limits = limits
+		if limits == nil {
+			info.Resources, info.Limits = info.Resources[1:], map[string]mesos.Value_Scalar{"cpus": {Value: 1}}
+			want, _, _ = strings.Cut(want, ", without")
+		}
+		f.accept(f.offer(anyOffer), launch(info))
+		if s := f.update(); s.GetState() != mesos.TASK_ERROR || s.GetMessage() != want {
+			t.Errorf("got %v, want %q", s, want)
+		}
+	}
+	info := task("unlimited", agent.id())
+	info.Limits = map[string]mesos.Value_Scalar{"cpus": {Value: math.Inf(1)}, "mem": {Value: 64}}
+	f.accept(f.offer(anyOffer), launch(info))
+	if run := next[link.Run](agent); run.Task.TaskID.Value != "unlimited" {
+		t.Errorf("agent was told %v", run)
+	}
 }
 
 func TestOtherRefusedLaunches(t *testing.T) {

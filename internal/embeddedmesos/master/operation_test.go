@@ -164,6 +164,10 @@ func TestRefusedOperations(t *testing.T) {
 	readOnly.Disk.Volume.Mode = mesos.RO.Enum()
 	unreservedVolume := volume("v", 1)
 	unreservedVolume.Reservations = nil
+	provided := reserved(scalar("disk", 1))
+	provided.ProviderID = &mesos.ResourceProviderID{Value: "p"}
+	nowhere := volume("v", 1)
+	nowhere.Disk.Volume = nil
 	shared := volume("v", 1)
 	shared.Shared = &mesos.Resource_SharedInfo{}
 	for want, op := range map[string]mesos.Offer_Operation{
@@ -182,7 +186,11 @@ func TestRefusedOperations(t *testing.T) {
 		"shared persistent volumes are not supported":                                                        create("op", shared),
 		"Invalid persistence ID for persistent volume: 'a/b' contains invalid characters":                    create("op", volume("a/b", 1)),
 		"Persistent volumes not found":                                                                       destroy("op", volume("v", 1)),
-		"Operation attempted with invalid resources: Invalid resource cpus":                                  reserve("op", reserved(scalar("cpus", -1))),
+		"Operation attempted with invalid resources: Resource 'cpus(":                                        reserve("op", reserved(scalar("cpus", -1))),
+		"Some resources have a resource provider and some do not":                                            reserve("op", reserved(scalar("cpus", 1)), provided),
+		"The resources have multiple allocation roles":                                                       create("op", volume("v", 1), allocated(volume("w", 1), "other")),
+		"Persistence ID 'v' is not unique":                                                                   create("op", volume("v", 1), volume("v", 1)),
+		"Expecting 'volume' to be set for persistent volume":                                                 create("op", nowhere),
 		"GROW_VOLUME is not supported by the embedded Mesos master":                                          withID("op", mesos.Offer_Operation{Type: mesos.Offer_Operation_GROW_VOLUME, GrowVolume: &mesos.Offer_Operation_GrowVolume{Volume: volume("v", 1), Addition: scalar("disk", 1)}}),
 	} {
 		f.accept(f.offer(anyOffer), op)

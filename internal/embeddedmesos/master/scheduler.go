@@ -131,11 +131,14 @@ func (m *Master) message(f *framework, call *scheduler.Call_Message) {
 // updateFramework handles UPDATE_FRAMEWORK (Master::updateFramework).
 func (m *Master) updateFramework(f *framework, call *scheduler.Call_UpdateFramework) error {
 	info := call.FrameworkInfo
-	if err := m.validateSubscription(&info, call.SuppressedRoles); err != nil {
-		return badRequest("'UpdateFramework.framework_info' is not valid: %v", err)
+	if err := m.validateFramework(&info); err != nil {
+		return badRequest("Supplied FrameworkInfo is not valid: %v", err)
 	}
 	if err := validateFrameworkUpdate(&f.info, &info); err != nil {
-		return badRequest("'FrameworkInfo' update is not valid: %v", err)
+		return badRequest("FrameworkInfo update is not valid: %v", err)
+	}
+	if err := validateSuppressed(&info, call.SuppressedRoles); err != nil {
+		return badRequest("'UpdateFramework' call is not valid: %v", err)
 	}
 	f.suppressed = make(map[string]bool)
 	for _, role := range call.SuppressedRoles {

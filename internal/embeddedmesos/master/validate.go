@@ -42,8 +42,8 @@ func upgradeResources(list []mesos.Resource) (resources, error) {
 	var out resources
 	for i := range list {
 		r := *proto.Clone(&list[i]).(*mesos.Resource)
-		if err := r.Validate(); err != nil {
-			return nil, refusedf("Invalid resource %s: %v", r.GetName(), err)
+		if err := validateResource(&r); err != nil {
+			return nil, refusedf("Resource '%s' is invalid: %v", resourceText(&r), err)
 		}
 		upgradeResource(&r)
 		out.add1(r)
@@ -83,8 +83,8 @@ func upgradeOperation(op *mesos.Offer_Operation, role string) error {
 
 func upgradeInPlace(list []mesos.Resource, role string) error {
 	for i := range list {
-		if err := list[i].Validate(); err != nil {
-			return refusedf("Invalid resource %s: %v", list[i].GetName(), err)
+		if err := validateResource(&list[i]); err != nil {
+			return refusedf("Resource '%s' is invalid: %v", resourceText(&list[i]), err)
 		}
 		upgradeResource(&list[i])
 		if list[i].AllocationInfo == nil {
@@ -114,6 +114,9 @@ func validateReserve(op *mesos.Offer_Operation_Reserve, f *framework) error {
 	if len(op.GetSource()) > 0 {
 		return refusedf("Reservation updates are not yet implemented for the scheduler API.")
 	}
+	if err := validateConcerned(op.GetResources()); err != nil {
+		return err
+	}
 	for i := range op.GetResources() {
 		r := &op.Resources[i]
 		if !r.IsDynamicallyReserved() {
@@ -125,6 +128,29 @@ func validateReserve(op *mesos.Offer_Operation_Reserve, f *framework) error {
 		if err := validateReservedFor(r, f); err != nil {
 			return err
 		}
+	}
+	return validateAllocation("reservation", op.GetResources(), f)
+}
+
+// validateConcerned checks what all four operations ask of their resources.
+func validateConcerned(rs []mesos.Resource) error {
+	if err := validateUse(rs); err != nil {
+		return refusedf("Invalid resources: %v", err)
+	}
+	if err := validateOneProvider(rs); err != nil {
+		return refusedf("Invalid resources: %v", err)
+	}
+	return nil
+}
+
+// validateAllocation checks a framework's resources; those of an operator are
+// allocated to nobody.
+func validateAllocation(what string, rs []mesos.Resource, f *framework) error {
+	if f == nil {
+		return nil
+	}
+	if err := validateOneRole(rs); err != nil {
+		return refusedf("Invalid %s resources: %v", what, err)
 	}
 	return nil
 }
@@ -151,6 +177,9 @@ func validateReservedFor(r *mesos.Resource, f *framework) error {
 }
 
 func validateUnreserve(op *mesos.Offer_Operation_Unreserve) error {
+	if err := validateConcerned(op.GetResources()); err != nil {
+		return err
+	}
 	for i := range op.GetResources() {
 		r := &op.Resources[i]
 		if !r.IsDynamicallyReserved() {
@@ -164,29 +193,30 @@ func validateUnreserve(op *mesos.Offer_Operation_Unreserve) error {
 }
 
 func validateCreate(op *mesos.Offer_Operation_Create, a *agent, f *framework) error {
-	known := make(map[string]bool)
-	for i := range a.checkpointed {
-		if r := &a.checkpointed[i]; r.IsPersistentVolume() {
-			known[r.ReservationRole()+"\x00"+r.Disk.Persistence.ID] = true
-		}
+	volumes := op.GetVolumes()
+	if err := validateConcerned(volumes); err != nil {
+		return err
 	}
-	for i := range op.GetVolumes() {
-		v := &op.Volumes[i]
-		if err := validateVolume(v); err != nil {
-			return err
-		}
-		key := v.ReservationRole() + "\x00" + v.Disk.Persistence.ID
-		if known[key] {
-			return refusedf("Persistence ID '%s' is not unique", v.Disk.Persistence.ID)
-		}
-		known[key] = true
-		if err := validateVolumePrincipal(v, f); err != nil {
+	for i := range volumes {
+		if err := validateVolume(&volumes[i]); err != nil {
 			return err
 		}
 	}
-	return nil
+	if err := validateUniqueVolumes(slices.Concat(a.checkpointed, volumes)); err != nil {
+		return err
+	}
+	for i := range volumes {
+		if volumes[i].Shared != nil {
+			return refusedf("shared persistent volumes are not supported by the embedded Mesos master")
+		}
+		if err := validateVolumePrincipal(&volumes[i], f); err != nil {
+			return err
+		}
+	}
+	return validateAllocation("volume", volumes, f)
 }
 
+// validateVolume says what validatePersistentVolume does.
 func validateVolume(v *mesos.Resource) error {
 	switch {
 	case v.Disk == nil:
@@ -197,15 +227,6 @@ func validateVolume(v *mesos.Resource) error {
 		return refusedf("Not a persistent volume: Expecting 'volume' to be set for persistent volume")
 	case v.Disk.Volume.GetMode() == mesos.RO:
 		return refusedf("Not a persistent volume: Read-only persistent volume not supported")
-	case v.Disk.Volume.HostPath != nil:
-		return refusedf("Invalid resources: Expecting 'host_path' to be unset for persistent volume")
-	case v.IsUnreserved():
-		return refusedf("Invalid resources: Persistent volumes cannot be created from unreserved resources")
-	case v.Shared != nil:
-		return refusedf("shared persistent volumes are not supported by the embedded Mesos master")
-	}
-	if err := validateID(v.Disk.Persistence.ID); err != nil {
-		return refusedf("Invalid resources: Invalid persistence ID for persistent volume: %v", err)
 	}
 	return nil
 }
@@ -226,10 +247,13 @@ func validateVolumePrincipal(v *mesos.Resource, f *framework) error {
 
 func validateDestroy(op *mesos.Offer_Operation_Destroy, a *agent) error {
 	volumes := newResources(op.GetVolumes()).unallocated()
+	if err := validateConcerned(volumes); err != nil {
+		return err
+	}
 	for i := range volumes {
 		v := &volumes[i]
-		if !v.IsPersistentVolume() {
-			return refusedf("Not a persistent volume: 'persistence' is not set in DiskInfo")
+		if err := validateVolume(v); err != nil {
+			return err
 		}
 		if !a.checkpointed.contains(resources{*v}) {
 			return refusedf("Persistent volumes not found")
@@ -239,166 +263,6 @@ func validateDestroy(op *mesos.Offer_Operation_Destroy, a *agent) error {
 				return refusedf("Persistent volumes in use")
 			}
 		}
-	}
-	return nil
-}
-
-// validateTask says what validation::task::validate does.
-func validateTask(t *mesos.TaskInfo, a *agent, f *framework, available resources) error {
-	if err := validateID(t.TaskID.Value); err != nil {
-		return err
-	}
-	switch {
-	case f.tasks[t.TaskID.Value] != nil:
-		return refusedf("Task has duplicate ID: %s", t.TaskID.Value)
-	case f.unreachable[t.TaskID.Value] != nil:
-		return refusedf("Task reuses the ID of an unreachable task: %s", t.TaskID.Value)
-	case t.AgentID.Value != a.id():
-		return refusedf("Task uses invalid agent %s while agent %s is expected", t.AgentID.Value, a.id())
-	case t.GetKillPolicy().GetGracePeriod().GetNanoseconds() < 0:
-		return refusedf("Task's 'kill_policy.grace_period' must be non-negative")
-	case t.GetMaxCompletionTime().GetNanoseconds() < 0:
-		return refusedf("Task's `max_completion_time` must be non-negative")
-	}
-	if err := validateHealthCheck(t.HealthCheck); err != nil {
-		return refusedf("Task uses invalid health check: %v", err)
-	}
-	if err := validateTaskResources(t); err != nil {
-		return err
-	}
-	if err := validateContainer(t.Container); err != nil {
-		return refusedf("Task's `ContainerInfo` is invalid: %v", err)
-	}
-	return validateExecutor(t, available)
-}
-
-func validateTaskResources(t *mesos.TaskInfo) error {
-	if len(t.Resources) == 0 {
-		return refusedf("Task uses no resources")
-	}
-	seen := make(map[string]bool)
-	role := t.Resources[0].GetAllocationInfo().GetRole()
-	for i := range t.Resources {
-		r := &t.Resources[i]
-		if other := r.GetAllocationInfo().GetRole(); other != role {
-			return refusedf("Invalid task resources: The resources have multiple allocation roles ('%s' and '%s') but only one allocation role is allowed", other, role)
-		}
-		if !r.IsPersistentVolume() {
-			continue
-		}
-		key := r.ReservationRole() + "\x00" + r.Disk.Persistence.ID
-		if seen[key] {
-			return refusedf("Task uses duplicate persistence ID: Persistence ID '%s' is not unique", r.Disk.Persistence.ID)
-		}
-		seen[key] = true
-	}
-	return nil
-}
-
-func validateExecutor(t *mesos.TaskInfo, available resources) error {
-	if (t.Executor == nil) == (t.Command == nil) {
-		return refusedf("Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
-	}
-	if t.Executor != nil {
-		return refusedf("custom executors are not supported by the embedded Mesos master")
-	}
-	total := newResources(t.Resources)
-	if !available.contains(total) {
-		return refusedf("Total resources %s required by task and its executor is more than available %s", total, available)
-	}
-	return nil
-}
-
-func validateHealthCheck(h *mesos.HealthCheck) error {
-	if h == nil {
-		return nil
-	}
-	switch h.Type {
-	case mesos.HealthCheck_COMMAND:
-		if h.Command == nil {
-			return refusedf("Expecting 'command' to be set for COMMAND health check")
-		}
-		if h.Command.Value == nil {
-			return refusedf("Command health check must contain 'shell command'")
-		}
-	case mesos.HealthCheck_HTTP:
-		if h.HTTP == nil {
-			return refusedf("Expecting 'http' to be set for HTTP health check")
-		}
-		if s := h.HTTP.Scheme; s != nil && *s != "http" && *s != "https" {
-			return refusedf("Unsupported HTTP health check scheme: '%s'", *s)
-		}
-		if p := h.HTTP.Path; p != nil && !strings.HasPrefix(*p, "/") {
-			return refusedf("The path '%s' of HTTP health check must start with '/'", *p)
-		}
-	case mesos.HealthCheck_TCP:
-		if h.TCP == nil {
-			return refusedf("Expecting 'tcp' to be set for TCP health check")
-		}
-	default:
-		return refusedf("HealthCheck must specify 'type'")
-	}
-	for _, field := range []struct {
-		name  string
-		value *float64
-	}{
-		{"delay_seconds", h.DelaySeconds}, {"grace_period_seconds", h.GracePeriodSeconds},
-		{"interval_seconds", h.IntervalSeconds}, {"timeout_seconds", h.TimeoutSeconds},
-	} {
-		if field.value != nil && *field.value < 0 {
-			return refusedf("Expecting '%s' to be non-negative", field.name)
-		}
-	}
-	return nil
-}
-
-func validateContainer(c *mesos.ContainerInfo) error {
-	if c == nil {
-		return nil
-	}
-	for i := range c.Volumes {
-		if err := validateVolumeSource(&c.Volumes[i]); err != nil {
-			return refusedf("Invalid volume: %v", err)
-		}
-	}
-	if c.GetType() == mesos.ContainerInfo_DOCKER && c.Docker == nil {
-		return refusedf("DockerInfo 'docker' is not set for DOCKER typed ContainerInfo")
-	}
-	return nil
-}
-
-func validateVolumeSource(v *mesos.Volume) error {
-	given := 0
-	for _, set := range []bool{v.HostPath != nil, v.Image != nil, v.Source != nil} {
-		if set {
-			given++
-		}
-	}
-	if given != 1 {
-		return refusedf("Only one of them should be set: 'host_path', 'image' and 'source'")
-	}
-	if v.Source == nil {
-		return nil
-	}
-	switch v.Source.Type {
-	case mesos.Volume_Source_DOCKER_VOLUME:
-		if v.Source.DockerVolume == nil {
-			return refusedf("'source.docker_volume' is not set for DOCKER_VOLUME volume")
-		}
-	case mesos.Volume_Source_HOST_PATH:
-		if v.Source.HostPath == nil {
-			return refusedf("'source.host_path' is not set for HOST_PATH volume")
-		}
-	case mesos.Volume_Source_SANDBOX_PATH:
-		if v.Source.SandboxPath == nil {
-			return refusedf("'source.sandbox_path' is not set for SANDBOX_PATH volume")
-		}
-	case mesos.Volume_Source_SECRET:
-		if v.Source.Secret == nil {
-			return refusedf("'source.secret' is not set for SECRET volume")
-		}
-	default:
-		return refusedf("'source.type' is unknown")
 	}
 	return nil
 }
