@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -156,6 +158,51 @@ func TestPrepareIsAllOrNothing(t *testing.T) {
 	p.Clear()
 	if _, err := a.bridgeCLI(args...); err != nil {
 		t.Errorf("afterwards: %v", err)
+	}
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Repeating a call for a container that is prepared takes nothing from it, when
+// the repetition fails neither: it may be running.
+func TestFailedRepetitionTakesNothing(t *testing.T) {
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	b := a.start()
+	prepare := []string{"prepare", "--container", "c1", "--volume", "driver=test,name=one", "--volume", "driver=test,name=two", "--volumeopts", "size=1"}
+	if _, err := a.bridgeCLI(prepare...); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := a.ledger().TryLock(ledger.Key{Driver: "test", Volume: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := a.bridgeCLI(append(slices.Clone(prepare), "--deadline=300ms")...); err == nil {
+		t.Errorf("repeated although the volume is locked: %v", out)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []string{"size=2", ""} {
+		args := append(slices.Clone(prepare[:len(prepare)-1]), change)
+		if change == "" {
+			args = args[:len(args)-2]
+		}
+		if out, err := a.bridgeCLI(args...); err == nil || !strings.Contains(err.Error(), "other volumes or options") {
+			t.Errorf("options %q: %v, %v", change, out, err)
+		}
+	}
+	// The bridge has dealt with all of it when it answers the same call well.
+	out, err := a.bridgeCLI(prepare...)
+	if s := states(out); err != nil || s["one"] != "MOUNTED" || s["two"] != "MOUNTED" {
+		t.Errorf("%v, %v", out, err)
+	}
+	for _, v := range []string{"one", "two"} {
+		if s := p.States()[v]; !s.Mounted || s.Mounts != 1 || s.Unmounts != 0 {
+			t.Errorf("%s: %+v", v, s)
+		}
 	}
 	if err := b.stop(); err != nil {
 		t.Error(err)

@@ -5,6 +5,8 @@
 package isolator
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +25,16 @@ type Spec struct {
 	// ContainerPath is where the container wants to see the volume; empty: where
 	// it is mounted on the host.
 	ContainerPath string
+}
+
+// digest tells options, and whether the volume is to exist already, from others.
+func (s Spec) digest() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%t", s.Explicit)
+	for _, k := range slices.Sorted(maps.Keys(s.Options)) {
+		fmt.Fprintf(h, " %d:%s %d:%s", len(k), k, len(s.Options[k]), s.Options[k])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // The variables of mesos-module-dvdi. Each stands alone or with a digit from 1

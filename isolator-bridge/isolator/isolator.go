@@ -180,11 +180,12 @@ func ContainerOf(holder string) (id string, ok bool) {
 
 // Prepare mounts all volumes of a container, or none: when it fails, those that
 // were mounted are given up again. The outcomes tell about each volume, also
-// with an error. Repeating it with the same volumes changes nothing.
+// with an error. Repeating it with the same volumes changes nothing: when that
+// fails, too, nothing is given up, as the container may be running.
 //
 // Error kinds are those of engine.Engine.Mount; Invalid for a wrong request;
-// InUse if the container is prepared with other volumes; Forbidden for a
-// container path.
+// InUse if the container is prepared with other volumes or options; Forbidden
+// for a container path.
 func (i *Isolator) Prepare(ctx context.Context, req Request) (Outcomes, error) {
 	out := Outcomes{Container: req.ID}
 	if err := checkID(req.ID, req.Owner); err != nil {
@@ -203,11 +204,15 @@ func (i *Isolator) Prepare(ctx context.Context, req Request) (Outcomes, error) {
 		return out, busy("prepare", req.ID, err)
 	}
 	defer done()
-	c, err := i.admit(req, specs)
+	c, again, err := i.admit(req, specs)
 	if err != nil || len(specs) == 0 {
 		return out, err
 	}
 	out.Volumes = i.mountAll(ctx, c, specs)
+	if again {
+		i.report(out)
+		return out, out.err()
+	}
 	i.fault(FaultMounted)
 	if err := out.err(); err != nil {
 		return out, errors.Join(err, i.revert(ctx, c, &out))
@@ -245,18 +250,19 @@ func (i *Isolator) specs(req Request) ([]Spec, []string, error) {
 	return specs, notes, nil
 }
 
-// admit writes the container down, before anything is mounted for it.
-func (i *Isolator) admit(req Request, specs []Spec) (*container, error) {
-	c := &container{ID: req.ID, Owner: req.Owner, Phase: preparing}
+// admit writes the container down, before anything is mounted for it; again says
+// that it is prepared already, with just these volumes.
+func (i *Isolator) admit(req Request, specs []Spec) (c *container, again bool, err error) {
+	c = &container{ID: req.ID, Owner: req.Owner, Phase: preparing}
 	for _, s := range specs {
-		c.Volumes = append(c.Volumes, wanted{s.Key.Driver, s.Key.Volume, s.ContainerPath})
+		c.Volumes = append(c.Volumes, wanted{Driver: s.Key.Driver, Volume: s.Key.Volume, ContainerPath: s.ContainerPath, Options: s.digest()})
 	}
 	before, err := i.store.load(req.Owner, req.ID)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if before != nil && before.Phase == prepared && !slices.Equal(before.Volumes, c.Volumes) {
-		return nil, &volume.Error{Kind: volume.InUse, Op: "prepare", Message: "container " + req.ID + " is prepared with other volumes",
+	if before != nil && before.Phase == prepared && !slices.EqualFunc(before.Volumes, c.Volumes, wanted.same) {
+		return nil, false, &volume.Error{Kind: volume.InUse, Op: "prepare", Message: "container " + req.ID + " is prepared with other volumes or options",
 			Hint: "clean it up first, or use another id"}
 	}
 	if before != nil && before.Phase != prepared {
@@ -264,24 +270,25 @@ func (i *Isolator) admit(req Request, specs []Spec) (*container, error) {
 		// with the rest, should this one be cut short, too.
 		for _, w := range before.Volumes {
 			if !slices.ContainsFunc(c.Volumes, func(v wanted) bool { return v.key() == w.key() }) {
-				return nil, &volume.Error{Kind: volume.Deadline, Op: "prepare", Message: "an earlier preparation of container " + req.ID + " with other volumes is being undone",
+				return nil, false, &volume.Error{Kind: volume.Deadline, Op: "prepare", Message: "an earlier preparation of container " + req.ID + " with other volumes is being undone",
 					Hint: "try again later"}
 			}
 		}
 	}
 	for _, s := range specs {
 		if err := containerPath(s.ContainerPath); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	if len(specs) == 0 || before != nil && before.Phase == prepared {
-		return c, nil
+	again = before != nil && before.Phase == prepared
+	if len(specs) == 0 || again {
+		return c, again, nil
 	}
 	if err := i.store.save(c); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	i.fault(FaultWanted)
-	return c, nil
+	return c, false, nil
 }
 
 // mountAll mounts the volumes at the same time: each has a driver of its own to

@@ -31,6 +31,17 @@ type wanted struct {
 	Driver        string `json:"driver"`
 	Volume        string `json:"volume"`
 	ContainerPath string `json:"containerPath,omitempty"`
+	// Options is a digest of the options, which may hold secrets; empty for a
+	// container that an older bridge wrote down.
+	Options string `json:"options,omitempty"`
+}
+
+// same says whether it is the same volume, asked for in the same way.
+func (w wanted) same(v wanted) bool {
+	if w.Options == "" || v.Options == "" {
+		w.Options, v.Options = "", ""
+	}
+	return w == v
 }
 
 func (w wanted) key() ledger.Key { return ledger.Key{Driver: w.Driver, Volume: w.Volume} }
