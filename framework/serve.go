@@ -345,7 +345,7 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive, GlobalScope: global,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,
 		ReconcileDelay: cfg.ReconcileDelay, ReconcileInterval: cfg.ReconcileInterval,
-		RestoreHold:    cfg.RestoreHold,
+		RestoreHold: cfg.RestoreHold, EndingHold: cfg.EndingHold,
 		ReviveInterval: cfg.ReviveInterval, MaxDeployments: cfg.MaxDeployments,
 	}
 }

@@ -76,7 +76,7 @@ type Config struct {
 
 	LaunchTimeout, LaunchConfirm      time.Duration
 	ReconcileDelay, ReconcileInterval time.Duration
-	RestoreHold                       time.Duration
+	RestoreHold, EndingHold           time.Duration
 	DeclineFor, ReviveInterval        time.Duration
 	Suppress                          bool
 	MaxInstancesPerOffer              int

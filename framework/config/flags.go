@@ -99,6 +99,8 @@ func Flags() []cli.Flag {
 		millis("task_launch_confirm_timeout", 300_000, "a launch without any status after this time is killed"),
 		millis("reconciliation_initial_delay", 15_000, "from subscription to reconciliation of all tasks"),
 		millis("reconciliation_interval", 600_000, "between reconciliations of all tasks"),
+		millis("new_framework_id_hold", 60_000, "under a new framework id, from when an agent is seen to be registered, before anything uses an exclusive "+
+			"volume that a task of the old id had there; longer than the agents' executor_shutdown_grace_period"),
 		millis("restore_hold", 720_000, "after a backup was restored, before anything starts on exclusive volumes"),
 		millis("decline_offer_duration", 120_000, "for which unneeded offers are declined"),
 		millis("min_revive_offers_interval", 5_000, "least time between requests for all offers"),
@@ -176,8 +178,8 @@ func FromCLI(c *cli.Context) (*Config, error) {
 
 		LaunchTimeout: ms(c, "task_launch_timeout"), LaunchConfirm: ms(c, "task_launch_confirm_timeout"),
 		ReconcileDelay: ms(c, "reconciliation_initial_delay"), ReconcileInterval: ms(c, "reconciliation_interval"),
-		RestoreHold: ms(c, "restore_hold"),
-		DeclineFor:  ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
+		RestoreHold: ms(c, "restore_hold"), EndingHold: ms(c, "new_framework_id_hold"),
+		DeclineFor: ms(c, "decline_offer_duration"), ReviveInterval: ms(c, "min_revive_offers_interval"),
 		Suppress: !c.Bool("disable_suppress_offers"), MaxInstancesPerOffer: c.Int("max_instances_per_offer"),
 		MaxChecks: c.Int("max_concurrent_marathon_health_checks"), MaxDeployments: c.Int("max_running_deployments"), MaintenanceMode: !c.Bool("disable_maintenance_mode"),
 		Draining: time.Duration(c.Int("draining_seconds")) * time.Second,

@@ -139,6 +139,7 @@ func (tx *txn) release(i *instance, neverRan bool) {
 // endClaim frees a volume for any agent.
 func (tx *txn) endClaim(v *volumeRecord, why string) {
 	held := v.Claim
+	v.Ending = "" // whoever ends the claim knows that its tasks are gone
 	tx.c.log.Info("claim ended", zap.String("driver", v.Key.Driver), zap.String("volume", v.Key.Name),
 		zap.String("agent", held.AgentID), zap.Uint64("epoch", held.Epoch), zap.String("why", why))
 	v.Claim = nil

@@ -65,6 +65,7 @@ type clusterTask struct {
 	app       *app.App
 	state     string
 	pending   []Status // not acknowledged, oldest first
+	former    bool     // of a framework id that was given up: nobody tells of it
 	options   map[int]map[string]string
 	secrets   map[string]string
 }
@@ -356,7 +357,7 @@ func (n *conn) Reconcile(_ context.Context, refs []TaskRef) error {
 	if len(refs) == 0 {
 		// Tasks on unreachable agents are not among those that the master tells of.
 		for id, t := range c.tasks {
-			if !c.agents[t.agent].unreachable {
+			if !c.agents[t.agent].unreachable && !t.former {
 				refs = append(refs, TaskRef{TaskID: id, AgentID: t.agent})
 			}
 		}
@@ -365,6 +366,9 @@ func (n *conn) Reconcile(_ context.Context, refs []TaskRef) error {
 		s := Status{TaskID: r.TaskID, AgentID: r.AgentID, Source: sourceMaster, Reason: reasonReconciliation}
 		a := c.agents[r.AgentID]
 		t := c.tasks[r.TaskID]
+		if t != nil && t.former {
+			t = nil
+		}
 		switch {
 		case t != nil && a.unreachable:
 			s.State = taskUnreachable
@@ -427,7 +431,7 @@ func (c *cluster) partition(id string) {
 	c.agents[id].unreachable = true
 	c.agents[id].offered = ""
 	for _, t := range c.tasks {
-		if t.agent == id && live(t.state) {
+		if t.agent == id && live(t.state) && !t.former {
 			c.send(Status{TaskID: t.id, AgentID: id, State: taskUnreachable, Source: sourceMaster, Reason: "REASON_AGENT_REMOVED"})
 		}
 	}
@@ -440,7 +444,7 @@ func (c *cluster) heal(id string) {
 	defer c.mu.Unlock()
 	c.agents[id].unreachable = false
 	for _, t := range c.tasks {
-		if t.agent == id && live(t.state) {
+		if t.agent == id && live(t.state) && !t.former {
 			c.send(Status{TaskID: t.id, AgentID: id, State: t.state, Source: sourceMaster, Reason: "REASON_AGENT_REREGISTERED"})
 		}
 	}
@@ -526,7 +530,7 @@ func (n *conn) UnreachableTasks(context.Context) (out []Status, err error) {
 	n.c.mu.Lock()
 	defer n.c.mu.Unlock()
 	for id, t := range n.c.tasks {
-		if n.c.agents[t.agent].unreachable {
+		if n.c.agents[t.agent].unreachable && !t.former {
 			out = append(out, Status{TaskID: id, AgentID: t.agent, State: taskUnreachable, Source: sourceMaster})
 		}
 	}

@@ -51,6 +51,7 @@ type Config struct {
 	ReconcileInterval time.Duration // between reconciliations of all tasks [10m]
 	ProbeInterval     time.Duration // between questions about agents of claims that wait for their end [15s]
 	RestoreHold       time.Duration // after a backup was restored, before exclusive volumes are used [12m]
+	EndingHold        time.Duration // on a registered agent, before volumes that a former framework id's tasks had there are used [1m]
 	ReviveInterval    time.Duration // least time between two revives [5s]
 	StopTimeout       time.Duration // for outstanding calls at the end of Run [3s]
 	MaxDeployments    int           // running at the same time [100]
@@ -71,6 +72,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.ReconcileInterval, 10*time.Minute)
 	setDefault(&c.ProbeInterval, 15*time.Second)
 	setDefault(&c.RestoreHold, 12*time.Minute)
+	setDefault(&c.EndingHold, defaultEndingHold)
 	setDefault(&c.ReviveInterval, 5*time.Second)
 	setDefault(&c.StopTimeout, 3*time.Second)
 	setDefault(&c.MaxDeployments, 100)

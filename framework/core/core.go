@@ -71,6 +71,8 @@ type link struct {
 	// reconcileAt is when all tasks are next reconciled, probeAt when the
 	// agents of claims that wait for their end are next asked for.
 	reconcileAt, probeAt time.Time
+	// agents are those that are known to be registered, and since when.
+	agents map[string]time.Time
 	// asking: the master is being asked for tasks on unreachable agents.
 	asking bool
 }
@@ -123,6 +125,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		return nil, err
 	}
 	c.state = loaded
+	c.link.agents = map[string]time.Time{}
 	c.info.info = Info{
 		FrameworkID: loaded.meta.FrameworkID,
 		Elected:     true,

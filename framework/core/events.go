@@ -22,6 +22,7 @@ func (c *Core) handleEvent(tx *txn, ev Event) {
 		for _, o := range ev.Offers {
 			c.flow.held[o.ID] = o
 			c.flow.noteMaintenance(o)
+			c.link.agentSeen(o.AgentID, tx.now)
 		}
 		c.flow.round = true
 		c.noteAgents(tx, ev.Offers)
@@ -59,6 +60,7 @@ func (c *Core) subscribed(tx *txn, ev Subscribed) {
 	c.flow.wantRevive()
 	c.link.connected = true
 	c.link.since = tx.now
+	clear(c.link.agents)
 	c.link.master = ev.MasterAddress
 	c.link.region = ev.Region
 	c.link.reconcileAt = tx.now.Add(c.cfg.ReconcileDelay)
@@ -104,6 +106,7 @@ func (c *Core) agentsBack(tx *txn, offers []scheduler.Offer) {
 
 func (c *Core) disconnected(tx *txn, ev Disconnected) {
 	c.flow.reset()
+	clear(c.link.agents)
 	c.link.connected = false
 	c.info.set(func(i *Info) { i.Connected = false })
 	c.log.Warn("disconnected from the master", zap.Error(ev.Cause))
@@ -116,6 +119,7 @@ func (c *Core) agentFailure(tx *txn, ev Failure) {
 	if ev.ExecutorID != "" || ev.AgentID == "" {
 		return
 	}
+	c.link.agentAway(ev.AgentID)
 	if c.state.hasClaimOn(ev.AgentID) || c.state.hasReservationOn(ev.AgentID) {
 		c.probeAgents(tx, true)
 	}

@@ -84,8 +84,8 @@ func (s *state) fate(i *instance) Fate {
 // registers anew. Apps, versions, deployments and volumes stay as they are.
 // Instances lose their tasks, which the master has killed or will kill, and
 // wait to be launched; what they had mounted stays claimed on its agent, since
-// nobody has seen it unmounted. For a minute after the framework has registered
-// nothing starts on exclusive volumes. The store must not be in use by a running core.
+// nobody has seen it unmounted, and is not used before that agent has been
+// registered for Config.EndingHold. The store must not be in use by a running core.
 func Abandon(st store.Store, now time.Time) error {
 	s, err := loadState(st)
 	if err != nil {
@@ -93,7 +93,6 @@ func Abandon(st store.Store, now time.Time) error {
 	}
 	tx := &txn{now: now, dirty: map[recordKey]any{}}
 	for _, i := range s.allInstances() {
-		s.meta.Renewed = s.meta.Renewed || i.Task != nil
 		s.abandonInstance(tx, i)
 	}
 	s.meta.formerly(s.meta.FrameworkID)
@@ -121,6 +120,7 @@ func (s *state) abandonInstance(tx *txn, i *instance) {
 		held := v.Claim
 		held.Holders = slices.DeleteFunc(slices.Clone(held.Holders), func(h string) bool { return h == i.ID })
 		held.Since, held.Used = tx.now, true
+		v.Ending = held.AgentID
 		if held.Exclusive && len(held.Holders) == 0 {
 			v.Claim = nil
 		}

@@ -206,8 +206,10 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
 	}
-	if hold := c.holdUntil(def); hold.After(p.NotBefore) {
-		p.NotBefore = hold
+	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def)} {
+		if hold.After(p.NotBefore) {
+			p.NotBefore = hold
+		}
 	}
 	c.addResident(&p, i, def)
 	p.Wait = waitOf(def, c.cfg.Policy.Wait)
@@ -318,8 +320,8 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 	}
 	def := c.state.definition(i).ForInstance(i.Ordinal)
 	requests := c.volumeRequests(def)
-	if tx.now.Before(c.holdUntil(def)) {
-		c.log.Error("the plan launches what a restored backup holds back", zap.String("instance", i.ID))
+	if tx.now.Before(c.holdUntil(def)) || tx.now.Before(c.endingUntil(i, def)) {
+		c.log.Error("the plan launches what a restored backup or a new framework id holds back", zap.String("instance", i.ID))
 		return nil, nil
 	}
 	for _, r := range requests {

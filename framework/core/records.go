@@ -37,9 +37,6 @@ type metaRecord struct {
 	// show up.
 	RestoredAt time.Time `json:"restoredAt,omitzero"`
 	Unsettled  bool      `json:"unsettled,omitempty"`
-	// Renewed says that the framework has given up an id whose tasks it will never
-	// hear of, and that they have not had time to end yet.
-	Renewed bool `json:"renewed,omitempty"`
 }
 
 // appRecord is an app with what is remembered of it between its tasks.
@@ -153,6 +150,9 @@ type volumeRecord struct {
 	Epoch uint64 `json:"epoch"`
 	// Claim is nil while nobody can be using the volume.
 	Claim *claim `json:"claim,omitempty"`
+	// Ending is the agent on which a task of a former framework id may still be
+	// ending with it, empty if none is.
+	Ending string `json:"ending,omitempty"`
 	// LastAgent and LastHostname are where it was last claimed.
 	LastAgent    string `json:"lastAgent,omitempty"`
 	LastHostname string `json:"lastHostname,omitempty"`

@@ -150,48 +150,24 @@ func (s *state) putAll(tx *txn) {
 // run that it does not know.
 func (c *Core) restored() bool { return c.state.meta.Unsettled }
 
-// renewedHold is how long after the first subscription under a new framework id
-// nothing starts on exclusive volumes: the agents end the tasks of the old id by
-// themselves, within their executor_shutdown_grace_period, and nobody tells this
-// framework when.
-const renewedHold = time.Minute
-
 // holdUntil is when instances of a definition may be launched, as far as that
-// depends on the restoration of a backup or on a new framework id; zero means now.
+// depends on the restoration of a backup; zero means now.
 func (c *Core) holdUntil(def *app.App) time.Time {
-	hold := c.hold()
-	if hold == 0 || !c.bindsVolume(def) {
+	if !c.restored() || !c.bindsVolume(def) {
 		return time.Time{}
 	}
-	until := c.link.since.Add(hold)
-	if now := time.Now(); c.restored() && !now.Before(until) {
+	until := c.link.since.Add(c.cfg.RestoreHold)
+	if now := time.Now(); !now.Before(until) {
 		return now.Add(c.cfg.Tick) // until the master has told of the unreachable tasks
 	}
 	return until
 }
 
-// hold is how long after subscribing volumes are not used yet.
-func (c *Core) hold() (hold time.Duration) {
-	if c.restored() {
-		hold = c.cfg.RestoreHold
-	}
-	if c.state.meta.Renewed {
-		hold = max(hold, renewedHold)
-	}
-	return hold
-}
-
-// tickHold ends the caution after a restoration or a new framework id.
+// tickHold ends the caution after a restoration.
 func (c *Core) tickHold(tx *txn) {
-	hold := c.hold()
-	if hold == 0 || tx.now.Before(c.link.since.Add(hold)) {
-		return
-	}
-	if c.restored() {
+	if c.restored() && !tx.now.Before(c.link.since.Add(c.cfg.RestoreHold)) {
 		c.askUnreachable(tx)
-		return
 	}
-	c.endHold(tx)
 }
 
 // askUnreachable has the master tell of the tasks that are cut off, which may be
@@ -224,9 +200,9 @@ func (c *Core) askUnreachable(tx *txn) {
 }
 
 func (c *Core) endHold(tx *txn) {
-	c.log.Info("tasks that the state does not know should have shown up or ended by now; volumes are used again",
-		zap.Time("restored", c.state.meta.RestoredAt), zap.Bool("new_framework_id", c.state.meta.Renewed))
-	c.state.meta.Unsettled, c.state.meta.Renewed = false, false
+	c.log.Info("tasks that the restored backup does not know should have shown up by now; volumes are used again",
+		zap.Time("restored", c.state.meta.RestoredAt))
+	c.state.meta.Unsettled = false
 	tx.saveMeta()
 	c.flow.wantRevive()
 }

@@ -285,9 +285,10 @@ func TestAbandonWaitsForTheOldTasks(t *testing.T) {
 		r.idle()
 		r.stopped(func() {
 			r.withStore(func(st store.Store) error { return Abandon(st, time.Now()) })
+			r.cluster.set(func(c *cluster) { c.tasks[task.ID].former = true })
 		})
 		for range 2 { // the caution outlives a restart
-			r.pass(renewedHold / 2)
+			r.pass(defaultEndingHold / 2)
 			for _, id := range r.cluster.liveTasks("/db") {
 				if id != task.ID {
 					t.Fatalf("%s runs while the old task may still write", id)
@@ -295,8 +296,82 @@ func TestAbandonWaitsForTheOldTasks(t *testing.T) {
 			}
 			r.restart()
 		}
+		r.cluster.set(func(c *cluster) { delete(c.tasks, task.ID) }) // the agent has ended it
 		if v := r.running("/db"); v.AgentID != task.AgentID || v.ID == task.ID {
 			t.Errorf("/db runs as %s on %s, its volume was on %s", v.ID, v.AgentID, task.AgentID)
+		}
+	})
+}
+
+// abandonDuringPartition gives up the framework id while the agent of /db is
+// unreachable, and waits for longer than any hold.
+func (r *rig) abandonDuringPartition() TaskView {
+	r.t.Helper()
+	task := r.running("/db")
+	r.idle()
+	r.cluster.partition(task.AgentID)
+	r.pass(time.Second)
+	r.stopped(func() {
+		r.withStore(func(st store.Store) error { return Abandon(st, time.Now()) })
+		r.cluster.set(func(c *cluster) { c.tasks[task.ID].former = true })
+	})
+	r.pass(20 * defaultEndingHold)
+	return task
+}
+
+// TestTheHoldCountsFromTheAgentsReturn: an agent that comes back is told only then
+// to end what the old id ran.
+func TestTheHoldCountsFromTheAgentsReturn(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		task := r.abandonDuringPartition()
+		r.cluster.heal(task.AgentID)
+		r.pass(defaultEndingHold / 2)
+		// It is away once more: what it has been told by now is not known.
+		r.cluster.partition(task.AgentID)
+		r.pass(2 * defaultEndingHold)
+		r.cluster.heal(task.AgentID)
+		r.pass(defaultEndingHold * 3 / 4)
+		if tasks := r.cluster.liveTasks("/db"); len(tasks) != 1 || tasks[0] != task.ID {
+			t.Fatalf("%v runs while the old task may still write", tasks)
+		}
+		r.cluster.set(func(c *cluster) { delete(c.tasks, task.ID) }) // the agent has ended it
+		if v := r.running("/db"); v.AgentID != task.AgentID {
+			t.Errorf("/db runs on %s, its volume was on %s", v.AgentID, task.AgentID)
+		}
+	})
+}
+
+// TestTheHoldEndsWithTheBridgesWord: it has seen the old container gone.
+func TestTheHoldEndsWithTheBridgesWord(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		task := r.abandonDuringPartition()
+		r.cluster.set(func(c *cluster) { delete(c.tasks, task.ID) })
+		v := r.claims()[0].Claim
+		if err := r.core.VolumeReleased(t.Context(), v.Key, v.AgentID, v.Epoch); err != nil {
+			t.Fatal(err)
+		}
+		if v := r.running("/db"); v.AgentID == task.AgentID {
+			t.Errorf("/db runs on %s, which is unreachable", v.AgentID)
+		}
+	})
+}
+
+// TestABackendThatExcludesNeedNotWaitForTheAgent that may never return; but on
+// that agent itself it keeps nobody apart.
+func TestABackendThatExcludesNeedNotWaitForTheAgent(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.BackendExclusive = map[string]bool{"ref": true}
+		r.cluster.set(func(c *cluster) { c.revokes = true })
+		r.start()
+		r.post(db)
+		task := r.abandonDuringPartition()
+		if v := r.running("/db"); v.AgentID == task.AgentID {
+			t.Errorf("/db runs on %s, which is unreachable", v.AgentID)
 		}
 	})
 }

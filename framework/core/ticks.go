@@ -21,6 +21,7 @@ func (c *Core) tick(tx *txn) {
 	}
 	c.lostStrategies(tx)
 	c.tickHold(tx)
+	c.tickEnding(tx)
 	c.probeAgents(tx, false)
 	if !tx.now.Before(c.link.reconcileAt) {
 		c.link.reconcileAt = tx.now.Add(c.cfg.ReconcileInterval)
