@@ -280,14 +280,12 @@ func ledgerVerify(s *session) error {
 }
 
 func (s *session) reconcile(req engine.ReconcileRequest) ([]engine.Finding, error) {
-	e, done, err := s.engine()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	return e.Reconcile(ctx, req)
+	var findings []engine.Finding
+	err := s.withEngine(func(ctx context.Context, e *engine.Engine) (err error) {
+		findings, err = e.Reconcile(ctx, req)
+		return err
+	})
+	return findings, err
 }
 
 func (s *session) showFindings(findings []engine.Finding) error {
@@ -346,14 +344,8 @@ func ledgerForget(s *session) error {
 			return err
 		}
 	}
-	e, done, err := s.engine()
+	err := s.withEngine(func(ctx context.Context, e *engine.Engine) error { return e.Forget(ctx, key) })
 	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	if err := e.Forget(ctx, key); err != nil {
 		return err
 	}
 	return s.result(map[string]string{"driver": key.Driver, "volume": key.Volume})

@@ -141,7 +141,7 @@ func command(t *terminal, action func(*session) error) cli.ActionFunc {
 type session struct {
 	*terminal
 	*cli.Context
-	// policyErr is why the policy cannot be read, once the engine was made.
+	// policyErr is why the policy cannot be read, known in withEngine.
 	policyErr error
 }
 
@@ -189,14 +189,16 @@ func (s *session) openLedger() (*ledger.Ledger, error) {
 	return ledger.Open(ledger.Config{RunDir: d.Run, StateDir: d.State})
 }
 
-// engine puts the engine together.
-func (s *session) engine() (*engine.Engine, func(), error) {
+// withEngine puts the engine together for what do does with it, within the
+// command's deadline.
+func (s *session) withEngine(do func(context.Context, *engine.Engine) error) error {
 	led, err := s.openLedger()
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	log := s.log()
 	drivers := s.drivers(log)
+	defer drivers.Close()
 	calls := journal.New(led.RunDir())
 	observed := journal.Observe(drivers, func(c journal.Call) {
 		if err := calls.Write(c); err != nil {
@@ -206,12 +208,13 @@ func (s *session) engine() (*engine.Engine, func(), error) {
 	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
 	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
 	s.policyErr = policyErr
-	e := engine.New(engine.Config{
+	ctx, cancel := s.context()
+	defer cancel()
+	return do(ctx, engine.New(engine.Config{
 		Ledger: led, Drivers: observed, Mounts: hostmount.New(),
 		Neighbours: ledger.Neighbours{Dir: s.dirs().Host},
 		Policy:     policy, PolicyErr: policyErr,
 		Timeouts: engine.Timeouts{Create: call, Remove: call, Mount: call, Unmount: call, Query: call, Margin: margin},
 		Log:      log, Fault: faults(),
-	})
-	return e, drivers.Close, nil
+	}))
 }

@@ -142,6 +142,24 @@ func TestUnmountOfNothing(t *testing.T) {
 	}
 }
 
+// A volume that exists and is not mounted has no path, which is no failure unless
+// the caller is strict; one that does not exist is one.
+func TestPathOfNothing(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{AlwaysMountpoint: true})
+	b := newBox(t, p.PluginDir())
+	b.must("create", "--volumedriver=test", "--volumename=v")
+	args := []string{"path", "--volumedriver=test", "--volumename=v"}
+	if out := b.run(args...); out.code != 0 || out.stdout != "" || !strings.Contains(out.stderr, "not mounted") {
+		t.Errorf("%+v", out)
+	}
+	if got := b.must(append(args, "--output=json")...); !strings.Contains(got, `"path": ""`) {
+		t.Error(got)
+	}
+	b.fails(exitNotFound, append(args, "--strict")...)
+	b.fails(exitNotFound, "path", "--volumedriver=test", "--volumename=nothing")
+	b.fails(exitUnreachable, "path", "--volumedriver=nosuch", "--volumename=v")
+}
+
 // A plugin from before Docker 1.10 has neither Get nor List.
 func TestOldPluginWithoutGet(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{Lacks: []string{"Get", "List", "Capabilities"}})

@@ -144,12 +144,108 @@ func TestMountedWhereOnlyThePluginSees(t *testing.T) {
 // Without room in the run directory nothing is mounted, and everything is
 // unmounted.
 func TestFullRunDirectory(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for a file system that can be filled")
+	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0})
+	b, run := boxOnTmpfs(t, p)
+	b.must(mountArgs(p, "v")...)
+	fill(t, run)
+	if got := b.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
+		t.Errorf("shared by the same holder: %q", got)
 	}
-	p := volumetest.Start(t, volumetest.Config{Bind: true})
-	b := newBox(t, p.PluginDir())
-	run := filepath.Join(b.dir, "run")
+	b.fails(exitLedger, mountArgs(p, "w")...)
+	if out := b.run(unmountArgs(p, "v")...); out.code != 0 || !strings.Contains(out.stderr, "no space left") {
+		t.Errorf("%+v", out)
+	}
+	expect(t, p, "v", 1, 1)
+	b.must(unmountArgs(p, "w")...)
+	b.nothingMounted(p)
+}
+
+// A run directory that became read-only, such as after a fault of its disk:
+// nothing is mounted, and everything is unmounted, once.
+func TestReadOnlyRunDirectory(t *testing.T) {
+	for name, locks := range map[string]func(t *testing.T, run string){
+		"as it was": func(*testing.T, string) {},
+		"without locks": func(t *testing.T, run string) {
+			files, err := filepath.Glob(filepath.Join(run, "locks", "*"))
+			if err != nil || len(files) == 0 {
+				t.Fatal(files, err)
+			}
+			for _, f := range files {
+				if err := os.Remove(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := mountingPlugin(t)
+			b, run := boxOnTmpfs(t, p)
+			b.must(mountArgs(p, "v")...)
+			locks(t, run)
+			if err := unix.Mount("", run, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
+				t.Errorf("shared by the same holder: %q", got)
+			}
+			b.fails(exitLedger, mountArgs(p, "w")...)
+			for range 2 {
+				if out := b.run(unmountArgs(p, "v")...); out.code != 0 || strings.Count(out.stderr, "read-only") != 1 {
+					t.Errorf("%+v", out)
+				}
+				b.must(unmountArgs(p, "w")...)
+			}
+			expect(t, p, "v", 1, 1)
+			expect(t, p, "w", 0, 0)
+			if n := stackedAt(t, p.Mountpoint("v")); n != 0 {
+				t.Errorf("%d mounts left", n)
+			}
+			// And it goes on when the directory can be written again.
+			if err := unix.Mount("", run, "", unix.MS_REMOUNT, ""); err != nil {
+				t.Fatal(err)
+			}
+			b.must(mountArgs(p, "v")...)
+			b.must(unmountArgs(p, "v")...)
+			expect(t, p, "v", 2, 2)
+			b.nothingMounted(p)
+		})
+	}
+}
+
+// A run directory that is full by the time the plugin answers: the mount is
+// undone at once, and nothing is left that would have to settle.
+func TestRunDirectoryFilledDuringMount(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0})
+	b, run := boxOnTmpfs(t, p)
+	p.Add(volumetest.Rule{Method: "Mount", Volume: "v", Times: 1, Do: volumetest.DoHold})
+	done := make(chan outcome)
+	go func() { done <- b.run(mountArgs(p, "v")...) }()
+	p.AwaitHeld(1)
+	fill(t, run)
+	p.Release()
+	if out := <-done; out.code == 0 || out.stdout != "" || !strings.Contains(out.stderr, "no space left") {
+		t.Errorf("%+v", out)
+	}
+	expect(t, p, "v", 1, 1)
+	b.must(unmountArgs(p, "v")...)
+	expect(t, p, "v", 1, 1)
+	b.nothingMounted(p)
+	if err := os.Remove(filepath.Join(run, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	b.must(mountArgs(p, "v")...)
+	b.must(unmountArgs(p, "v")...)
+	b.nothingMounted(p)
+}
+
+// boxOnTmpfs has its run directory on a small file system of its own.
+func boxOnTmpfs(t *testing.T, p *volumetest.Plugin) (b *box, run string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a file system of its own")
+	}
+	b = newBox(t, p.PluginDir())
+	run = filepath.Join(b.dir, "run")
 	if err := os.Mkdir(run, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -161,8 +257,13 @@ func TestFullRunDirectory(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	b.must(mountArgs(p, "v")...)
-	filler, err := os.Create(filepath.Join(run, "filler"))
+	return b, run
+}
+
+// fill leaves no room in a directory's file system.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	filler, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,16 +273,6 @@ func TestFullRunDirectory(t *testing.T) {
 	if err := filler.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
-		t.Errorf("shared by the same holder: %q", got)
-	}
-	b.fails(exitLedger, mountArgs(p, "w")...)
-	if out := b.run(unmountArgs(p, "v")...); out.code != 0 || !strings.Contains(out.stderr, "no space left") {
-		t.Errorf("%+v", out)
-	}
-	expect(t, p, "v", 1, 1)
-	b.must(unmountArgs(p, "w")...)
-	b.nothingMounted(p)
 }
 
 // Without root everything works with directories of the user's own.

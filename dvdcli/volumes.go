@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/urfave/cli/v2"
@@ -24,8 +25,8 @@ func volumeCommands(t *terminal) []*cli.Command {
 			Flags: flagsForVolume(unmountDeadline,
 				boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
 				boolFlag(flagForce, "unmount it for all who hold it"))},
-		{Name: "path", Usage: "print where a volume is mounted", Action: command(t, path),
-			Flags: flagsForVolume(otherDeadline)},
+		{Name: "path", Usage: "print where a volume is mounted; nothing if it is not", Action: command(t, path),
+			Flags: flagsForVolume(otherDeadline, boolFlag(flagStrict, "fail if it is not mounted"))},
 		{Name: "get", Usage: "print the name of a volume if it exists", Action: command(t, get),
 			Flags: flagsForVolume(otherDeadline)},
 		{Name: "list", Usage: "print the names of a driver's volumes", Action: command(t, list),
@@ -35,46 +36,40 @@ func volumeCommands(t *terminal) []*cli.Command {
 
 func mount(s *session) error {
 	options, optionsErr := engine.ParseOptions(s.StringSlice(flagOpts))
-	e, done, err := s.engine()
-	if err != nil {
+	err := s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		defer s.spin("mounting " + s.String(flagName))()
+		res, err := e.Mount(ctx, engine.MountRequest{
+			Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options, OptionsErr: optionsErr,
+			Explicit: s.Bool(flagExplicit), Force: s.Bool(flagForce), Holder: s.holder(),
+		})
+		s.notes(res.Notes)
+		if err != nil {
+			return err
+		}
+		return s.result(res, res.Path)
+	})
+	if err != nil && optionsErr != nil && !errors.Is(err, optionsErr) {
 		return errors.Join(optionsErr, err)
 	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	defer s.spin("mounting " + s.String(flagName))()
-	res, err := e.Mount(ctx, engine.MountRequest{
-		Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options, OptionsErr: optionsErr,
-		Explicit: s.Bool(flagExplicit), Force: s.Bool(flagForce), Holder: s.holder(),
-	})
-	s.notes(res.Notes)
-	if err != nil {
-		return err
-	}
-	return s.result(res, res.Path)
+	return err
 }
 
 func unmount(s *session) error {
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	if s.policyErr != nil {
-		s.say("note: %s", s.policyErr)
-	}
-	defer s.spin("unmounting " + s.String(flagName))()
-	res, err := e.Unmount(ctx, engine.UnmountRequest{
-		Driver: s.String(flagDriver), Volume: s.String(flagName), Holder: s.holder(),
-		Strict: s.Bool(flagStrict), Force: s.Bool(flagForce),
+	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		if s.policyErr != nil {
+			s.say("note: %s", s.policyErr)
+		}
+		defer s.spin("unmounting " + s.String(flagName))()
+		res, err := e.Unmount(ctx, engine.UnmountRequest{
+			Driver: s.String(flagDriver), Volume: s.String(flagName), Holder: s.holder(),
+			Strict: s.Bool(flagStrict), Force: s.Bool(flagForce),
+		})
+		s.notes(res.Notes)
+		if err != nil {
+			return err
+		}
+		return s.result(res)
 	})
-	s.notes(res.Notes)
-	if err != nil {
-		return err
-	}
-	return s.result(res)
 }
 
 func create(s *session) error {
@@ -82,48 +77,43 @@ func create(s *session) error {
 	if err != nil {
 		return err
 	}
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	req := engine.CreateRequest{Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options}
-	if err := e.Create(ctx, req); err != nil {
-		return err
-	}
-	return s.result(map[string]string{"name": req.Volume})
+	return s.changeVolume(func(ctx context.Context, e *engine.Engine, driver, name string) error {
+		return e.Create(ctx, engine.CreateRequest{Driver: driver, Volume: name, Options: options})
+	})
 }
 
 func remove(s *session) error {
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	req := engine.RemoveRequest{Driver: s.String(flagDriver), Volume: s.String(flagName), Force: s.Bool(flagForce)}
-	if err := e.Remove(ctx, req); err != nil {
-		return err
-	}
-	return s.result(map[string]string{"name": req.Volume})
+	return s.changeVolume(func(ctx context.Context, e *engine.Engine, driver, name string) error {
+		return e.Remove(ctx, engine.RemoveRequest{Driver: driver, Volume: name, Force: s.Bool(flagForce)})
+	})
 }
 
+// changeVolume does something of which there is nothing to tell but that it was
+// done.
+func (s *session) changeVolume(do func(ctx context.Context, e *engine.Engine, driver, name string) error) error {
+	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		name := s.String(flagName)
+		if err := do(ctx, e, s.String(flagDriver), name); err != nil {
+			return err
+		}
+		return s.result(map[string]string{"name": name})
+	})
+}
+
+// path prints nothing for a volume that exists and is not mounted, which is no
+// error unless the caller is strict, as with dvdcli 0.2.
 func path(s *session) error {
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	p, err := e.Path(ctx, s.String(flagDriver), s.String(flagName))
-	if err != nil {
-		return err
-	}
-	return s.result(map[string]string{"path": p}, p)
+	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		p, err := e.Path(ctx, s.String(flagDriver), s.String(flagName))
+		if errors.Is(err, volume.NotMounted) && !s.Bool(flagStrict) {
+			s.notes([]string{"it is not mounted"})
+			return s.result(map[string]string{"path": ""})
+		}
+		if err != nil {
+			return err
+		}
+		return s.result(map[string]string{"path": p}, p)
+	})
 }
 
 // volumeResult is a volume as --output json shows it.
@@ -139,36 +129,26 @@ func shown(v volume.Volume) volumeResult {
 }
 
 func get(s *session) error {
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	v, err := e.Get(ctx, s.String(flagDriver), s.String(flagName))
-	if err != nil {
-		return err
-	}
-	return s.result(shown(v), v.Name)
+	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		v, err := e.Get(ctx, s.String(flagDriver), s.String(flagName))
+		if err != nil {
+			return err
+		}
+		return s.result(shown(v), v.Name)
+	})
 }
 
 func list(s *session) error {
-	e, done, err := s.engine()
-	if err != nil {
-		return err
-	}
-	defer done()
-	ctx, cancel := s.context()
-	defer cancel()
-	vols, err := e.List(ctx, s.String(flagDriver))
-	if err != nil {
-		return err
-	}
-	all, names := []volumeResult{}, []string{}
-	for _, v := range vols {
-		all = append(all, shown(v))
-		names = append(names, v.Name)
-	}
-	return s.result(all, names...)
+	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+		vols, err := e.List(ctx, s.String(flagDriver))
+		if err != nil {
+			return err
+		}
+		all, names := []volumeResult{}, []string{}
+		for _, v := range vols {
+			all = append(all, shown(v))
+			names = append(names, v.Name)
+		}
+		return s.result(all, names...)
+	})
 }

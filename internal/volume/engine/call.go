@@ -44,13 +44,19 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 	op.rec.Call = &ledger.Call{Op: what, Started: op.ledger.Now(), StartedBoot: now,
 		SettledBoot: now + limit + op.timeouts.Margin, PID: op.pid}
 	if keep {
-		if err := op.entry.Keep(op.rec, true); err != nil {
+		err = op.entry.Intend(op.rec, func() { op.fault(FaultIntentKept) })
+	} else {
+		err = op.entry.Save(op.rec)
+	}
+	if err != nil {
+		if what != ledger.OpUnmount || !op.goesOnWithout(err) {
+			op.rec.Call = nil // it is not made
 			return err
 		}
-		op.fault(FaultIntentKept)
-	}
-	if err := op.entry.Save(op.rec); err != nil && (what != ledger.OpUnmount || !op.goesOnWithout(err)) {
-		return err
+		if op.rec.Kind == ledger.KindMountPoint && op.look(ctx).what == absent {
+			op.rec.Call = nil // it was made before, which could not be written down either
+			return nil
+		}
 	}
 	op.fault(FaultIntent)
 
@@ -74,7 +80,7 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 // The call can do without that: it is then over when its time is.
 func (op *operation) reached(pid int) {
 	p, ok := op.mounts.(volume.Processes)
-	if !ok || pid == 0 {
+	if !ok || pid == 0 || op.unwritten {
 		return
 	}
 	server, err := p.Process(pid)
@@ -96,7 +102,10 @@ func (op *operation) goesOnWithout(err error) bool {
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !errors.Is(err, syscall.EROFS) {
 		return false
 	}
-	op.note("unmounting without writing it down: " + err.Error())
+	if !op.unwritten {
+		op.unwritten = true
+		op.note("unmounting without writing it down: " + err.Error())
+	}
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -503,6 +504,29 @@ func TestNewerRecordIsRefused(t *testing.T) {
 }
 
 // A bad policy stops mounting and never unmounting.
+// A mount whose intent cannot be written down was never asked for: nothing has
+// to settle afterwards.
+func TestIntentThatCannotBeWritten(t *testing.T) {
+	r := newRig(t, refusing)
+	r.plugin.vols["v"] = true
+	r.fault = func(at FaultPoint) {
+		if at == FaultLocked {
+			if err := os.RemoveAll(filepath.Join(r.run, "volumes")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := r.mount("v"); !errors.Is(err, volume.LedgerFailed) {
+		t.Errorf("%v", err)
+	}
+	r.fault = nil
+	r.expect("v", 0, 0)
+	r.clean("v")
+	r.mustMount("v")
+	r.mustUnmount("v")
+	r.expect("v", 1, 1)
+}
+
 func TestBadPolicy(t *testing.T) {
 	r := newRig(t, idempotent)
 	r.mustMount("v")

@@ -429,7 +429,10 @@ func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
 	s.describe(m.rec)
 	m.rec.Phase, m.rec.Since = ledger.PhaseMounted, m.ledger.Now()
 	m.hint = nil
-	return m.saveMounted()
+	if err := m.saveMounted(); err != nil {
+		return m.giveUp(ctx, mounted, err)
+	}
+	return nil
 }
 
 // unstack undoes a mount that came to lie on an earlier one: the driver had done
@@ -494,10 +497,7 @@ func (m *mounting) callMount(ctx context.Context, d volume.Driver) (volume.Mount
 			Options: m.open, Secrets: m.secrets, PublishContext: m.rec.PublishContext,
 			Checkpoint: func(pc map[string]string) error {
 				m.rec.PublishContext = pc
-				if err := m.entry.Keep(m.rec, true); err != nil {
-					return err
-				}
-				return m.entry.Save(m.rec)
+				return m.entry.Intend(m.rec, func() {})
 			},
 		})
 		return err

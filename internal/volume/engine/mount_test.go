@@ -272,6 +272,30 @@ func TestUnmountedByHand(t *testing.T) {
 	}
 }
 
+// A driver that keeps its count when its own umount fails never mounts again what
+// somebody unmounted by hand. The error ends with the only thing that helps.
+func TestUnmountedByHandForADriverThatKeepsItsCount(t *testing.T) {
+	r := newRig(t, counting)
+	r.mustMount("v")
+	r.host.umount("/vol/v")
+	r.plugin.on = func(call, vol string) error {
+		if call == "unmount" && r.host.stacked("/vol/"+vol) == 0 {
+			return r.plugin.refuse("umount: not mounted")
+		}
+		return nil
+	}
+	for range 2 {
+		_, err := r.mount("v")
+		if !errors.Is(err, volume.BadPath) || !strings.HasSuffix(err.Error(), "restart the plugin") {
+			t.Errorf("%v", err)
+		}
+	}
+	r.plugin.restart(false)
+	r.mustMount("v")
+	r.mustUnmount("v")
+	r.leavesNothing()
+}
+
 func TestUnmountIsForgiving(t *testing.T) {
 	cases := map[string]struct {
 		driver string
@@ -644,6 +668,9 @@ func TestPathIsOnlyToldWhenMounted(t *testing.T) {
 	r.plugin.vols["v"] = true
 	r.plugin.claims = true
 	if p, err := r.engine().Path(ctx, "fake", "v"); !errors.Is(err, volume.NotMounted) {
+		t.Errorf("path %q, error %v", p, err)
+	}
+	if p, err := r.engine().Path(ctx, "fake", "nothing"); !errors.Is(err, volume.NotFound) {
 		t.Errorf("path %q, error %v", p, err)
 	}
 	r.mustMount("v")

@@ -40,12 +40,14 @@ type operation struct {
 	// suspect says that the driver may hold our mount ID although nothing is
 	// mounted: should it refuse a Mount, an Unmount of the ID comes first.
 	suspect bool
-
 	// host is the lock that keeps the other ledgers of this host from mounting
 	// and unmounting the volume; nil until it is needed. borrowed says that it is
 	// another operation's.
 	host     *ledger.FileLock
 	borrowed bool
+
+	// unwritten says that people know by now that something was not written down.
+	unwritten bool
 
 	// dvr is the driver once it was needed.
 	dvr   volume.Driver
@@ -171,10 +173,11 @@ func (op *operation) release() error {
 		return err
 	}
 	op.fault(FaultReleased)
-	if err := op.drop(); err != nil && !op.goesOnWithout(err) {
-		return err
+	err := op.drop()
+	if err != nil && op.goesOnWithout(err) {
+		op.rec, err = nil, nil
 	}
-	return nil
+	return err
 }
 
 // mountID is stable for a run directory, driver, volume and holder, so that it

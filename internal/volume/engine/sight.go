@@ -270,7 +270,9 @@ const hintPropagation = "run driver and agent in one mount namespace, or make th
 
 // acceptDirectory says whether a path that is no mount point will do.
 func (op *operation) acceptDirectory(path string) error {
-	const hint = "the volume is not mounted where the driver says: see the driver's log; if it really serves plain directories, set mountpoint: directory for it in the policy"
+	// A driver that keeps its count when its own umount fails takes for mounted for
+	// ever what somebody unmounted by hand.
+	const hint = "the volume is not mounted where the driver says: see the driver's log; if it really serves plain directories, set mountpoint: directory for it in the policy; if the volume was unmounted by hand, restart the plugin"
 	switch op.rules.MountPoint {
 	case mountPointDirectory:
 		return nil

@@ -110,8 +110,11 @@ func (u *unmounting) settleForUnmount(ctx context.Context) error {
 		}
 	}
 	err := u.settle(ctx)
-	if err == nil || u.rec == nil || u.rec.Call == nil {
+	if err == nil || u.rec == nil {
 		return err
+	}
+	if u.rec.Call == nil {
+		return u.settledUnwritten(err)
 	}
 	if !u.rec.HeldBy(u.req.Holder.Name) && !u.req.Force {
 		return err
@@ -121,6 +124,17 @@ func (u *unmounting) settleForUnmount(ctx context.Context) error {
 		u.rec.Holders = nil
 	}
 	return errors.Join(err, u.entry.Save(u.rec))
+}
+
+// settledUnwritten goes on after a settlement that could not be written down.
+func (u *unmounting) settledUnwritten(err error) error {
+	if !u.goesOnWithout(err) {
+		return err
+	}
+	if u.rec.Phase == ledger.PhaseReleased {
+		u.rec = nil
+	}
+	return nil
 }
 
 // findOrphan looks for a mount without a record.
@@ -143,6 +157,9 @@ func (u *unmounting) findOrphan(ctx context.Context) error {
 		return nil
 	}
 	rec, err := u.orphan(ctx, path, u.req.Holder)
+	if err != nil && u.goesOnWithout(err) {
+		return nil // nothing of ours is mounted
+	}
 	if err != nil || rec == nil {
 		return err
 	}
@@ -163,7 +180,7 @@ func (u *unmounting) nothing() error {
 		// itself at its start may come up later.
 		u.rec, u.hint = u.hint, nil
 		u.rec.Doubt = true
-		if err := u.watch(); err != nil {
+		if err := u.watch(); err != nil && !u.goesOnWithout(err) {
 			return err
 		}
 	}
@@ -187,7 +204,7 @@ func (u *unmounting) letGo() (last bool, err error) {
 		r.Release(u.req.Holder.Name)
 		u.result.HeldBy = names(r.Holders)
 		u.note("it stays mounted for " + strings.Join(u.result.HeldBy, ", "))
-		if err := u.entry.Save(r); err != nil {
+		if err := u.entry.Save(r); err != nil && !u.goesOnWithout(err) {
 			return false, err
 		}
 		u.fault(FaultHolderChange)

@@ -187,7 +187,7 @@ func (e *Engine) List(ctx context.Context, driver string) ([]volume.Volume, erro
 }
 
 // Path tells where a volume is really mounted on this host. NotMounted if it is
-// not, whatever the driver claims.
+// not, whatever the driver claims; NotFound if there is no such volume.
 func (e *Engine) Path(ctx context.Context, driver, name string) (string, error) {
 	key := ledger.Key{Driver: driver, Volume: name}
 	if err := checkNames("path", key); err != nil {
@@ -218,7 +218,31 @@ func (e *Engine) Path(ctx context.Context, driver, name string) (string, error) 
 			return claim, nil
 		}
 	}
+	if err := op.exists(ctx); err != nil {
+		return "", err
+	}
 	return "", op.fail(volume.NotMounted, "", "mount it with `dvdcli mount`", nil)
+}
+
+// exists returns nil unless the driver says that the volume does not exist, or
+// cannot say.
+func (op *operation) exists(ctx context.Context) error {
+	d, err := op.driver(ctx)
+	if err != nil {
+		return err
+	}
+	id, err := op.ledger.Identity(op.key)
+	if err != nil {
+		return op.explainOwn(err)
+	}
+	err = op.ask(ctx, func(ctx context.Context) error {
+		_, err := d.Get(ctx, volume.Ref{Name: op.key.Volume, BackendID: id.BackendID, Context: id.Context})
+		return err
+	})
+	if errors.Is(err, volume.Unsupported) {
+		return nil // a driver of before Get
+	}
+	return err
 }
 
 // question prepares a call that needs no lock.

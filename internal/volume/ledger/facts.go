@@ -79,7 +79,7 @@ func (l *Ledger) DriverFacts(driver string) (DriverFacts, error) {
 // somebody else learned meanwhile stays. It waits for others until ctx ends.
 func (l *Ledger) LearnKind(ctx context.Context, driver string, kind PathKind) (err error) {
 	key := Key{Driver: driver}
-	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "facts-"+key.FileName()+".lock"))
+	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "facts-"+key.FileName()+".lock"), l.cfg.RunDir)
 	if err != nil {
 		return failed("keep what is known of the driver", key, err)
 	}

@@ -21,36 +21,50 @@ const (
 // writeFile replaces dir/name. With durable it returns only when the content
 // will survive a power failure; without, a crash leaves the old or the new
 // content all the same.
-func writeFile(dir, name string, data []byte, durable bool) (err error) {
-	f, err := os.CreateTemp(dir, tempPrefix+"*")
+func writeFile(dir, name string, data []byte, durable bool) error {
+	s, err := stage(dir, name, data, durable)
 	if err != nil {
 		return err
 	}
-	temp := f.Name()
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreNotExist(os.Remove(temp)))
-		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
+	return s.commit()
+}
+
+// staged is the new content of a file, written and not yet in its place.
+type staged struct {
+	dir, name, temp string
+	durable         bool
+}
+
+// stage writes the content beside the file that it is to replace; commit or
+// discard follows. What lacks room or rights fails here.
+func stage(dir, name string, data []byte, durable bool) (s staged, err error) {
+	f, err := os.CreateTemp(dir, tempPrefix+"*")
+	if err != nil {
+		return s, err
 	}
-	if durable {
-		if err = f.Sync(); err != nil {
-			return errors.Join(err, f.Close())
-		}
+	s = staged{dir: dir, name: name, temp: f.Name(), durable: durable}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
 	}
-	if err = f.Close(); err != nil {
-		return err
+	if err = errors.Join(err, f.Close()); err != nil {
+		return s, errors.Join(err, s.discard())
 	}
-	if err = os.Rename(temp, filepath.Join(dir, name)); err != nil {
-		return err
+	return s, nil
+}
+
+// commit puts the content in its place, or discards it.
+func (s staged) commit() error {
+	if err := os.Rename(s.temp, filepath.Join(s.dir, s.name)); err != nil {
+		return errors.Join(err, s.discard())
 	}
-	if durable {
-		return syncDir(dir)
+	if s.durable {
+		return syncDir(s.dir)
 	}
 	return nil
 }
+
+func (s staged) discard() error { return ignoreNotExist(os.Remove(s.temp)) }
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
@@ -86,7 +100,16 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-func removeFile(path string) error { return ignoreNotExist(os.Remove(path)) }
+func removeFile(path string) error {
+	err := ignoreNotExist(os.Remove(path))
+	if errors.Is(err, syscall.EROFS) {
+		// Read-only file systems say that of what does not exist, too.
+		if _, missing := os.Lstat(path); errors.Is(missing, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	return err
+}
 
 func ignoreNotExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

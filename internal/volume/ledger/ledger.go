@@ -102,7 +102,7 @@ type Entry struct {
 // volume.Deadline when another process kept it that long, otherwise with
 // volume.LedgerFailed.
 func (l *Ledger) Lock(ctx context.Context, key Key) (*Entry, error) {
-	lock, err := lockFile(ctx, l.lockPath(key))
+	lock, err := lockFile(ctx, l.lockPath(key), filepath.Join(l.cfg.RunDir, dirLocks))
 	if err != nil {
 		return nil, lockFailed(ctx, key, err)
 	}
@@ -122,7 +122,7 @@ func lockFailed(ctx context.Context, key Key, err error) error {
 // locks are taken before it, never after. It fails as Lock does.
 func (l *Ledger) LockDriver(ctx context.Context, driver string) (*FileLock, error) {
 	key := Key{Driver: driver}
-	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "driver-"+key.FileName()+".lock"))
+	lock, err := lockFile(ctx, filepath.Join(l.cfg.RunDir, dirLocks, "driver-"+key.FileName()+".lock"), l.cfg.RunDir)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, &volume.Error{Kind: volume.Deadline, Op: "wait for the driver", Driver: driver, Err: err,
@@ -233,8 +233,34 @@ func newerRecord(key Key, path string, err error) error {
 // Save writes the volume's record durably into the run directory. It sets
 // Version and BootID.
 func (e *Entry) Save(rec *Record) error {
-	rec.BootID = e.ledger.boot
-	if err := e.write(e.ledger.cfg.RunDir, dirVolumes, rec, true); err != nil {
+	s, err := e.stage(e.ledger.cfg.RunDir, dirVolumes, rec, true)
+	if err == nil {
+		err = s.commit()
+	}
+	if err != nil {
+		return failed("write the ledger", e.key, err)
+	}
+	e.gone = false
+	return nil
+}
+
+// Intend writes the record durably into both directories, the state directory
+// first, and calls between in between. If one of them has no room, neither is
+// changed: nobody would take back what the other one says.
+func (e *Entry) Intend(rec *Record, between func()) error {
+	kept, err := e.stage(e.ledger.cfg.StateDir, dirMounts, rec, true)
+	if err != nil {
+		return failed("write the ledger", e.key, err)
+	}
+	saved, err := e.stage(e.ledger.cfg.RunDir, dirVolumes, rec, true)
+	if err != nil {
+		return failed("write the ledger", e.key, errors.Join(err, kept.discard()))
+	}
+	if err := kept.commit(); err != nil {
+		return failed("write the ledger", e.key, errors.Join(err, saved.discard()))
+	}
+	between()
+	if err := saved.commit(); err != nil {
 		return failed("write the ledger", e.key, err)
 	}
 	e.gone = false
@@ -244,23 +270,26 @@ func (e *Entry) Save(rec *Record) error {
 // Keep writes the record into the state directory, where it outlives a reboot.
 // Without durable it may be lost with the power, but is never torn.
 func (e *Entry) Keep(rec *Record, durable bool) error {
-	rec.BootID = e.ledger.boot
-	if err := e.write(e.ledger.cfg.StateDir, dirMounts, rec, durable); err != nil {
+	s, err := e.stage(e.ledger.cfg.StateDir, dirMounts, rec, durable)
+	if err == nil {
+		err = s.commit()
+	}
+	if err != nil {
 		return failed("write the ledger", e.key, err)
 	}
 	return nil
 }
 
-func (e *Entry) write(root, dir string, rec *Record, durable bool) error {
+func (e *Entry) stage(root, dir string, rec *Record, durable bool) (staged, error) {
 	if rec.Key() != e.key {
-		return fmt.Errorf("record is about driver %q volume %q", rec.Driver, rec.Volume)
+		return staged{}, fmt.Errorf("record is about driver %q volume %q", rec.Driver, rec.Volume)
 	}
-	rec.Version = FormatVersion
+	rec.Version, rec.BootID = FormatVersion, e.ledger.boot
 	data, err := json.MarshalIndent(rec, "", "  ")
 	if err != nil {
-		return err
+		return staged{}, err
 	}
-	return writeFile(filepath.Join(root, dir), e.key.fileName(), append(data, '\n'), durable)
+	return stage(filepath.Join(root, dir), e.key.fileName(), append(data, '\n'), durable)
 }
 
 // Delete removes what both directories hold about the mount; the volume's

@@ -452,6 +452,52 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// An intent that one of the directories cannot hold leaves both as they were.
+func TestIntentIsAllOrNothing(t *testing.T) {
+	for _, full := range []string{"run", "state"} {
+		t.Run(full, func(t *testing.T) {
+			l := open(t, t.TempDir())
+			e := lock(t, l, sample)
+			defer closeEntry(t, e)
+			before := record()
+			if err := errors.Join(e.Save(before), e.Keep(before, true)); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(l.RunDir(), dirVolumes)
+			if full == "state" {
+				dir = filepath.Join(l.StateDir(), dirMounts)
+			}
+			// A directory that moved away has no room either, for root too.
+			if err := os.Rename(dir, dir+".away"); err != nil {
+				t.Fatal(err)
+			}
+			after := before.Clone()
+			after.MountID = "another"
+			if err := e.Intend(after, func() { t.Error("went on") }); !errors.Is(err, volume.LedgerFailed) {
+				t.Errorf("%v", err)
+			}
+			if err := os.Rename(dir+".away", dir); err != nil {
+				t.Fatal(err)
+			}
+			for _, from := range []struct{ root, dir string }{{l.RunDir(), dirVolumes}, {l.StateDir(), dirMounts}} {
+				r, _, err := l.loadAt(from.root, from.dir, sample)
+				if err != nil || r.MountID != before.MountID {
+					t.Errorf("%s: %+v %v", from.dir, r, err)
+				}
+			}
+			if left, err := l.Leftovers(); err != nil || len(left) != 0 {
+				t.Errorf("%v %v", left, err)
+			}
+			if err := e.Intend(after, func() {}); err != nil {
+				t.Fatal(err)
+			}
+			if loaded, err := e.Load(); err != nil || loaded.Current.MountID != "another" {
+				t.Errorf("%+v %v", loaded, err)
+			}
+		})
+	}
+}
+
 // Another ledger uses a mount if somebody holds it there, or is about to, at the
 // same path as far as is known.
 func TestNeighboursUsing(t *testing.T) {

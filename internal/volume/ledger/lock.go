@@ -16,7 +16,7 @@ import (
 // or with the process, however that dies.
 type FileLock struct {
 	file *os.File
-	path string
+	path string // of a file that may be removed; empty for none
 }
 
 // errLocked says that somebody else has the lock.
@@ -27,9 +27,18 @@ func IsLocked(err error) bool { return errors.Is(err, errLocked) }
 
 // TryLockFile takes the lock at path, creating the file, or returns at once
 // with an error for which IsLocked holds.
-func TryLockFile(path string) (*FileLock, error) {
+func TryLockFile(path string) (*FileLock, error) { return tryLock(path, filepath.Dir(path)) }
+
+// tryLock is TryLockFile; instead is a directory that is locked where a lock file
+// is missing on a file system that became read-only.
+func tryLock(path, instead string) (*FileLock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		named, removable := path, path
+		if errors.Is(err, unix.EROFS) {
+			named, f, err = openReadOnly(path, instead)
+			removable = ""
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -41,17 +50,28 @@ func TryLockFile(path string) (*FileLock, error) {
 		}
 		// The holder before us may have removed the file; a lock on a file that
 		// has no name any more keeps nobody out.
-		same, err := sameFile(f, path)
+		same, err := sameFile(f, named)
 		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 		if same {
-			return &FileLock{file: f, path: path}, nil
+			return &FileLock{file: f, path: removable}, nil
 		}
 		if err := f.Close(); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// openReadOnly opens a lock file of a file system that became read-only, or else
+// the directory.
+func openReadOnly(path, instead string) (named string, f *os.File, err error) {
+	for _, named = range []string{path, instead} {
+		if f, err = os.OpenFile(named, os.O_RDONLY|unix.O_NOFOLLOW, 0); err == nil {
+			break
+		}
+	}
+	return named, f, err
 }
 
 func sameFile(f *os.File, path string) (bool, error) {
@@ -71,10 +91,10 @@ func sameFile(f *os.File, path string) (bool, error) {
 
 // lockFile waits for the lock until ctx ends. flock(2) knows no time-out, so it
 // asks again at growing, random intervals of a few milliseconds.
-func lockFile(ctx context.Context, path string) (*FileLock, error) {
+func lockFile(ctx context.Context, path, instead string) (*FileLock, error) {
 	pause := time.Millisecond
 	for {
-		l, err := TryLockFile(path)
+		l, err := tryLock(path, instead)
 		if err == nil || !IsLocked(err) {
 			return l, err
 		}
@@ -99,5 +119,8 @@ func (l *FileLock) Discard() error { return l.unlockAndRemove() }
 // unlockAndRemove releases the lock and takes its file away, for records that
 // are gone.
 func (l *FileLock) unlockAndRemove() error {
+	if l.path == "" {
+		return l.file.Close()
+	}
 	return errors.Join(removeFile(l.path), l.file.Close())
 }

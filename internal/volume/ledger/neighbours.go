@@ -52,7 +52,7 @@ func (n Neighbours) Lock(ctx context.Context, key Key) (*FileLock, error) {
 	if err := privateDir(dir); err != nil {
 		return nil, failed("lock for this host", key, err)
 	}
-	lock, err := lockFile(ctx, filepath.Join(dir, key.FileName()+".lock"))
+	lock, err := lockFile(ctx, filepath.Join(dir, key.FileName()+".lock"), dir)
 	if err != nil {
 		return nil, lockFailed(ctx, key, err)
 	}
