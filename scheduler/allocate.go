@@ -52,7 +52,7 @@ func (d *decision) launch(r *request, share int32, why string) {
 	a.load++
 	a.version++
 	if r.app != nil {
-		r.app.launched(a)
+		r.app.launched(s.agent)
 	}
 }
 

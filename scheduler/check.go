@@ -16,7 +16,7 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	if static != fits && static <= failsConstraint {
 		return static
 	}
-	if r.shape.app != nil && !r.shape.app.allows(r.inst.Constraints, a) {
+	if r.shape.app != nil && !d.allowsBeside(r.shape.app, r.inst.Constraints, s.agent) {
 		return failsConstraint
 	}
 	if r.inst.Reservation != nil && (stranger || !d.holdsReservation(r.inst, s)) {

@@ -22,12 +22,16 @@ type class struct {
 	resident             bool     // has or makes a reservation
 	only                 *groupValue
 
+	parts    map[groupValue]*class
 	verdicts []verdict // per share, nil until needed
 	tree     *tree     // nil until needed
 }
 
 // groupValue narrows a class to agents with one value of a field.
-type groupValue struct{ field, value string }
+type groupValue struct {
+	field *field
+	value int32
+}
 
 // shape is a set of instances that differ in nothing that matters except the
 // identity of their volumes.
@@ -118,18 +122,21 @@ func (d *decision) classFor(key []byte, r *request, zoneKnown bool) *class {
 	return c
 }
 
-// narrowed is the class restricted to agents with one value of a field.
-func (d *decision) narrowed(r *request, field, value string) *class {
-	key := d.classKey(r, false)
-	key = append(key, 'N')
-	key = appendString(key, field)
-	key = appendString(key, value)
-	d.keyBuf = key
-	if c, ok := d.classes[string(key)]; ok {
-		return c
+// narrowed is the class of a request restricted to agents with one value of a
+// field.
+func (d *decision) narrowed(r *request, f *field, value int32) *class {
+	only := groupValue{f, value}
+	whole := r.shape.class
+	c := whole.parts[only]
+	if c == nil {
+		part := *whole
+		part.only, part.parts, part.verdicts, part.tree = &only, nil, nil, nil
+		c = &part
+		if whole.parts == nil {
+			whole.parts = make(map[groupValue]*class)
+		}
+		whole.parts[only] = c
 	}
-	c := d.classFor(key, r, false)
-	c.only = &groupValue{field, value}
 	return c
 }
 
@@ -221,7 +228,7 @@ func (d *decision) classVerdict(c *class, s *share) verdict {
 	switch {
 	case s.role != "" && s.role != c.role, !c.usable(s):
 		return failsRole
-	case !d.allowed(c, a):
+	case !d.allowed(c, a), c.only != nil && c.only.field.of[s.agent] != c.only.value:
 		return failsConstraint
 	case a.maintenance:
 		return failsMaintenance
@@ -265,10 +272,6 @@ func (d *decision) allowed(c *class, a *agent) bool {
 		if !d.allowsAgent(&c.constraints[i], &p) {
 			return false
 		}
-	}
-	if c.only != nil {
-		v, ok := p.field(c.only.field)
-		return ok && v == c.only.value
 	}
 	return true
 }

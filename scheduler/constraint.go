@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -103,9 +104,22 @@ func sameScalar(a, b string) bool {
 	if a == b {
 		return true
 	}
-	x, errX := strconv.ParseFloat(a, 64)
-	y, errY := strconv.ParseFloat(b, 64)
-	return errX == nil && errY == nil && resource.FromFloat(x) == resource.FromFloat(y)
+	x, okX := scalar(a)
+	y, okY := scalar(b)
+	return okX && okY && x == y
+}
+
+// scalar reads a number as Mesos writes scalars; words that stand for numbers
+// elsewhere, as "inf", are words.
+func scalar(s string) (resource.Milli, bool) {
+	if strings.Trim(s, "-.0123456789") != "" {
+		return 0, false
+	}
+	x, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.Abs(x) >= math.MaxInt64/1000 {
+		return 0, false
+	}
+	return resource.FromFloat(x), true
 }
 
 // regexp compiles a pattern that has to match a whole value, once per round;
@@ -121,46 +135,99 @@ func (d *decision) regexp(pattern string) *regexp.Regexp {
 	return re
 }
 
+// field is a field of constraints over the agents of a round: values are numbered
+// so that counting costs no comparison of words.
+type field struct {
+	name    string
+	values  []string // the offered ones first, sorted
+	offered int
+	numbers map[string]int32
+	of      []int32 // per agent, absent where it has none
+}
+
+const absent = -1
+
+// number is that of a value, which may be one that no offered agent has.
+func (f *field) number(value string) int32 {
+	n, known := f.numbers[value]
+	if !known {
+		n = int32(len(f.values))
+		f.numbers[value] = n
+		f.values = append(f.values, value)
+	}
+	return n
+}
+
+// field numbers the values of a field, when first asked for.
+func (d *decision) field(name string) *field {
+	if f, ok := d.fields[name]; ok {
+		return f
+	}
+	f := &field{name: name, numbers: make(map[string]int32), of: make([]int32, len(d.agents))}
+	for i := range d.agents {
+		p := d.agents[i].place()
+		if v, ok := p.field(name); ok {
+			f.number(v)
+		}
+	}
+	slices.Sort(f.values)
+	f.offered = len(f.values)
+	for n, v := range f.values {
+		f.numbers[v] = int32(n)
+	}
+	for i := range d.agents {
+		f.of[i] = absent
+		p := d.agents[i].place()
+		if v, ok := p.field(name); ok {
+			f.of[i] = f.numbers[v]
+		}
+	}
+	d.fields[name] = f
+	return f
+}
+
 // group counts an app's instances by the value of one field.
 type group struct {
-	field  string
-	values map[string]int
+	field  *field
+	counts map[int32]int // by the value's number
 	// levels counts the values by their number of instances, least is the
-	// smallest such number: both kept up to date so that a check costs no walk.
+	// smallest such number: both kept up to date so that a check costs no walk
+	// over the values.
 	levels map[int]int
 	least  int
 	// home is the value that CLUSTER without a value keeps to: that of the
-	// first instance, empty while there is none.
-	home string
+	// first instance.
+	home int32
 }
 
-func newGroup(field string) group {
-	return group{field: field, values: make(map[string]int), levels: make(map[int]int)}
+func newGroup(f *field) group {
+	return group{field: f, counts: make(map[int32]int), levels: make(map[int]int), home: absent}
 }
 
 // add counts one more instance with a value. Counts only grow in a round.
-func (g *group) add(value string) {
-	n := g.values[value]
-	g.values[value] = n + 1
+func (g *group) add(value int32) {
+	n := g.counts[value]
+	g.counts[value] = n + 1
 	g.levels[n+1]++
 	if n == 0 {
 		g.least = 1
 		return
 	}
-	if g.levels[n]--; g.levels[n] == 0 && g.least == n {
-		g.least = n + 1
+	if g.levels[n]--; g.levels[n] == 0 {
+		delete(g.levels, n)
+		if g.least == n {
+			g.least = n + 1
+		}
 	}
 }
 
-// allowsCount is the rule of a constraint that depends on the app's other
-// instances.
-func (g *group) allowsCount(c *Constraint, p *place) bool {
-	v, ok := p.field(c.Field)
-	return ok && g.allowsValue(c, v)
-}
-
-func (g *group) allowsValue(c *Constraint, v string) bool {
-	n := g.values[v]
+// allows is the rule of a constraint that depends on the app's other instances,
+// of which there are to be so many in all.
+func (g *group) allows(c *Constraint, value int32, instances int) bool {
+	if value == absent {
+		return false
+	}
+	n := g.counts[value]
 	switch c.Operator {
 	case Unique:
 		return n == 0
@@ -168,109 +235,129 @@ func (g *group) allowsValue(c *Constraint, v string) bool {
 		most, err := strconv.Atoi(strings.TrimSpace(c.Value))
 		return err == nil && n < most
 	case Cluster:
-		return len(g.values) == 0 || g.home == v
+		return len(g.counts) == 0 || g.home == value
 	case GroupBy:
-		return g.allowsGroup(c, n)
+		return g.allowsGroup(c, n, instances)
 	}
 	return true
 }
 
-// allowsGroup opens a new group always, and adds to one that exists if enough
-// groups are open and none of them has fewer. Without a number of groups those
-// seen so far count (Marathon divides by zero there).
-func (g *group) allowsGroup(c *Constraint, n int) bool {
+// allowsGroup spreads instances evenly over as many groups as the constraint
+// says: each takes its part of them, and of the rest one. Without such a number
+// a group must not have more than any other that was seen so far, and a new one
+// may always be opened (Marathon divides by zero there).
+func (g *group) allowsGroup(c *Constraint, n, instances int) bool {
+	groups, err := strconv.Atoi(strings.TrimSpace(c.Value))
+	if err != nil || groups <= 0 {
+		return n == 0 || n <= g.least
+	}
 	if n == 0 {
-		return true
+		return len(g.counts) < groups
 	}
-	want, err := strconv.Atoi(strings.TrimSpace(c.Value))
-	if err != nil {
-		want = 0
+	part := instances / groups
+	return n < part || n == part && instances%groups > g.beyond(part)
+}
+
+// beyond is how many instances the values have in excess of a number each.
+func (g *group) beyond(part int) (sum int) {
+	for n, values := range g.levels {
+		sum += max(0, n-part) * values
 	}
-	return len(g.values) >= want && n <= g.least
+	return sum
 }
 
 // mostUsed is the value that most instances have, the first of these by name.
 // Who came first is not known of instances that were there before the round.
-func (g *group) mostUsed() string {
-	value, most := "", 0
-	for v, n := range g.values {
-		if n > most || n == most && v < value {
-			value, most = v, n
+func (g *group) mostUsed() int32 {
+	best := int32(absent)
+	for v, n := range g.counts {
+		if best == absent || n > g.counts[best] || n == g.counts[best] && g.field.values[v] < g.field.values[best] {
+			best = v
 		}
 	}
-	return value
+	return best
 }
 
 // appState is what a round knows of an app's other instances.
 type appState struct {
-	placed  []*Placed
-	onAgent map[string]int // instances by agent id
-	groups  []group
-	added   []place // where this round launches instances
-	version int     // counts launches of this round
+	placed    []*Placed
+	instances int           // how many there are to be
+	onAgent   map[int32]int // instances by agent
+	groups    []group
+	added     []int32 // the agents on which this round launches instances
+	version   int     // counts launches of this round
 }
 
-func newAppState(placed []*Placed) *appState {
-	a := &appState{placed: placed, onAgent: make(map[string]int, len(placed))}
+func (d *decision) newAppState(placed []*Placed) *appState {
+	a := &appState{placed: placed, onAgent: make(map[int32]int, len(placed))}
 	for _, p := range placed {
-		a.onAgent[p.AgentID]++
+		if at, ok := d.byAgent[p.AgentID]; ok {
+			a.onAgent[at]++
+		}
+		if p.Counts {
+			a.instances++
+		}
 	}
 	return a
 }
 
-// group returns the counts for a field, made when first asked for.
-func (a *appState) group(field string) *group {
+// group returns an app's counts for a field, made when first asked for.
+func (d *decision) group(a *appState, name string) *group {
 	for i := range a.groups {
-		if a.groups[i].field == field {
+		if a.groups[i].field.name == name {
 			return &a.groups[i]
 		}
 	}
-	g := newGroup(field)
+	g := newGroup(d.field(name))
 	for _, p := range a.placed {
 		at := place{p.Hostname, p.Region, p.Zone, p.Attributes}
-		if v, ok := at.field(field); ok && p.Counts {
-			g.add(v)
+		if v, ok := at.field(name); ok && p.Counts {
+			g.add(g.field.number(v))
 		}
 	}
 	g.home = g.mostUsed()
-	for i := range a.added {
-		g.launched(&a.added[i])
+	for _, on := range a.added {
+		g.launched(on)
 	}
 	a.groups = append(a.groups, g)
 	return &a.groups[len(a.groups)-1]
 }
 
-// launched counts one more instance.
-func (a *appState) launched(on *agent) {
+// launched counts one more instance on an agent.
+func (a *appState) launched(on int32) {
 	a.version++
-	a.onAgent[on.id]++
-	p := on.place()
-	a.added = append(a.added, p)
+	a.onAgent[on]++
+	a.added = append(a.added, on)
 	for i := range a.groups {
-		a.groups[i].launched(&p)
+		a.groups[i].launched(on)
 	}
 }
 
-func (g *group) launched(at *place) {
-	v, ok := at.field(g.field)
-	if !ok {
+func (g *group) launched(on int32) {
+	v := g.field.of[on]
+	if v == absent {
 		return
 	}
-	if len(g.values) == 0 {
+	if len(g.counts) == 0 {
 		g.home = v
 	}
 	g.add(v)
 }
 
-// allows says whether an app's constraints that count instances allow an agent.
-func (a *appState) allows(cs []Constraint, on *agent) bool {
-	p := on.place()
+// allowsBeside says whether an app's constraints that count instances allow an
+// agent.
+func (d *decision) allowsBeside(a *appState, cs []Constraint, on int32) bool {
 	for i := range cs {
-		if cs[i].counts() && !a.group(cs[i].Field).allowsCount(&cs[i], &p) {
+		if cs[i].counts() && !d.countAllows(a, &cs[i], on) {
 			return false
 		}
 	}
 	return true
+}
+
+func (d *decision) countAllows(a *appState, c *Constraint, on int32) bool {
+	g := d.group(a, c.Field)
+	return g.allows(c, g.field.of[on], a.instances)
 }
 
 // remoteRegion says whether an agent is outside of the master's region and the

@@ -13,9 +13,9 @@ import (
 // racks are four agents: two on rack r1, one on r2, one without a rack.
 func racks() *schedtest.World {
 	w := schedtest.New()
-	w.Offer("a1").Usual().Attr("rack", "r1").Attr("size", "4").In("eu", "eu-1")
-	w.Offer("a2").Usual().Attr("rack", "r1").Attr("size", "4.5").In("eu", "eu-2")
-	w.Offer("b1").Usual().Attr("rack", "r2").Attr("size", "8").In("us", "us-1")
+	w.Offer("a1").Usual().Attr("rack", "r1").Attr("size", "4").Attr("slots", "[1-2,5-9]").In("eu", "eu-1")
+	w.Offer("a2").Usual().Attr("rack", "r1").Attr("size", "4.5").Attr("slots", "{a,b}").In("eu", "eu-2")
+	w.Offer("b1").Usual().Attr("rack", "r2").Attr("size", "8").Attr("slots", "inf").In("us", "us-1")
 	w.Offer("c1").Usual()
 	return w
 }
@@ -44,6 +44,16 @@ func TestConstraintsOnTheAgent(t *testing.T) {
 		{"size", scheduler.Is, "4.0", "a1"},
 		{"size", scheduler.Is, "4.50", "a2"},
 		{"size", scheduler.Is, "4.0004", "a1"},
+		{"size", scheduler.Is, "-4", ""},
+		{"slots", scheduler.Is, "inf", "b1"},
+		{"slots", scheduler.Is, "0", ""}, // "inf" is a word, not a number out of range
+		{"slots", scheduler.Is, "NaN", ""},
+		{"slots", scheduler.Is, "1", ""}, // ranges and sets compare as a whole
+		{"slots", scheduler.Like, `\[1-2,.*\]`, "a1"},
+		{"slots", scheduler.Like, `\{a,b\}`, "a2"},
+		{"slots", scheduler.Unlike, `[\[{].*`, "b1 c1"},
+		{"slots", scheduler.Cluster, "{a,b}", "a2"},
+		{"size", scheduler.Like, `4(\.5)?`, "a1 a2"},
 		{"rack", scheduler.Unique, "", "a1 a2 b1"},
 		{"rack", scheduler.GroupBy, "", "a1 a2 b1"},
 		{"rack", scheduler.MaxPer, "1", "a1 a2 b1"},
@@ -89,6 +99,45 @@ func accepting(s scheduler.Snapshot) string {
 	}
 	slices.Sort(on)
 	return strings.Join(on, " ")
+}
+
+// TestGroupByShares gives the agents that are accepted for one more of so many
+// instances of an app, beside those that run: each of n groups takes its part of
+// them, and of the rest one.
+func TestGroupByShares(t *testing.T) {
+	rack := map[string]string{"a1": "r1", "a2": "r1", "b1": "r2"}
+	cases := []struct {
+		groups string
+		of     int
+		placed string
+		want   string
+	}{
+		{"2", 6, "", "a1 a2 b1"},
+		{"2", 6, "a1", "a1 a2 b1"}, // its part is three, whoever comes first
+		{"2", 6, "a1 a1 a2", "b1"},
+		{"2", 5, "a1 a1 b1", "a1 a2 b1"}, // two each, and one of them three
+		{"2", 5, "a1 a1 a2 b1", "b1"},
+		{"2", 5, "a1 a1 a2 b1 b1", "b1"}, // a sixth, beyond what is asked for
+		{"2", 1, "", "a1 a2 b1"},
+		{"1", 4, "", "a1 a2 b1"},
+		{"1", 4, "b1", "b1"}, // no second group
+		{"2", 4, "a1 a1 a1", "b1"},
+		{"3", 6, "a1 a2 b1 b1", ""}, // the third group takes the rest
+		{"0", 6, "a1", "a1 a2 b1"},  // no number of groups
+		{"-1", 6, "a1 b1 b1", "a1 a2"},
+	}
+	for _, c := range cases {
+		t.Run(fmt.Sprintf("%s groups of %d beside %s", c.groups, c.of, c.placed), func(t *testing.T) {
+			w := racks()
+			for i, a := range strings.Fields(c.placed) {
+				w.Placed(fmt.Sprintf("p%d", i), a).Attr("rack", rack[a])
+			}
+			w.Pending("x").Where("rack", scheduler.GroupBy, c.groups).AppInstances = c.of
+			if got := accepting(w.Build()); got != c.want {
+				t.Errorf("accepted by %q, want %q", got, c.want)
+			}
+		})
+	}
 }
 
 // TestConstraintsThatCount gives the agents that are accepted beside instances
@@ -173,14 +222,16 @@ func TestConstraintsCountLaunchesOfTheSamePlan(t *testing.T) {
 }
 
 // TestGroupByGetsAnotherChance needs a second pass: the older instance cannot
-// go where it is bound to until the younger has opened the other group.
+// go where it is bound to until the younger has made the other group as large.
 func TestGroupByGetsAnotherChance(t *testing.T) {
 	w := schedtest.New()
 	w.Offer("a1").Usual().Attr("rack", "r1")
 	w.Offer("b1").Usual().Attr("rack", "r2")
 	w.Placed("p", "a1").Attr("rack", "r1")
-	w.Pending("young").Where("rack", scheduler.GroupBy, "2")
-	w.Pending("old").Where("rack", scheduler.GroupBy, "2").Where("rack", scheduler.Is, "r1").Since = w.Now.Add(-1)
+	w.Placed("q", "b1").Attr("rack", "r2")
+	w.Placed("r", "a1").Attr("rack", "r1")
+	w.Pending("young").Where("rack", scheduler.GroupBy, "")
+	w.Pending("old").Where("rack", scheduler.GroupBy, "").Where("rack", scheduler.Is, "r1").Since = w.Now.Add(-1)
 	on := schedtest.On(w.Decide())
 	if on["old"] != "a1" || on["young"] != "b1" {
 		t.Errorf("launched %v, want old on a1 and young on b1", on)

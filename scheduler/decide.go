@@ -26,8 +26,8 @@ type decision struct {
 	owners   map[string][]int32 // shares by the instance that reserved in them
 	requests []request
 	waiting  []wait
-	barred   []wait              // those that this round may not place
-	values   map[string][]string // of a field, over the offered agents
+	barred   []wait // those that this round may not place
+	fields   map[string]*field
 
 	wiped     map[string]bool
 	moved     map[string]bool // instances stopped to be moved
@@ -111,7 +111,7 @@ func (d *decision) prepare() {
 	d.shapes = make(map[string]*shape)
 	d.owners = make(map[string][]int32)
 	d.patterns = make(map[string]*regexp.Regexp)
-	d.values = make(map[string][]string)
+	d.fields = make(map[string]*field)
 	d.wiped = make(map[string]bool, len(s.Wiped))
 	for _, id := range s.Wiped {
 		d.wiped[id] = true
@@ -144,9 +144,11 @@ func (d *decision) countPlaced() {
 			continue
 		}
 		if states[a] == nil {
-			states[a] = newAppState(placed[a])
+			states[a] = d.newAppState(placed[a])
+			states[a].instances += int(pending[a])
 		}
 		d.apps[i] = states[a]
+		states[a].instances = max(states[a].instances, d.s.Pending[i].AppInstances)
 	}
 }
 
@@ -352,18 +354,20 @@ func (d *decision) anywhere(r *request) (int32, bool) {
 	if c == nil {
 		return d.find(r.shape.class, r)
 	}
-	values := d.fieldValues(c.Field)
-	if len(values) > mostParts {
+	g := d.group(r.shape.app, c.Field)
+	if g.field.offered > mostParts {
 		return d.find(r.shape.class, r)
 	}
-	g := r.shape.app.group(c.Field)
-	values = slices.Clone(values)
-	slices.SortStableFunc(values, func(a, b string) int { return cmp.Compare(g.values[a], g.values[b]) })
-	for _, v := range values {
-		if !g.allowsValue(c, v) {
-			continue
+	var buf [mostParts]int32
+	values := buf[:0]
+	for v := range int32(g.field.offered) {
+		if g.allows(c, v, r.shape.app.instances) {
+			values = append(values, v)
 		}
-		if si, ok := d.find(d.narrowed(r, c.Field, v), r); ok {
+	}
+	slices.SortStableFunc(values, func(a, b int32) int { return cmp.Compare(g.counts[a], g.counts[b]) })
+	for _, v := range values {
+		if si, ok := d.find(d.narrowed(r, g.field, v), r); ok {
 			return si, true
 		}
 	}
@@ -386,25 +390,6 @@ func (r *request) partition() *Constraint {
 		}
 	}
 	return nil
-}
-
-// fieldValues lists the values of a field over the offered agents, sorted.
-func (d *decision) fieldValues(field string) []string {
-	if vs, ok := d.values[field]; ok {
-		return vs
-	}
-	seen := make(map[string]bool)
-	vs := []string{}
-	for i := range d.agents {
-		p := d.agents[i].place()
-		if v, ok := p.field(field); ok && !seen[v] {
-			seen[v] = true
-			vs = append(vs, v)
-		}
-	}
-	slices.Sort(vs)
-	d.values[field] = vs
-	return vs
 }
 
 func (d *decision) whyPinned(r *request, s *share) string {

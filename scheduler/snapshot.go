@@ -140,6 +140,9 @@ type Instance struct {
 	// ID is stable for the instance's life; claims and reservations name it.
 	ID  string
 	App string
+	// AppInstances is how many instances the app is to have, which GROUP_BY
+	// spreads; where more are placed and pending, these count.
+	AppInstances int
 	// Role is the role whose resources are used; AcceptUnreserved and
 	// AcceptReserved restrict to resources reserved for "*" or for Role. With
 	// neither set both are accepted (an app without acceptedResourceRoles).

@@ -254,7 +254,7 @@ func (d *decision) lacksAsAgent(r *request, s *share) []string {
 	if d.remoteRegion(c.all, a) {
 		out = append(out, fmt.Sprintf("the local region (it is in %s)", a.region))
 	}
-	out = append(out, d.failedConstraints(r, a)...)
+	out = append(out, d.failedConstraints(r, s.agent)...)
 	if a.maintenance {
 		out = append(out, "an end of its maintenance")
 	}
@@ -272,14 +272,14 @@ func (d *decision) lacksAsAgent(r *request, s *share) []string {
 	return out
 }
 
-func (d *decision) failedConstraints(r *request, a *agent) []string {
+func (d *decision) failedConstraints(r *request, on int32) []string {
 	var out []string
-	p := a.place()
+	p := d.agents[on].place()
 	for i := range r.inst.Constraints {
 		c := &r.inst.Constraints[i]
 		ok := d.allowsAgent(c, &p)
 		if c.counts() && r.shape.app != nil {
-			ok = r.shape.app.group(c.Field).allowsCount(c, &p)
+			ok = d.countAllows(r.shape.app, c, on)
 		}
 		if ok {
 			continue

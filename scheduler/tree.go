@@ -206,7 +206,7 @@ func (s *search) look(leaf int) {
 	}
 	key := s.t.nodes[s.t.width+leaf].key
 	if app := s.r.app; app != nil && !s.d.s.Policy.Pack {
-		key += uint64(min(app.onAgent[a.id], 1<<appBits-2)) << appShift
+		key += uint64(min(app.onAgent[sh.agent], 1<<appBits-2)) << appShift
 	}
 	if key < s.bestKey && s.d.check(s.r, sh, fits) == fits {
 		s.best, s.bestKey = idx, key
