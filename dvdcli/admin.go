@@ -248,7 +248,9 @@ func ledgerShow(s *session) error {
 	if err != nil {
 		return err
 	}
-	key := ledger.Key{Driver: s.String(flagDriver), Volume: s.String(flagName)}
+	found := s.drivers(s.log())
+	defer found.Close()
+	key := ledger.Key{Driver: found.Canonical(s.String(flagDriver)), Volume: s.String(flagName)}
 	records, err := recordsOf(led)
 	if err != nil {
 		return err

@@ -244,6 +244,30 @@ func TestRegisterOverTheWire(t *testing.T) {
 	}
 }
 
+// A framework that calls the driver by another of its names has the same epochs
+// and leases, and its mounts are under them.
+func TestLeaseByAnyNameOfTheDriver(t *testing.T) {
+	r := serve(t, nil)
+	c := r.client()
+	tagged := &client.VolumeName{Driver: nameV.Driver + ":latest", Name: nameV.Name}
+	reg, err := c.Register(r.context(), &client.RegisterRequest{FrameworkId: "f", Volume: tagged, Epoch: 4, Lease: durationpb.New(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.mount("v", "dvdi.epoch=4", "dvdi.lease=true"); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []*client.VolumeName{tagged, nameV} {
+		out, err := c.Renew(r.context(), &client.RenewRequest{FrameworkId: "f", Renewals: []*client.Renewal{{Volume: name, Epoch: 4, Basis: reg.Fence.Basis}}})
+		if err != nil || out.Leases[0].Problem != "" || out.Leases[0].Volume.GetDriver() != name.Driver {
+			t.Errorf("%v: %v %v", name, out, err)
+		}
+	}
+	if out, err := c.Withdraw(r.context(), &client.WithdrawRequest{FrameworkId: "f", Volume: tagged, Epoch: 4}); err != nil || out.Released {
+		t.Errorf("mounted: %v %v", out, err)
+	}
+}
+
 // A registration with a lease that comes to nothing leaves no lease behind.
 func TestFailedRegistrationLeavesNoLease(t *testing.T) {
 	r := serve(t, nil)

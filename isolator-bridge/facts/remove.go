@@ -24,7 +24,7 @@ func (s *Server) Remove(ctx context.Context, req *client.RemoveRequest) (*client
 	if !withdrawn.Released {
 		return &client.Removed{Reason: withdrawn.Reason}, nil
 	}
-	key, err := keyOf(req.Volume)
+	key, err := s.keyOf(req.Volume)
 	if err != nil {
 		return nil, err
 	}

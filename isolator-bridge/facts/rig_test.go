@@ -103,6 +103,9 @@ func (d drivers) List(context.Context) ([]volume.DriverInfo, error) {
 	return []volume.DriverInfo{{Name: "folders", Kind: "test"}, {Name: "broken", Problem: "its spec cannot be read"}}, nil
 }
 
+// Canonical makes one name of those by which Docker knows a plugin.
+func (d drivers) Canonical(name string) string { return strings.TrimSuffix(name, ":latest") }
+
 // status asks the driver directly.
 type getter struct{ *folders }
 

@@ -27,6 +27,8 @@ type Registrar interface {
 	Withdraw(ctx context.Context, framework string, key ledger.Key, epoch uint64) (engine.Remains, error)
 	MarkFenced(ctx context.Context, key ledger.Key, epoch uint64) error
 	Remove(context.Context, engine.RemoveRequest) error
+	// Canonical is the key under which the volume is known here.
+	Canonical(ledger.Key) ledger.Key
 }
 
 // ServerConfig is what a Server works with.
@@ -124,7 +126,7 @@ func (s *Server) WatchFacts(_ *client.WatchFactsRequest, stream grpc.ServerStrea
 
 // Register implements client.AgentServer.
 func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*client.Registered, error) {
-	key, err := keyOf(req.GetVolume())
+	key, err := s.keyOf(req.GetVolume())
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +183,7 @@ func (s *Server) Renew(_ context.Context, req *client.RenewRequest) (*client.Ren
 	}
 	out := &client.Renewed{}
 	for _, r := range req.Renewals {
-		key, err := keyOf(r.GetVolume())
+		key, err := s.keyOf(r.GetVolume())
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +202,7 @@ func (s *Server) Renew(_ context.Context, req *client.RenewRequest) (*client.Ren
 
 // Withdraw implements client.AgentServer.
 func (s *Server) Withdraw(ctx context.Context, req *client.WithdrawRequest) (*client.Withdrawn, error) {
-	key, err := keyOf(req.GetVolume())
+	key, err := s.keyOf(req.GetVolume())
 	if err != nil {
 		return nil, err
 	}
@@ -277,12 +279,14 @@ func (s *Server) released(c claim) {
 // maxName is the engine's bound of names.
 const maxName = 4096
 
-func keyOf(name *client.VolumeName) (ledger.Key, error) {
+// keyOf is the key of a volume that a framework names. Frameworks may call one
+// driver by several names; leases and epochs are the volume's.
+func (s *Server) keyOf(name *client.VolumeName) (ledger.Key, error) {
 	key := ledger.Key{Driver: name.GetDriver(), Volume: name.GetName()}
 	if key.Driver == "" || key.Volume == "" || len(key.Driver) > maxName || len(key.Volume) > maxName {
 		return key, status.Error(codes.InvalidArgument, "volume without a driver or a name, or with one that is too long")
 	}
-	return key, nil
+	return s.cfg.Registrar.Canonical(key), nil
 }
 
 // refusal is the one place where errors of the engine become gRPC statuses.

@@ -117,6 +117,12 @@ func New(cfg Config) *Engine {
 // Ledger is the ledger that the engine works on.
 func (e *Engine) Ledger() *ledger.Ledger { return e.ledger }
 
+// Canonical is the key under which a volume is known, by whatever name its driver
+// is called.
+func (e *Engine) Canonical(key ledger.Key) ledger.Key {
+	return ledger.Key{Driver: e.canonical(key.Driver), Volume: key.Volume}
+}
+
 // canonical is the one name of a driver.
 func (e *Engine) canonical(driver string) string {
 	if n, ok := e.drivers.(volume.Namer); ok {

@@ -101,7 +101,8 @@ func (op *operation) outdated(why string) error {
 //
 // lease, if not nil, is called with the volume locked, before the registration
 // is written: what it does is in force before any mount under the epoch, and
-// what it changes of the registration is kept.
+// what it changes of the registration is kept. It gets the registration under
+// the driver's one name, see Canonical.
 func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease func(*ledger.Registration) error) (reg ledger.Registration, err error) {
 	if want.Epoch == 0 || want.Framework == "" {
 		return reg, e.describe("register", want.Key()).fail(volume.Invalid, "epoch or framework missing", "epochs count from 1", nil)
@@ -126,7 +127,7 @@ func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease f
 		return old, op.fail(volume.InUse, "framework "+old.Framework+" has it registered and mounted on this host",
 			"stop the task there that uses it", nil)
 	}
-	want.Withdrawn, want.Fenced = false, false
+	want.Driver, want.Withdrawn, want.Fenced = op.key.Driver, false, false
 	if lease != nil {
 		if err := lease(&want); err != nil {
 			return old, err
@@ -175,7 +176,7 @@ func (e *Engine) Withdraw(ctx context.Context, framework string, key ledger.Key,
 		if err := op.entry.SaveRegistration(reg); err != nil {
 			return left, err
 		}
-		reg.Driver, reg.Volume = key.Driver, key.Volume
+		reg.Driver, reg.Volume = op.key.Driver, op.key.Volume
 		left.Registration = reg
 	}
 	return left, op.remains(ctx, &left)

@@ -121,6 +121,36 @@ func TestRegistrationOutlivesReboot(t *testing.T) {
 	}
 }
 
+// A framework and an operator may call a driver by different names: epochs,
+// leases and rules are those of the driver.
+func TestEpochsByAnyName(t *testing.T) {
+	tagged := ledger.Key{Driver: "fake:latest", Volume: theVolume.Volume}
+	r := newRig(t, refusing)
+	want := ledger.Registration{Driver: tagged.Driver, Volume: tagged.Volume, Framework: "f", Epoch: 7, Lease: time.Minute}
+	reg, err := r.engine().Register(t.Context(), want, func(reg *ledger.Registration) error {
+		return r.engine().Ledger().SaveLease(reg.Key(), reg.Epoch, r.clock.at+reg.Lease)
+	})
+	if err != nil || reg.Key() != theVolume {
+		t.Fatalf("%+v %v", reg, err)
+	}
+	for _, driver := range []string{"fake", "fake:latest"} {
+		mount := func(epoch string) error {
+			_, err := r.engine().Mount(t.Context(), MountRequest{Driver: driver, Volume: theVolume.Volume, Holder: agent,
+				Options: Options{Engine: map[string]string{"dvdi.epoch": epoch, "dvdi.lease": "true"}}})
+			return err
+		}
+		if err := mount("7"); err != nil {
+			t.Errorf("%s: %v", driver, err)
+		}
+		if err := mount("6"); !errors.Is(err, volume.OutdatedEpoch) {
+			t.Errorf("%s: %v", driver, err)
+		}
+	}
+	if left, err := r.engine().Withdraw(t.Context(), "f", tagged, 7); err != nil || left.Registration.Key() != theVolume || left.Path == "" {
+		t.Errorf("%+v %v", left, err)
+	}
+}
+
 func TestRegisterRefusesOlderEpochs(t *testing.T) {
 	r := newRig(t, idempotent)
 	for _, step := range []struct {

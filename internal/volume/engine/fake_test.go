@@ -376,6 +376,7 @@ type drivers struct {
 	mu    sync.Mutex // guards the fields
 	known map[string]volume.Driver
 	down  bool
+	ids   map[string]string
 }
 
 func (d *drivers) Open(_ context.Context, name string) (volume.Driver, error) {
@@ -390,8 +391,13 @@ func (d *drivers) Open(_ context.Context, name string) (volume.Driver, error) {
 	return nil, &volume.DriverUnknownError{Driver: name, Searched: []string{"/run/docker/plugins"}}
 }
 
-// Canonical makes "fake" of "fake:latest".
-func (d *drivers) Canonical(name string) string { return strings.TrimSuffix(name, ":latest") }
+// Canonical makes "fake" of "fake:latest" and names of ids.
+func (d *drivers) Canonical(name string) string {
+	if called, ok := d.ids[name]; ok {
+		return called
+	}
+	return strings.TrimSuffix(name, ":latest")
+}
 
 func (d *drivers) List(context.Context) ([]volume.DriverInfo, error) {
 	return []volume.DriverInfo{{Name: "fake", Kind: "fake"}}, nil

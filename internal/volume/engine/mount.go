@@ -82,7 +82,7 @@ func (e *Engine) mayChange(name, driver, vol string, options map[string]string) 
 	if e.policyErr != nil {
 		return e.policyErr
 	}
-	if err := e.policy.allows(e.canonical(driver), options); err != nil {
+	if err := e.policy.allows(e.canonical(driver), e.canonical, options); err != nil {
 		return e.describe(name, ledger.Key{Driver: driver, Volume: vol}).explainOwn(err)
 	}
 	return nil

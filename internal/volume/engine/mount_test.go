@@ -530,7 +530,8 @@ func TestDriverByAnyName(t *testing.T) {
 	}
 	r.expect("v", 1, 1)
 	r.clean("v")
-	for _, key := range []string{"fake", "fake:latest"} {
+	r.drivers.ids = map[string]string{"0123456789ab": "fake"}
+	for _, key := range []string{"fake", "fake:latest", "0123456789ab"} {
 		r.policy = &Policy{Drivers: map[string]DriverRules{key: {ForbiddenOptions: []string{"evil"}}}}
 		for _, name := range []string{"fake:latest", "fake"} {
 			req := MountRequest{Driver: name, Volume: "v", Holder: agent, Options: Options{Driver: map[string]string{"evil": "1"}}}

@@ -71,7 +71,7 @@ func (e *Engine) begin(ctx context.Context, name string, key ledger.Key) (*opera
 // called by, its one name counts: there is one record and one set of rules.
 func (e *Engine) describe(name string, key ledger.Key) *operation {
 	key.Driver = e.canonical(key.Driver)
-	op := &operation{Engine: e, name: name, key: key, rules: e.policy.rulesFor(key.Driver), started: time.Now(), pid: os.Getpid()}
+	op := &operation{Engine: e, name: name, key: key, rules: e.policy.rulesFor(key.Driver, e.canonical), started: time.Now(), pid: os.Getpid()}
 	op.timeouts = op.rules.Timeouts.timeouts().over(e.timeouts)
 	return op
 }

@@ -98,12 +98,15 @@ drivers:
     mountpoint: auto
 `
 
+// asIs is for drivers with one name.
+func asIs(name string) string { return name }
+
 func TestPolicy(t *testing.T) {
 	p, err := ParsePolicy([]byte(fullPolicy))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rexray, rclone := p.rulesFor("rexray"), p.rulesFor("rclone")
+	rexray, rclone := p.rulesFor("rexray", asIs), p.rulesFor("rclone", asIs)
 	if rexray.MountPoint != "required" || rclone.MountPoint != "auto" || rexray.Root == "" || rclone.Root != "" {
 		t.Errorf("%+v\n%+v", rexray, rclone)
 	}
@@ -123,7 +126,7 @@ func TestPolicy(t *testing.T) {
 		{"rexray", "size", true}, {"rexray", "iops", false}, {"rexray", "other", false},
 		{"rclone", "anything", true}, {"sshfs", "size", false},
 	} {
-		err := p.allows(c.driver, map[string]string{c.option: "1"})
+		err := p.allows(c.driver, asIs, map[string]string{c.option: "1"})
 		if c.ok != (err == nil) || err != nil && !errors.Is(err, volume.Forbidden) {
 			t.Errorf("%+v: %v", c, err)
 		}
@@ -187,7 +190,7 @@ func FuzzParsePolicy(f *testing.F) {
 			return
 		}
 		for name := range p.Drivers {
-			r := p.rulesFor(name)
+			r := p.rulesFor(name, asIs)
 			if r.Chown != "" {
 				if _, _, err := parseOwner(r.Chown); err != nil {
 					t.Error(err)
@@ -203,7 +206,7 @@ func TestExamplePolicy(t *testing.T) {
 	if err != nil || p == nil {
 		t.Fatal(err)
 	}
-	if r := p.rulesFor("rexray"); r.MountPoint != "required" || r.OneCallAtATime || !p.rulesFor("rclone").OneCallAtATime {
+	if r := p.rulesFor("rexray", asIs); r.MountPoint != "required" || r.OneCallAtATime || !p.rulesFor("rclone", asIs).OneCallAtATime {
 		t.Errorf("%+v", r)
 	}
 }
@@ -253,7 +256,7 @@ func TestRcloneGetsOneCallAtATime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.rulesFor(c.driver).OneCallAtATime; got != c.want {
+		if got := p.rulesFor(c.driver, asIs).OneCallAtATime; got != c.want {
 			t.Errorf("%s with %q: %t", c.driver, c.policy, got)
 		}
 	}

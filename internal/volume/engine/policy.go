@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -199,15 +200,16 @@ func parseOwner(s string) (uid, gid int, err error) {
 // locksUp is the driver that locks itself up when calls to it overlap.
 const locksUp = "rclone"
 
-// tagLatest ends names that mean the same without it (volume.Namer).
-const tagLatest = ":latest"
-
-// rulesFor merges a driver's rules with the defaults.
-func (p *Policy) rulesFor(driver string) DriverRules {
-	r, d := p.Drivers[driver], p.Defaults
-	if tagged, ok := p.Drivers[driver+tagLatest]; ok {
-		r = tagged
+// rulesFor merges a driver's rules with the defaults. canonical makes the names
+// in the policy comparable with driver: an operator may call it otherwise.
+func (p *Policy) rulesFor(driver string, canonical func(string) string) DriverRules {
+	var r DriverRules
+	for _, name := range slices.Sorted(maps.Keys(p.Drivers)) {
+		if canonical(name) == driver {
+			r = p.Drivers[name]
+		}
 	}
+	d := p.Defaults
 	if r.ExplicitCreate == nil {
 		r.ExplicitCreate = d.ExplicitCreate
 	}
@@ -260,11 +262,12 @@ func (p *Policy) explicitCreate(rules DriverRules) bool {
 }
 
 // allows checks driver and options before anything is asked of the driver.
-func (p *Policy) allows(driver string, options map[string]string) error {
-	if len(p.AllowedDrivers) > 0 && !slices.Contains(p.AllowedDrivers, driver) && !slices.Contains(p.AllowedDrivers, driver+tagLatest) {
+func (p *Policy) allows(driver string, canonical func(string) string, options map[string]string) error {
+	named := func(name string) bool { return canonical(name) == driver }
+	if len(p.AllowedDrivers) > 0 && !slices.ContainsFunc(p.AllowedDrivers, named) {
 		return forbidden("driver is not among " + strings.Join(p.AllowedDrivers, ", "))
 	}
-	rules := p.rulesFor(driver)
+	rules := p.rulesFor(driver, canonical)
 	for key := range options {
 		if hasFold(rules.ForbiddenOptions, key) {
 			return forbidden(fmt.Sprintf("option %q is forbidden", key))

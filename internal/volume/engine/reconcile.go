@@ -56,7 +56,8 @@ const reconcileWorkers = 16
 // Action and Problem.
 func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding, error) {
 	if req.Only != nil {
-		req.Only = &ledger.Key{Driver: e.canonical(req.Only.Driver), Volume: req.Only.Volume}
+		only := e.Canonical(*req.Only)
+		req.Only = &only
 	}
 	items, err := e.ledger.List()
 	if err != nil {
