@@ -16,6 +16,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/tap"
 )
 
 // deadline bounds every wait of the suite. It is long: a real master notices a
@@ -37,6 +38,7 @@ type env struct {
 	cluster *devcluster.Cluster // nil: an external Mesos
 	opts    devcluster.FrameworkOptions
 	bridges bool // with the embedded Mesos
+	tap     *tap.Tap
 	*devcluster.Framework
 }
 
@@ -61,6 +63,7 @@ type setup struct {
 	bridges bool
 	change  func(*devcluster.Config) // further settings, nil for none
 	args    []string                 // further arguments of the framework
+	tapped  bool                     // what the framework calls is listened to
 }
 
 func newEnvOf(t *testing.T, s setup) *env {
@@ -74,8 +77,25 @@ func newEnvOf(t *testing.T, s setup) *env {
 		e.embedded(s)
 	}
 	e.opts.Args = append(e.opts.Args, s.args...)
+	if s.tapped {
+		e.listen()
+	}
 	e.startFramework()
 	return e
+}
+
+// listen puts a tap between the framework and the embedded Mesos' master.
+func (e *env) listen() {
+	var err error
+	if e.tap, err = tap.Start(e.cluster.Mesos.Addr()); err != nil {
+		e.t.Fatal(err)
+	}
+	e.opts.Master = e.tap.Addr()
+	e.t.Cleanup(func() {
+		if err := e.tap.Close(); err != nil {
+			e.t.Error(err)
+		}
+	})
 }
 
 // shortDir is a directory whose path leaves room for socket names, which

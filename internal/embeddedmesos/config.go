@@ -62,9 +62,39 @@ type AgentConfig struct {
 	Region, Zone string
 	// Env is added to the environment of dvdcli, as KEY=value.
 	Env []string
-	// Resources, when given, is offered instead of CPUs, MemMiB, DiskMiB and
-	// Ports.
+	// Disks are offered beside the root disk.
+	Disks []Disk
+	// Resources, when given, is offered instead of CPUs, MemMiB, DiskMiB, Ports
+	// and Disks.
 	Resources []mesos.Resource
+}
+
+// Disk is a disk of an agent beside its root disk.
+type Disk struct {
+	// Mount disks are used whole by one volume; others are of type PATH, and
+	// volumes are directories on them.
+	Mount bool
+	// Root is its directory, which must exist.
+	Root    string
+	MiB     float64
+	Profile string // empty for none
+}
+
+func (d Disk) resource() mesos.Resource {
+	r := resources.NewDisk(d.MiB).Resource
+	source := &mesos.Resource_DiskInfo_Source{
+		Type: mesos.Resource_DiskInfo_Source_PATH, Path: &mesos.Resource_DiskInfo_Source_Path{Root: &d.Root},
+	}
+	if d.Mount {
+		source = &mesos.Resource_DiskInfo_Source{
+			Type: mesos.Resource_DiskInfo_Source_MOUNT, Mount: &mesos.Resource_DiskInfo_Source_Mount{Root: &d.Root},
+		}
+	}
+	if d.Profile != "" {
+		source.Profile = &d.Profile
+	}
+	r.Disk = &mesos.Resource_DiskInfo{Source: source}
+	return r
 }
 
 // Timing holds the intervals of a cluster. A field that is zero takes its
@@ -228,11 +258,15 @@ func (a AgentConfig) resources(n int) []mesos.Resource {
 		first := uint64(31000 + 1000*n)
 		ports = [2]uint64{first, first + 999}
 	}
-	return []mesos.Resource{
+	list := []mesos.Resource{
 		resources.NewCPUs(orDefault(a.CPUs, 4)).Resource,
 		resources.NewMemory(orDefault(a.MemMiB, 4096)).Resource,
 		resources.Build().Name(resources.NamePorts).Ranges(
 			resources.BuildRanges().Span(ports[0], ports[1]).Ranges).Resource,
 		resources.NewDisk(orDefault(a.DiskMiB, 10240)).Resource,
 	}
+	for _, d := range a.Disks {
+		list = append(list, d.resource())
+	}
+	return list
 }
