@@ -11,6 +11,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // errCrash is what a crashing store answers; the core ends as if killed.
@@ -117,7 +118,28 @@ func scenarios() map[string]scenario {
 			var missing *NotFoundError
 			return errors.As(err, &missing) && len(r.cluster.liveTasks("/db")) == 0
 		}},
+		"import": {func(*rig) error { return nil }, takeOver, func(r *rig) bool {
+			return r.steady("/db", 1) && slices.Equal(r.cluster.agentsOf("/db"), []string{"S1"})
+		}},
 	}
+}
+
+// takeOver does what dvdi-framework import does here: the app without instances,
+// the claim where its volume was used, the instance.
+func takeOver(r *rig) error {
+	idle := r.parse(strings.Replace(db, `"cmd"`, `"instances":0,"cmd"`, 1))
+	var running *LockedError
+	if v, err := r.core.App(r.t.Context(), "/db"); err != nil || v.App.Instances == 0 {
+		if _, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{idle}}); err != nil && !errors.As(err, &running) {
+			return err
+		}
+	}
+	use := Use{App: "/db", AgentID: "S1", Hostname: "b", TaskID: "theirs"}
+	if err := r.core.ClaimUsed(r.t.Context(), scheduler.VolumeKey{Driver: "ref", Name: "vol"}, use); err != nil {
+		return err
+	}
+	_, err := r.core.Change(r.t.Context(), Change{Upsert: []*app.App{r.parse(db)}, Force: true})
+	return err
 }
 
 // steady tells whether an app has exactly n live tasks, all running, and
