@@ -181,6 +181,67 @@ func TestOneBridgePerRunDirectory(t *testing.T) {
 	}
 }
 
+// The socket's place is not taken from anybody: from no file that is something
+// else, and from no process that listens. What a dead process left is replaced,
+// and a bridge that ends removes its own only.
+func TestSocketIsTakenFromNobody(t *testing.T) {
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{})
+	first, second := newAgent(t, p), newAgent(t, p)
+	socket := filepath.Join(t.TempDir(), "s")
+	for _, a := range []*agent{first, second} {
+		a.env = append(a.env, "DVDI_BRIDGE_SOCKET="+socket)
+	}
+	fails := func(why string) {
+		t.Helper()
+		cmd := exec.Command(bridgeBinary, "serve")
+		cmd.Env = second.env
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), why) {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	if err := os.WriteFile(socket, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails("is no socket")
+	if data, err := os.ReadFile(socket); err != nil || string(data) != "precious" {
+		t.Fatalf("%q, %v", data, err)
+	}
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	a := first.start()
+	reachable := func() {
+		t.Helper()
+		await(t, "the first bridge", func() bool {
+			report, err := first.bridgeCLI("report")
+			return err == nil && report["finished"] == true
+		})
+	}
+	reachable()
+	fails("another process serves")
+	reachable()
+	a.kill()
+	b := second.start() // in the place of one that is dead
+	reachable()
+	// Somebody puts another one in the place of the second: it stays.
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	a = first.start()
+	reachable()
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+	reachable()
+	if err := a.stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
 // An unmount that fails is tried again until it succeeds, whether the bridge
 // ran when it failed or not.
 func TestRetriesOwedUnmount(t *testing.T) {

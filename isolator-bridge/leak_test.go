@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -422,6 +424,51 @@ func TestOthersVolumesAreNoLeaks(t *testing.T) {
 	r.stays("person")
 	r.stays("unnamed")
 	b.awaitLog("volume of unknown use")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two agents share a run directory and a volume: what the containers of one do
+// says nothing about the other, whose hold stays.
+func TestLeakOfOneOfTwoAgents(t *testing.T) {
+	t.Parallel()
+	r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountRefusing})
+	r.env = slices.DeleteFunc(r.env, func(kv string) bool { return strings.HasPrefix(kv, "DVDCLI_HOLDER=") })
+	env := r.env
+	as := func(agent string) { r.env = append(slices.Clone(env), "DVDCLI_HOLDER=mesos-agent:"+agent) }
+	for _, agent := range []string{"/b", "/a"} {
+		as(agent)
+		r.run("c1", "v")
+	}
+	r.mesos.lists("another")
+	r.env = env
+	b := r.start()
+	r.stays("v")
+	b.awaitLog("several agents hold volumes in this run directory")
+	b.kill()
+	r.env = append(slices.Clone(env), "DVDI_BRIDGE_AGENT_WORK_DIR=/a/")
+	b = r.start()
+	held := func() string {
+		rec, err := r.ledger().Peek(ledger.Key{Driver: "test", Volume: "v"})
+		if err != nil || rec == nil {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		var names []string
+		for _, h := range rec.Holders {
+			names = append(names, h.Name)
+		}
+		return strings.Join(names, ",")
+	}
+	await(t, "the hold of the first agent to be given up", func() bool { return held() == "mesos-agent:/b" })
+	r.stays("v")
+	if h := held(); h != "mesos-agent:/b" {
+		t.Errorf("held by %s", h)
+	}
+	as("/b")
+	if _, err := r.dvdcli("unmount", "--volumedriver=test", "--volumename=v"); err != nil || r.mounted("v") {
+		t.Errorf("mounted %t, %v", r.mounted("v"), err)
+	}
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}

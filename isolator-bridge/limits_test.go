@@ -3,12 +3,21 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -22,7 +31,7 @@ import (
 // dial connects to the bridge's socket.
 func (a *agent) dial() *grpc.ClientConn {
 	a.t.Helper()
-	socket := filepath.Join(a.variable("DVDCLI_RUN_DIR"), "bridge.sock")
+	socket := a.socket()
 	conn, err := grpc.NewClient("passthrough:///bridge", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -95,6 +104,217 @@ func TestRequestsAreBounded(t *testing.T) {
 	_, err = api.Prepare(ctx, &client.PrepareRequest{ContainerId: "c", Volumes: []*client.VolumeRequest{volume("w")}})
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("other volumes: %v", err)
+	}
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// raw connects to the bridge's socket.
+func (a *agent) raw() net.Conn {
+	a.t.Helper()
+	conn, err := net.Dial("unix", a.socket())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (a *agent) socket() string {
+	if s := a.variable("DVDI_BRIDGE_SOCKET"); s != "" {
+		return s
+	}
+	return filepath.Join(a.variable("DVDCLI_RUN_DIR"), "bridge.sock")
+}
+
+// drip writes a byte now and then, as long as somebody takes it.
+func drip(w io.Writer, data []byte, pause time.Duration) {
+	for i := range data {
+		if _, err := w.Write(data[i : i+1]); err != nil {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// post makes a call of the isolator's API by hand, whose body is as slow as it
+// likes, and returns its status.
+func (a *agent) post(ctx context.Context, method string, body io.Reader) (string, error) {
+	transport := &http.Transport{Protocols: new(http.Protocols), DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", a.socket())
+	}}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bridge"+method, body)
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("TE", "trailers")
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return "", err
+	}
+	return resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status"), nil
+}
+
+// Whoever is slow is hung up on and counted, in whatever part of a request, and
+// holds up nobody else meanwhile.
+func TestSlowRequests(t *testing.T) {
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	address := free(t)
+	a.env = append(a.env, "DVDI_BRIDGE_METRICS_ADDRESS="+address)
+	b := a.start()
+	ctx := soon(t)
+	var slow sync.WaitGroup
+	hungUp := func(conn net.Conn, what string) {
+		slow.Go(func() {
+			if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: never hung up on", what)
+			}
+		})
+	}
+	const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+	silent, dripping, unsettled := a.raw(), a.raw(), a.raw()
+	if _, err := silent.Write([]byte("PRI")); err != nil {
+		t.Fatal(err)
+	}
+	slow.Go(func() { drip(dripping, []byte(preface), 500*time.Millisecond) })
+	if _, err := unsettled.Write([]byte(preface)); err != nil { // and no SETTINGS
+		t.Fatal(err)
+	}
+	hungUp(silent, "a preface that stops")
+	hungUp(dripping, "a preface that drips")
+	hungUp(unsettled, "a connection without settings")
+	// A frame says that 1000 bytes follow.
+	frame := append([]byte{0, 0, 0, 3, 0xe8}, make([]byte, 1000)...)
+	deadline := strconv.Itoa(int(codes.DeadlineExceeded))
+	for what, method := range map[string]string{"a call": client.Isolator_Prepare_FullMethodName, "a stream": client.Isolator_Watch_FullMethodName} {
+		never, hold := io.Pipe()
+		slow.Go(func() {
+			if got, err := a.post(ctx, method, never); err != nil || got != deadline {
+				t.Errorf("%s whose request never comes: status %s, %v", what, got, err)
+			}
+			_ = hold.Close()
+		})
+		r, w := io.Pipe()
+		slow.Go(func() { drip(w, frame, 100*time.Millisecond) })
+		slow.Go(func() {
+			if got, err := a.post(ctx, method, r); err != nil || got != deadline {
+				t.Errorf("%s whose request drips: status %s, %v", what, got, err)
+			}
+			_ = r.Close()
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		slow.Wait()
+	}()
+	api := client.NewIsolatorClient(a.dial())
+	for calls := 0; ; calls++ {
+		if _, err := api.ListVolumes(ctx, &client.ListVolumesRequest{}); err != nil {
+			t.Fatalf("another call, after %d: %v", calls, err)
+		}
+		select {
+		case <-done:
+		case <-time.After(20 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	await(t, "all to be counted", func() bool {
+		_, text, _ := strings.Cut(scrape(t, address), `dvdi_bridge_refused_total{reason="too_slow"} `)
+		n, _, _ := strings.Cut(text, "\n")
+		count, err := strconv.Atoi(n)
+		return err == nil && count >= 6
+	})
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Connections that say nothing are bounded, and those of users that may not use
+// the API take nobody's place.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to become somebody else")
+	}
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	dir, err := os.MkdirTemp("", "dvdi-idle-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	address := free(t)
+	a.env = append(a.env, "DVDI_BRIDGE_SOCKET="+filepath.Join(dir, "s"), "DVDI_BRIDGE_METRICS_ADDRESS="+address)
+	b := a.start()
+	b.awaitLog(`"recovered"`)
+	const many = 100
+	open := func(uid int) (conns []net.Conn) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			// Only this thread becomes the other user, and it ends with the
+			// goroutine as it is not unlocked.
+			runtime.LockOSThread()
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+				t.Error(errno)
+				return
+			}
+			for range many {
+				conn, err := net.Dial("unix", a.socket())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conns = append(conns, conn)
+			}
+		}()
+		<-done
+		return conns
+	}
+	tooMany := func() int {
+		_, text, _ := strings.Cut(scrape(t, address), `dvdi_bridge_refused_total{reason="too_many"} `)
+		n, _, _ := strings.Cut(text, "\n")
+		count, err := strconv.Atoi(n)
+		if err != nil {
+			return -1
+		}
+		return count
+	}
+	conns := open(65534)
+	await(t, "the strangers to be bounded", func() bool { return tooMany() >= many-10 })
+	if _, err := a.bridgeCLI("report"); err != nil {
+		t.Errorf("beside idle strangers: %v", err)
+	}
+	before := tooMany()
+	conns = append(conns, open(0)...)
+	await(t, "the others to be bounded", func() bool { return tooMany() > before })
+	// They are hung up on for their silence, and there is room again.
+	await(t, "room", func() bool {
+		_, err := a.bridgeCLI("report")
+		return err == nil
+	})
+	for _, c := range conns {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := b.stop(); err != nil {
 		t.Error(err)

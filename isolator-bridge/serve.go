@@ -97,7 +97,7 @@ func (b *assembly) run(ctx context.Context) (err error) {
 	measured := metrics.New(version)
 	drivers := measured.Drivers(plugins)
 	eng := b.engine(led, drivers, mounts, dirs)
-	listener, err := b.listen(dirs.Run)
+	listener, err := b.listen()
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (s *settings) socketPath() string {
 }
 
 // listen takes the socket that systemd opened, or opens one.
-func (b *assembly) listen(string) (*net.UnixListener, error) {
+func (b *assembly) listen() (*server.Socket, error) {
 	passed, err := activation.Listeners()
 	if err != nil {
 		return nil, fmt.Errorf("sockets from systemd: %w", err)
@@ -180,8 +180,7 @@ func (b *assembly) listen(string) (*net.UnixListener, error) {
 		if u, ok := l.(*net.UnixListener); ok {
 			b.log.Info("using the socket of systemd", zap.String("socket", u.Addr().String()))
 			// It is systemd's, for the next start, too.
-			u.SetUnlinkOnClose(false)
-			return u, nil
+			return server.Passed(u), nil
 		}
 	}
 	path := b.socketPath()
@@ -227,12 +226,15 @@ func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Led
 	return nil
 }
 
-// isAgent says whether a holder is the agent.
+// isAgent says whether a holder is the agent. Several agents may share a run
+// directory: one that is named is told from the others, and where none is the
+// reaper leaves volumes alone as soon as there are two.
 func (s *settings) isAgent(holder string) bool {
 	if s.agentHolder != "" {
 		return holder == s.agentHolder
 	}
-	return strings.HasPrefix(holder, agentHolderPrefix)
+	dir, ok := strings.CutPrefix(holder, agentHolderPrefix)
+	return ok && (s.agentWorkDir == "" || filepath.Clean(dir) == filepath.Clean(s.agentWorkDir))
 }
 
 func (b *assembly) credential() (agentstate.Credential, error) {

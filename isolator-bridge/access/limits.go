@@ -130,16 +130,28 @@ func (r refusals) HandleRPC(_ context.Context, s stats.RPCStats) {
 	}
 }
 
-// Listen bounds the number of connections of a listener; further ones are
-// closed at once, so that they wait for nothing.
+// Listen bounds the number of connections of a listener; see Listen.
 func (l Limits) Listen(inner net.Listener, counter Counter) net.Listener {
-	return &boundedListener{Listener: inner, counter: counter, slots: make(chan struct{}, l.Connections)}
+	places := NewPlaces(l.Connections)
+	return Listen(inner, counter, func(net.Conn) *Places { return places })
+}
+
+// Places are what connections take.
+type Places struct{ taken chan struct{} }
+
+// NewPlaces makes n of them.
+func NewPlaces(n int) *Places { return &Places{make(chan struct{}, n)} }
+
+// Listen gives each connection one of the places that of returns for it, until it
+// is closed. When none is free it is closed at once, so that it waits for nothing.
+func Listen(inner net.Listener, counter Counter, of func(net.Conn) *Places) net.Listener {
+	return &boundedListener{Listener: inner, counter: counter, of: of}
 }
 
 type boundedListener struct {
 	net.Listener
 	counter Counter
-	slots   chan struct{}
+	of      func(net.Conn) *Places
 }
 
 // Accept implements net.Listener.
@@ -149,9 +161,10 @@ func (b *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
+		places := b.of(conn)
 		select {
-		case b.slots <- struct{}{}:
-			return newBoundedConn(conn, func() { <-b.slots }), nil
+		case places.taken <- struct{}{}:
+			return newBoundedConn(conn, func() { <-places.taken }), nil
 		default:
 			b.counter.count(TooMany)
 			_ = conn.Close() // nothing was promised to the peer

@@ -41,8 +41,9 @@ type Config struct {
 	Mounts  volume.MountTables
 	// Host looks for mounts in other mount namespaces.
 	Host agentstate.Host
-	// AgentHolder says whether a holder's name is the agent's; what others hold
-	// is never a leak.
+	// AgentHolder says whether a holder's name is, or may be, the agent's; what
+	// others hold is never a leak. When it says so of several names, it cannot be
+	// told whose containers the agent knows, and nothing is a leak.
 	AgentHolder func(name string) bool
 	// Grace is how long a leak is left alone: the agent may be about to unmount.
 	Grace time.Duration
@@ -175,6 +176,7 @@ func holderOf(records []ledger.Record, key ledger.Key, is func(string) bool) str
 func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledger.Record) ([]Verdict, map[string]agentstate.Proof) {
 	named := r.cfg.Watcher.Named(view)
 	dark := r.cfg.Watcher.Dark(view)
+	several := r.severalAgents(records)
 	var verdicts []Verdict
 	var suspects []int
 	var ids []string
@@ -183,7 +185,9 @@ func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledg
 			continue
 		}
 		v := Verdict{Key: rec.Key(), State: Used, Containers: named[rec.Key()]}
-		if user := listedOne(view, v.Containers); user == "" {
+		if several != "" {
+			v.State, v.Reason = Unclaimed, several
+		} else if user := listedOne(view, v.Containers); user == "" {
 			suspects = append(suspects, len(verdicts))
 			ids = append(ids, v.Containers...)
 		}
@@ -202,6 +206,24 @@ func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledg
 		c.decide(&verdicts[i])
 	}
 	return verdicts, proofs
+}
+
+// severalAgents says why it is not known which holder is the agent; empty if it
+// is. A name without a directory is that of a volume that was adopted.
+func (r *Reaper) severalAgents(records []ledger.Record) string {
+	var names []string
+	for _, rec := range records {
+		for _, h := range rec.Holders {
+			if !strings.HasSuffix(h.Name, ":") && r.cfg.AgentHolder(h.Name) && !slices.Contains(names, h.Name) {
+				names = append(names, h.Name)
+			}
+		}
+	}
+	if len(names) < 2 {
+		return ""
+	}
+	slices.Sort(names)
+	return "several agents hold volumes in this run directory (" + strings.Join(names, ", ") + "); say with --agent-work-dir which one this bridge looks at"
 }
 
 // listedOne is a container among the ids that the agent lists.

@@ -3,6 +3,7 @@ package reaper
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fake struct {
 	record      *ledger.Record
 	unmounted   int
+	released    string // holder
 	named       map[ledger.Key][]string
 	gone        map[string]bool
 	checkpoints []agentstate.Checkpoint // as seen under the lock
@@ -31,6 +33,7 @@ func (f *fake) UnmountIf(_ context.Context, req engine.UnmountRequest, condition
 		return engine.UnmountResult{}, err
 	}
 	f.unmounted++
+	f.released = req.Holder.Name
 	return engine.UnmountResult{Unmounted: true}, f.err
 }
 func (f *fake) Named(agentstate.View) map[ledger.Key][]string        { return f.named }
@@ -146,5 +149,35 @@ func TestReapTellsFailures(t *testing.T) {
 	c.now += time.Hour
 	if v := r.Reap(context.Background(), pass(t, r, f)); v.State != Leaked || v.Reason != "busy" {
 		t.Errorf("%+v", v)
+	}
+}
+
+// With two agents in the ledger nothing is a leak, unless it is known which of
+// them the bridge looks at; that one's hold is given up, and no other.
+func TestSeveralAgents(t *testing.T) {
+	f := leaked()
+	f.record.Holders = []ledger.Holder{{Name: "mesos-agent:/b"}, {Name: "mesos-agent:"}, {Name: "mesos-agent:/a"}}
+	any := func(name string) bool { return strings.HasPrefix(name, "mesos-agent:") }
+	c := &clock{now: time.Hour}
+	r := reaperOf(f, c)
+	r.cfg.AgentHolder = any
+	if v := pass(t, r, f); v.State != Unclaimed || v.Due || !strings.Contains(v.Reason, "mesos-agent:/a, mesos-agent:/b") {
+		t.Errorf("%+v", v)
+	}
+	r.cfg.AgentHolder = func(name string) bool { return name == "mesos-agent:/a" }
+	pass(t, r, f)
+	c.now += 2 * time.Minute
+	v := pass(t, r, f)
+	if !v.Due {
+		t.Fatalf("%+v", v)
+	}
+	if r.Reap(context.Background(), v); f.released != "mesos-agent:/a" {
+		t.Errorf("released %q", f.released)
+	}
+	f = leaked()
+	f.record.Holders = []ledger.Holder{{Name: "mesos-agent:"}, {Name: "mesos-agent:/a"}}
+	r.cfg.AgentHolder = any
+	if v := pass(t, r, f); v.State != Leaked {
+		t.Errorf("the only agent's: %+v", v)
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // peerListener tells who is at the other end of each connection: the kernel
 // keeps the credentials of the process that connected (SO_PEERCRED, unix(7)).
-type peerListener struct{ *net.UnixListener }
+type peerListener struct{ *Socket }
 
 // Accept implements net.Listener. A peer without credentials is an unknown user.
 func (l peerListener) Accept() (net.Conn, error) {
@@ -62,13 +62,19 @@ func (a peerAddr) String() string {
 	return fmt.Sprintf("process %d of user %d", a.pid, a.uid)
 }
 
+// userOf is the user of the process at an address, if that is known.
+func userOf(addr net.Addr) (uid int, known bool) {
+	a, isUnix := addr.(peerAddr)
+	return a.uid, isUnix && a.err == nil
+}
+
 // admit refuses calls of users that are not allowed, before anything is read of
 // their requests.
 func admit(allowed []int, counter access.Counter) tap.ServerInHandle {
 	return func(ctx context.Context, _ *tap.Info) (context.Context, error) {
 		p, ok := peer.FromContext(ctx)
 		if ok {
-			if addr, isUnix := p.Addr.(peerAddr); isUnix && addr.err == nil && slices.Contains(allowed, addr.uid) {
+			if uid, known := userOf(p.Addr); known && slices.Contains(allowed, uid) {
 				return ctx, nil
 			}
 		}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -65,7 +64,7 @@ type Config struct {
 	AgentHolder string
 
 	// Listener is the socket of the isolator's API; nil serves none.
-	Listener *net.UnixListener
+	Listener *Socket
 	// AllowedUsers are the user ids that may use the API besides root and the
 	// bridge's own.
 	AllowedUsers []int
@@ -139,26 +138,6 @@ func Lock(runDir string) (*ledger.FileLock, error) {
 	return lock, nil
 }
 
-// Listen opens the API's socket. Call it under the run directory's lock: a
-// socket that is there then belongs to nobody.
-func Listen(path string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("socket of the API: %w", err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("socket of the API: %w", err)
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("socket of the API: %w", err)
-	}
-	// Who may connect is decided by the peer's credentials, call by call.
-	if err := os.Chmod(path, 0o666); err != nil {
-		return nil, errors.Join(fmt.Errorf("socket of the API: %w", err), l.Close())
-	}
-	return l, nil
-}
-
 // Run recovers, serves and keeps until ctx ends; that is no error. The caller
 // holds the run directory's lock. What Run does is recorded in the ledger before
 // it is done: it may be killed at any time.
@@ -217,6 +196,26 @@ func (s *Server) Idle() time.Duration {
 	return time.Since(time.Unix(0, s.progress.Load()))
 }
 
+// strangers is how many connections users may have, all together, that may not
+// use the API: enough to be told so.
+const strangers = 4
+
+// listener bounds the connections of each user. Whoever may not use the API
+// takes nobody's place.
+func (s *Server) listener(allowed []int) net.Listener {
+	others := access.NewPlaces(strangers)
+	places := map[int]*access.Places{}
+	for _, uid := range allowed {
+		places[uid] = access.NewPlaces(s.cfg.Limits.Connections)
+	}
+	return access.Listen(peerListener{s.cfg.Listener}, s.cfg.Refused, func(conn net.Conn) *access.Places {
+		if uid, known := userOf(conn.RemoteAddr()); known && places[uid] != nil {
+			return places[uid]
+		}
+		return others
+	})
+}
+
 // serve begins to serve the API and returns what ends that.
 func (s *Server) serve(impl *service, fail context.CancelCauseFunc) (stop func()) {
 	if s.cfg.Listener == nil {
@@ -231,7 +230,7 @@ func (s *Server) serve(impl *service, fail context.CancelCauseFunc) (stop func()
 	reflection.Register(server)
 	var done sync.WaitGroup
 	done.Go(func() {
-		err := server.Serve(s.cfg.Limits.Listen(peerListener{s.cfg.Listener}, s.cfg.Refused))
+		err := server.Serve(s.listener(allowed))
 		if err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			fail(fmt.Errorf("serve the API: %w", err))
 		}
