@@ -1,8 +1,6 @@
 package scheduler
 
 import (
-	"slices"
-
 	"github.com/mesos-dvdi/dvdi/scheduler/resource"
 )
 
@@ -21,13 +19,6 @@ type queued struct {
 	why string
 }
 
-// plain says whether the totals of a share decide on a request: it wants
-// nothing but amounts and as many ports.
-func (r *request) plain() bool {
-	return len(r.inst.Persistent) == 0 && r.inst.Reservation == nil &&
-		!slices.ContainsFunc(r.inst.Ports, func(p Port) bool { return p.Number != 0 })
-}
-
 // launch puts a request on a share that fits it.
 func (d *decision) launch(r *request, share int32, why string) {
 	s := &d.shares[share]
@@ -42,7 +33,7 @@ func (d *decision) launch(r *request, share int32, why string) {
 		ms[i].take(r.inst, a)
 	}
 	s.queue = append(s.queue, queued{r, why})
-	if r.plain() && !s.overlap {
+	if r.plain && !s.overlap {
 		s.spend(r)
 	} else {
 		d.cut(s)
@@ -59,7 +50,6 @@ func (d *decision) launch(r *request, share int32, why string) {
 // spend takes what a request needs off the totals, in takingOrder.
 func (s *share) spend(r *request) {
 	want := r.shape.needs
-	want.ports = int64(len(r.inst.Ports))
 	if r.shape.class.reserved {
 		want = s.total[useReserved].spend(want)
 	}
@@ -95,28 +85,28 @@ func (d *decision) cut(s *share) {
 func (d *decision) cutOne(s *share, q queued) {
 	r := q.r
 	l := d.room.launch()
-	l.InstanceID, l.Why = r.inst.ID, q.why
+	l.InstanceID, l.Why = r.id, q.why
 	var cuts []cut
 	if r.reserves() {
 		cuts, _ = d.cutDisks(r, s) // it fits: check has found the same pieces
 		s.spendDisks(cuts)
 	}
 	d.take(r, s, l)
-	if len(r.inst.Persistent) > 0 {
+	if !r.plain && len(r.inst.Persistent) > 0 {
 		d.launchOnDisks(r, s, l, cuts)
 	}
-	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.inst.ID, Launch: l})
+	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.id, Launch: l})
 }
 
 // take cuts what a request needs out of a share that fits it.
 func (d *decision) take(r *request, s *share, l *Launch) {
 	n := r.shape.needs
-	used := d.room.resources(n.kinds() + min(1, len(r.inst.Ports)))
+	used := d.room.resources(n.kinds() + min(1, int(n.ports)))
 	used = r.takeScalar(used, s, cpus, n.cpus)
 	used = r.takeScalar(used, s, mem, n.mem)
 	used = r.takeScalar(used, s, disk, n.disk)
 	used = r.takeScalar(used, s, gpus, n.gpus)
-	if len(r.inst.Ports) > 0 {
+	if n.ports > 0 {
 		l.Ports = d.pickPorts(r, s)
 		used = d.takePorts(r, used, s, l.Ports)
 	}

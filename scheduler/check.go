@@ -16,10 +16,10 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	if static != fits && static <= failsConstraint {
 		return static
 	}
-	if r.shape.app != nil && !d.allowsBeside(r.shape.app, r.inst.Constraints, s.agent) {
+	if r.shape.app != nil && !d.allowsBeside(r.shape, s.agent) {
 		return failsConstraint
 	}
-	if r.inst.Reservation != nil && (stranger || !d.holdsReservation(r.inst, s)) {
+	if r.bound && (stranger || !d.holdsReservation(r.inst, s)) {
 		return failsReservation
 	}
 	if static != fits && static <= failsDriver {
@@ -27,7 +27,7 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	}
 	worst := fits
 	for i := range ms {
-		worst = first(worst, d.claimVerdict(&ms[i], r.inst.ID, a))
+		worst = first(worst, d.claimVerdict(&ms[i], r.id, a))
 	}
 	if static == failsZone {
 		worst = first(worst, failsZone)
@@ -35,9 +35,9 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	switch {
 	case worst != fits:
 		return worst
-	case d.attachLimit(r.inst, a, ms):
+	case d.attachLimit(r, a, ms):
 		return failsAttachLimit
-	case !stranger && d.avoids(r.inst, a):
+	case !stranger && r.avoiding && d.avoids(r.inst, a):
 		return failsPreference
 	case d.launchLimit(s):
 		return failsLaunchLimit
@@ -45,7 +45,7 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	if v := d.fit(r, s); v != fits {
 		return v
 	}
-	if r.inst.Reservation != nil && static == failsScarce {
+	if r.bound && static == failsScarce {
 		return fits // it is there already
 	}
 	return static
@@ -59,10 +59,11 @@ func (d *decision) avoids(inst *Instance, a *agent) bool {
 
 // attachLimit says whether the instance's volumes would exceed what a driver
 // can attach to the agent.
-func (d *decision) attachLimit(inst *Instance, a *agent, ms []mount) bool {
+func (d *decision) attachLimit(r *request, a *agent, ms []mount) bool {
 	if a.fact == nil || !a.fact.Known {
 		return false
 	}
+	inst := r.inst
 	for i := range inst.Volumes {
 		name := inst.Volumes[i].Key.Driver
 		f, _ := a.driver(name)
@@ -105,7 +106,7 @@ func (r *request) mayUse(p *portion) bool {
 
 // reserves says whether a launch has to reserve first.
 func (r *request) reserves() bool {
-	return len(r.inst.Persistent) > 0 && r.inst.Reservation == nil
+	return !r.plain && len(r.inst.Persistent) > 0 && r.inst.Reservation == nil
 }
 
 // refinable says whether a reservation for a role may be put on top: Mesos
@@ -116,7 +117,7 @@ func (p *portion) refinable(role string) bool {
 
 // usable totals what a request may take of a share.
 func (d *decision) usable(r *request, s *share) amounts {
-	if len(r.inst.Persistent) == 0 && r.inst.Reservation == nil {
+	if !r.shape.class.resident {
 		return r.shape.class.available(s)
 	}
 	var t amounts
@@ -130,7 +131,7 @@ func (d *decision) usable(r *request, s *share) amounts {
 
 // fit is the verdict of the resources.
 func (d *decision) fit(r *request, s *share) verdict {
-	exact := s.overlap || !r.plain()
+	exact := s.overlap || !r.plain
 	if exact {
 		d.cut(s)
 	}

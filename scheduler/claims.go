@@ -28,14 +28,13 @@ func (d *decision) indexVolumes() {
 	for i := range s.Pending {
 		requests += len(s.Pending[i].Volumes)
 	}
-	d.mounts = make([][]mount, len(s.Pending))
 	all := make([]mount, 0, requests)
 	volumes := make([]volume, 0, requests) // never grows: pointers stay
 	byKey := make(map[VolumeKey]*volume, requests)
-	for i := range s.Pending {
+	for i, inst := range d.pending {
 		first := len(all)
-		for j := range s.Pending[i].Volumes {
-			req := &s.Pending[i].Volumes[j]
+		for j := range inst.Volumes {
+			req := &inst.Volumes[j]
 			v := byKey[req.Key]
 			if v == nil {
 				volumes = append(volumes, volume{})
@@ -45,7 +44,7 @@ func (d *decision) indexVolumes() {
 			v.users++
 			all = append(all, mount{req, v})
 		}
-		d.mounts[i] = all[first:len(all):len(all)]
+		d.requests[i].mounts = all[first:len(all):len(all)]
 	}
 	for i := range s.Volumes {
 		if v := byKey[s.Volumes[i].Key]; v != nil {

@@ -40,6 +40,8 @@ type shape struct {
 	needs amounts
 	app   *appState // set if constraints count instances
 
+	counting []Constraint // these constraints
+
 	// exhausted remembers that no agent can take the shape any more, at this
 	// version of the app.
 	exhausted   bool
@@ -54,10 +56,16 @@ type shape struct {
 // request is one pending instance with what was worked out for it.
 type request struct {
 	inst   *Instance
+	id     string
 	mounts []mount
 	app    *appState // nil where nothing depends on the app's other instances
 	shape  *shape
 	rank   uint8
+	// What decides is held here, since no cache holds all instances: whether it
+	// has a reservation, is kept off an agent that it was moved off, must not be
+	// placed in this round, is bound to no agent and cannot be bound by others,
+	// and wants nothing but amounts and as many ports.
+	bound, avoiding, barred, free, plain bool
 }
 
 // shapeOf finds the shape of a request, and with it its class.
@@ -74,8 +82,7 @@ func (d *decision) shapeOf(r *request) *shape {
 	}
 	key = append(key, bit(inst.Reservation != nil))
 	key = appendPersistent(key, inst)
-	counts := slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() })
-	if counts {
+	if slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() }) {
 		key = appendString(key, inst.App)
 		key = appendConstraints(key, inst.Constraints, true)
 	}
@@ -83,11 +90,13 @@ func (d *decision) shapeOf(r *request) *shape {
 	if s, ok := d.shapes[string(key)]; ok {
 		return s
 	}
+	counting := slices.DeleteFunc(slices.Clone(inst.Constraints), func(c Constraint) bool { return !c.counts() })
 	s := &shape{
-		class: d.classFor(key[:split], r, false),
-		needs: amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs, int64(len(inst.Ports))},
+		counting: counting,
+		class:    d.classFor(key[:split], r, false),
+		needs:    amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs, int64(len(inst.Ports))},
 	}
-	if counts {
+	if len(counting) > 0 {
 		s.app = r.app
 	}
 	d.shapes[string(key)] = s

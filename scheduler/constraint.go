@@ -344,11 +344,11 @@ func (g *group) launched(on int32) {
 	g.add(v)
 }
 
-// allowsBeside says whether an app's constraints that count instances allow an
-// agent.
-func (d *decision) allowsBeside(a *appState, cs []Constraint, on int32) bool {
-	for i := range cs {
-		if cs[i].counts() && !d.countAllows(a, &cs[i], on) {
+// allowsBeside says whether the constraints of a shape that count instances allow
+// an agent.
+func (d *decision) allowsBeside(s *shape, on int32) bool {
+	for i := range s.counting {
+		if !d.countAllows(s.app, &s.counting[i], on) {
 			return false
 		}
 	}

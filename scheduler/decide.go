@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 // decision is the state of one round. It lives for one call of Decide.
@@ -17,8 +16,7 @@ type decision struct {
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
 	facts   map[string]*AgentFact
-	mounts  [][]mount   // per pending instance
-	apps    []*appState // per pending instance, nil where its app has no other
+	pending []*Instance // in the order in which they are placed
 
 	classes  map[string]*class
 	shapes   map[string]*shape
@@ -106,6 +104,8 @@ func (d *decision) prepare() {
 	for i := range s.Agents {
 		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
 	}
+	d.pending = d.inOrder()
+	d.requests = make([]request, len(d.pending))
 	d.indexVolumes()
 	d.classes = make(map[string]*class)
 	d.shapes = make(map[string]*shape)
@@ -124,8 +124,8 @@ func (d *decision) countPlaced() {
 	byName := make(map[string]int32, len(d.s.Pending))
 	pending := make([]int32, 0, len(d.s.Pending)) // per app
 	appOf := make([]int32, len(d.s.Pending))
-	for i := range d.s.Pending {
-		name := d.s.Pending[i].App
+	for i, inst := range d.pending {
+		name := inst.App
 		a, known := byName[name]
 		if !known {
 			a = int32(len(pending))
@@ -136,19 +136,18 @@ func (d *decision) countPlaced() {
 		pending[a]++
 	}
 	placed := d.addPlaced(byName)
-	d.apps = make([]*appState, len(d.s.Pending))
 	states := make(map[int32]*appState)
 	for i, a := range appOf {
 		alone := pending[a] == 1 && len(placed[a]) == 0
-		if alone && !slices.ContainsFunc(d.s.Pending[i].Constraints, func(c Constraint) bool { return c.counts() }) {
+		if alone && !slices.ContainsFunc(d.pending[i].Constraints, func(c Constraint) bool { return c.counts() }) {
 			continue
 		}
 		if states[a] == nil {
 			states[a] = d.newAppState(placed[a])
 			states[a].instances += int(pending[a])
 		}
-		d.apps[i] = states[a]
-		states[a].instances = max(states[a].instances, d.s.Pending[i].AppInstances)
+		d.requests[i].app = states[a]
+		states[a].instances = max(states[a].instances, d.pending[i].AppInstances)
 	}
 }
 
@@ -186,31 +185,40 @@ const (
 	rankFree
 )
 
+// readRequests completes the requests with what the decision asks for again and
+// again, and puts those that can run on few agents first.
 func (d *decision) readRequests() {
-	d.requests = make([]request, len(d.s.Pending))
-	for i := range d.s.Pending {
+	var byRank [rankFree + 1]int
+	for i, inst := range d.pending {
 		r := &d.requests[i]
-		*r = request{inst: d.found(&d.s.Pending[i]), mounts: d.mounts[i], app: d.apps[i]}
-		r.shape = d.shapeOf(r)
-		switch {
-		case r.inst.Reservation != nil:
-			r.rank = rankReserved
-		default:
-			r.rank = rankFree
-			if _, pinned := d.pins(r); pinned {
-				r.rank = rankPinned
-			}
-		}
+		d.read(r, inst)
+		byRank[r.rank]++
 	}
-	slices.SortFunc(d.requests, func(a, b request) int {
-		if c := cmp.Compare(a.rank, b.rank); c != 0 {
-			return c
-		}
-		if c := a.inst.Since.Compare(b.inst.Since); c != 0 {
-			return c
-		}
-		return strings.Compare(a.inst.ID, b.inst.ID)
-	})
+	if byRank[rankFree] == len(d.requests) {
+		return
+	}
+	slices.SortStableFunc(d.requests, func(a, b request) int { return cmp.Compare(a.rank, b.rank) })
+}
+
+func (d *decision) read(r *request, inst *Instance) {
+	r.inst = d.found(inst)
+	r.id = inst.ID
+	r.bound = r.inst.Reservation != nil
+	r.plain = !resident(r.inst) && !slices.ContainsFunc(inst.Ports, func(p Port) bool { return p.Number != 0 })
+	r.avoiding = inst.Avoid != "" && d.s.Now.Before(inst.AvoidUntil)
+	r.barred = inst.NotBefore.After(d.s.Now) || d.wiped[inst.ID]
+	r.shape = d.shapeOf(r)
+	_, pinned := d.pins(r)
+	switch {
+	case r.bound:
+		r.rank = rankReserved
+	case pinned:
+		r.rank = rankPinned
+	default:
+		r.rank = rankFree
+		// Claims of this plan bind only what shares its volumes.
+		r.free = !slices.ContainsFunc(r.mounts, func(m mount) bool { return m.users > 1 })
+	}
 }
 
 // pins lists the agents that a request is bound to, if it is. Nothing outside
@@ -289,7 +297,7 @@ func (r *request) regroups() bool {
 }
 
 func (d *decision) placeOne(r *request) {
-	if r.inst.NotBefore.After(d.s.Now) || d.wiped[r.inst.ID] {
+	if r.barred {
 		d.barred = append(d.barred, wait{r: r})
 		return
 	}
@@ -308,12 +316,14 @@ func (d *decision) placeOne(r *request) {
 // choose finds the share for a request: among the agents it is bound to, or
 // by preference, or any. A negative share means that it waits.
 func (d *decision) choose(r *request) (share int32, why string, wait *step) {
-	if agents, pinned := d.pins(r); pinned {
-		si, ok := d.bestOf(r, agents)
-		if !ok {
-			return -1, "", nil
+	if !r.free {
+		if agents, pinned := d.pins(r); pinned {
+			si, ok := d.bestOf(r, agents)
+			if !ok {
+				return -1, "", nil
+			}
+			return si, d.whyPinned(r, &d.shares[si]), nil
 		}
-		return si, d.whyPinned(r, &d.shares[si]), nil
 	}
 	if si, why, st := d.prefer(r); si >= 0 || st != nil {
 		return si, why, st
@@ -321,7 +331,7 @@ func (d *decision) choose(r *request) (share int32, why string, wait *step) {
 	sh := r.shape
 	// A claim that binds to no agent may still rule one out, or spare it an
 	// attachment: such an instance does not speak for its shape.
-	special := r.inst.Avoid != "" || slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 })
+	special := r.avoiding || slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 })
 	if !special && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
 		return -1, "", nil
 	}
@@ -381,11 +391,8 @@ const mostParts = 64
 
 // partition returns the constraint by whose values the search is split.
 func (r *request) partition() *Constraint {
-	if r.shape.app == nil {
-		return nil
-	}
-	for i := range r.inst.Constraints {
-		if c := &r.inst.Constraints[i]; c.counts() && !isHostname(c.Field) {
+	for i := range r.shape.counting {
+		if c := &r.shape.counting[i]; !isHostname(c.Field) {
 			return c
 		}
 	}

@@ -48,13 +48,15 @@ func (d *decision) portsFit(r *request, s *share) bool {
 // an instance that takes the lowest free port would get the one that another
 // has just given up, while proxies still send to it.
 func (d *decision) pickPorts(r *request, s *share) []uint32 {
-	chosen := d.room.ports(len(r.inst.Ports))
+	chosen := d.room.ports(int(r.shape.needs.ports))
 	free := r.freePorts(s)
 	var fixed []resource.Range
-	for i, p := range r.inst.Ports {
-		if p.Number != 0 {
-			chosen[i] = p.Number
-			fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
+	if !r.plain {
+		for i, p := range r.inst.Ports {
+			if p.Number != 0 {
+				chosen[i] = p.Number
+				fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
+			}
 		}
 	}
 	if len(fixed) == len(chosen) {
@@ -64,7 +66,7 @@ func (d *decision) pickPorts(r *request, s *share) []uint32 {
 		free = resource.SubtractRanges(free, resource.NormalizeRanges(fixed))
 	}
 	total := resource.CountRanges(free)
-	next := mix(d.s.Seed, r.inst.ID) % total
+	next := mix(d.s.Seed, r.id) % total
 	for i := range chosen {
 		if chosen[i] == 0 {
 			chosen[i] = uint32(resource.NthValue(free, next))

@@ -227,7 +227,7 @@ func (d *decision) lacks(w *wait, s *share) []string {
 	if d.avoids(r.inst, a) {
 		out = append(out, "permission to go back where it was moved off")
 	}
-	if d.attachLimit(r.inst, a, ms) {
+	if d.attachLimit(r, a, ms) {
 		out = append(out, "room to attach its volumes")
 	}
 	have, need := d.usable(r, s), r.shape.needs
