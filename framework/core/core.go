@@ -66,8 +66,10 @@ type link struct {
 	since     time.Time
 	master    string
 	region    string
-	// roles are those that the subscription was last given.
-	roles []string
+	// roles are those that the subscription was last given; refusals are those
+	// that the master does not allow.
+	roles    []string
+	refusals map[string]roleRefusal
 	// reconcileAt is when all tasks are next reconciled, probeAt when the
 	// agents of claims that wait for their end are next asked for.
 	reconcileAt, probeAt time.Time

@@ -47,3 +47,19 @@ func (e *TooManyDeploymentsError) Error() string {
 	return fmt.Sprintf("Maximum number of %d deployments running at the same time is reached; "+
 		"wait for one to finish or cancel one", e.Limit)
 }
+
+// RolesRefusedError means that the master does not let the framework have some
+// roles; it has the others that were asked for.
+type RolesRefusedError struct {
+	Roles []string
+	Cause error // what the master said, of the last of them
+}
+
+// Error names the roles and what to do.
+func (e *RolesRefusedError) Error() string {
+	return fmt.Sprintf("the Mesos master does not allow the roles %v: %v (add them to its --roles, or let the framework's "+
+		"principal register with them, or give the apps another role)", e.Roles, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *RolesRefusedError) Unwrap() error { return e.Cause }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -63,6 +62,9 @@ func (c *Core) subscribed(tx *txn, ev Subscribed) {
 	clear(c.link.agents)
 	c.link.master = ev.MasterAddress
 	c.link.region = ev.Region
+	if ev.Roles != nil {
+		c.link.roles = ev.Roles // the next tick asks for those that are missing
+	}
 	c.link.reconcileAt = tx.now.Add(c.cfg.ReconcileDelay)
 	c.link.probeAt = tx.now
 	c.info.set(func(i *Info) {
@@ -166,28 +168,4 @@ func (c *Core) reconcileCall(refs []TaskRef) call {
 			}
 		},
 	}
-}
-
-// syncRoles keeps the subscription's roles those that the apps need.
-func (c *Core) syncRoles(tx *txn) {
-	if !c.rolesStale {
-		return
-	}
-	c.rolesStale = false
-	want := c.state.roles(c.cfg.DefaultRole)
-	if slices.Equal(want, c.link.roles) {
-		return
-	}
-	before := c.link.roles
-	c.link.roles = want
-	tx.call(call{
-		make: func(ctx context.Context) error { return c.mesos.UpdateRoles(ctx, want) },
-		done: func(_ *txn, err error) {
-			if err != nil {
-				c.log.Warn("roles not changed; it is tried again with the next tick", zap.Strings("roles", want), zap.Error(err))
-				c.link.roles = before
-			}
-		},
-	})
-	c.flow.wantRevive()
 }

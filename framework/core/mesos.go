@@ -36,7 +36,8 @@ type Mesos interface {
 	Suppress(ctx context.Context, roles []string) error
 	Revive(ctx context.Context, roles []string) error
 	// UpdateRoles changes the roles of the subscription; it resubscribes
-	// where the master knows no UPDATE_FRAMEWORK.
+	// where the master knows no UPDATE_FRAMEWORK. After a *RolesRefusedError
+	// the subscription has all but the roles that it names.
 	UpdateRoles(ctx context.Context, roles []string) error
 	// Teardown removes the framework and kills all its tasks.
 	Teardown(ctx context.Context) error
@@ -100,6 +101,9 @@ type Subscribed struct {
 	HeartbeatInterval time.Duration
 	// StreamID fences calls: those of an older subscription fail.
 	StreamID string
+	// Roles are those of the subscription: not all that were asked for where
+	// the master refused these together.
+	Roles []string
 }
 
 // Disconnected tells that the subscription ended; offers are void.

@@ -184,7 +184,7 @@ func (c *Core) placed(i *instance) (scheduler.Placed, bool) {
 func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	role := roleOf(def, c.cfg.DefaultRole)
 	p := scheduler.Instance{
-		ID: i.ID, App: string(i.App), Role: role,
+		ID: i.ID, App: string(i.App), AppInstances: def.Instances, Role: role,
 		AcceptUnreserved: len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, "*"),
 		AcceptReserved:   len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, role),
 		CPUs:             milli(def.CPUs), Mem: milli(def.Mem), Disk: milli(def.Disk),
@@ -473,6 +473,9 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 			if text := c.removalText(i); text != "" {
 				w.Text = text
 			}
+			if text := c.roleText(i); text != "" {
+				w.Text = text
+			}
 		}
 		if last, known := c.flow.looks[w.InstanceID]; known && !withOffers && last.Offers > 0 {
 			// The text may tell of a claim that has changed; the numbers are
@@ -577,6 +580,9 @@ func (c *Core) flowCall(tx *txn, what string, roles []string, do func(context.Co
 // someoneWaits tells whether an instance waits whose back-off is over.
 func (c *Core) someoneWaits(now time.Time) bool { return len(c.waitingRoles(now)) > 0 }
 
+// waitingRoles are the roles in which something waits. Those that are not
+// subscribed to are left out: with one of them the master drops the whole call
+// (Master::revive).
 func (c *Core) waitingRoles(now time.Time) []string {
 	var roles []string
 	for _, i := range c.state.instances {
@@ -595,5 +601,5 @@ func (c *Core) waitingRoles(now time.Time) []string {
 		}
 	}
 	slices.Sort(roles)
-	return roles
+	return slices.DeleteFunc(roles, func(role string) bool { return !slices.Contains(c.link.roles, role) })
 }

@@ -32,7 +32,11 @@ type Conn struct {
 	frameworkID string
 	roles       []string
 	suppressed  []string // roles suppressed in the current subscription
-	running     bool
+	// refused are roles that a subscription was refused with, refusedFor is
+	// what the master said then.
+	refused    []string
+	refusedFor error
+	running    bool
 }
 
 // subscription is what calls need to know of a subscription. It is immutable.

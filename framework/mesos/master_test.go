@@ -200,8 +200,16 @@ func run(t *testing.T, config Config, frameworkID string) *testConn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := runConn(t, conn, frameworkID)
+	c.logs = logs
+	return c
+}
+
+// runConn starts a connection that was made before.
+func runConn(t *testing.T, conn *Conn, frameworkID string) *testConn {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	c := &testConn{Conn: conn, t: t, logs: logs, stop: stop, done: make(chan struct{})}
+	c := &testConn{Conn: conn, t: t, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(c.done)
 		c.err = conn.Run(ctx, frameworkID)

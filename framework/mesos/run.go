@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 var (
 	errLeaderChanged = errors.New("another Mesos master leads")
 	errRolesChanged  = errors.New("the framework's roles changed")
+	errRolesRefused  = errors.New("the Mesos master refuses a subscription with all roles of the apps")
 	errTornDown      = fmt.Errorf("torn down on request: %w", core.ErrFrameworkRemoved)
 )
 
@@ -74,7 +74,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 			pauses.reset()
 		}
 		pause := pauses.next()
-		if errors.Is(err, errLeaderChanged) || errors.Is(err, errRolesChanged) {
+		if errors.Is(err, errLeaderChanged) || errors.Is(err, errRolesChanged) || errors.Is(err, errRolesRefused) {
 			pause = 0
 		}
 		c.log.Warn("subscription with the Mesos master ended", zap.Error(err),
@@ -164,12 +164,14 @@ type session struct {
 	end        context.CancelCauseFunc
 	silence    time.Duration
 	subscribed bool
+	roles      []string // that it subscribes with
 }
 
 // run sends SUBSCRIBE and reads the stream. It owns the response's body.
 func (s *session) run(base *url.URL) error {
 	c := s.conn
 	info := c.frameworkInfo()
+	s.roles = info.Roles
 	call := &scheduler.Call{
 		Type:        scheduler.Call_SUBSCRIBE,
 		FrameworkID: info.ID,
@@ -230,7 +232,7 @@ func (s *session) handle(event *scheduler.Event, base *url.URL, streamID string)
 	case scheduler.Event_ERROR:
 		message := event.GetError().GetMessage()
 		c.deliver(s.ctx, core.MasterError{Message: message})
-		return masterError(message)
+		return s.refused(masterError(message))
 	}
 	if !s.subscribed {
 		return fmt.Errorf("the Mesos master sent %s before SUBSCRIBED", event.Type)
@@ -254,6 +256,7 @@ func (s *session) begin(event *scheduler.Event_Subscribed, base *url.URL, stream
 	}
 	c := s.conn
 	subscribed := subscribedEvent(event, base.Host, streamID)
+	subscribed.Roles = s.roles
 	s.silence = c.silence(subscribed.HeartbeatInterval)
 	s.subscribed = true
 	c.setCurrent(&subscription{base: base, streamID: streamID, ctx: s.ctx, end: s.end}, id)
@@ -288,48 +291,4 @@ func (c *Conn) sleep(ctx context.Context, pause time.Duration) error {
 	case <-timer.C:
 	}
 	return nil
-}
-
-// UpdateRoles changes the roles of the framework. It returns when the master
-// has accepted UPDATE_FRAMEWORK; a master that does not know that call (before
-// 1.9) is subscribed with anew. Without a subscription the next one has the new
-// roles. Suppressed roles stay suppressed if they remain.
-func (c *Conn) UpdateRoles(ctx context.Context, roles []string) error {
-	c.mu.Lock()
-	previous := c.roles
-	c.roles = slices.Clone(roles)
-	c.suppressed = slices.DeleteFunc(c.suppressed, func(r string) bool { return !slices.Contains(roles, r) })
-	suppressed := slices.Clone(c.suppressed)
-	sub := c.sub
-	c.mu.Unlock()
-	if sub == nil {
-		return nil
-	}
-	err := c.call(ctx, &scheduler.Call{
-		Type: scheduler.Call_UPDATE_FRAMEWORK,
-		UpdateFramework: &scheduler.Call_UpdateFramework{
-			FrameworkInfo:   *c.frameworkInfo(),
-			SuppressedRoles: suppressed,
-		},
-	})
-	var refusal *core.CallError
-	switch {
-	case err == nil || errors.Is(err, core.ErrNotSubscribed):
-		return nil
-	case errors.As(err, &refusal) && unknownCall(refusal):
-		sub.end(errRolesChanged)
-		return nil
-	case errors.As(err, &refusal):
-		c.mu.Lock()
-		c.roles = previous
-		c.mu.Unlock()
-	}
-	return err
-}
-
-// unknownCall tells whether the master does not know the call's type: an
-// unknown enum value is dropped by its decoder, so the type seems to be missing.
-func unknownCall(refusal *core.CallError) bool {
-	return refusal.Status == http.StatusNotImplemented ||
-		refusal.Status == http.StatusBadRequest && refusal.Body == "Failed to validate scheduler::Call: Expecting 'type' to be present"
 }

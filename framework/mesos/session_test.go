@@ -47,9 +47,9 @@ func TestRecordedSessionIsUnderstoodAndAcknowledgedAsRecorded(t *testing.T) {
 	want := core.Subscribed{
 		FrameworkID: "107c6105-505a-4b9c-987c-1e9cd1c3f346-0000", MasterID: "107c6105-505a-4b9c-987c-1e9cd1c3f346",
 		MasterAddress: "localhost:5050", MasterVersion: "1.12.0", Region: "region-1",
-		HeartbeatInterval: 15 * time.Second, StreamID: "stream-1",
+		HeartbeatInterval: 15 * time.Second, StreamID: "stream-1", Roles: []string{"dvdi"},
 	}
-	if subscribed != want {
+	if !reflect.DeepEqual(subscribed, want) {
 		t.Errorf("subscribed %+v, want %+v", subscribed, want)
 	}
 	checkFirstOffers(t, expect[core.Offers](c))
