@@ -14,6 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/framework/api"
+	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -171,6 +175,24 @@ func TestServesTheAPIAndStopsOnSignal(t *testing.T) {
 		}
 		if code, out := p.exit(t); code != 0 {
 			t.Errorf("%v: exit code %d, output %q", sig, code, out)
+		}
+	}
+}
+
+// Whatever level is set, accepted changes are logged.
+func TestAuditLogAtEveryLevel(t *testing.T) {
+	for _, level := range []string{"debug", "info", "warn", "error"} {
+		var out strings.Builder
+		log, err := newLogger(&config.Config{LogLevel: level, LogFormat: "json"}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Named("api").With(zap.Int("n", 1)).Named(api.AuditLogger).Info("change accepted")
+		log.Named("api").Info("something else")
+		log.Named("api").Error("trouble")
+		if got := out.String(); !strings.Contains(got, "change accepted") || !strings.Contains(got, "trouble") ||
+			strings.Contains(got, "something else") != (level == "info" || level == "debug") {
+			t.Errorf("%s: %s", level, got)
 		}
 	}
 }

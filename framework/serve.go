@@ -455,5 +455,24 @@ func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
 	if cfg.LogFormat == "json" {
 		encoder = zapcore.NewJSONEncoder(ec)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
+	return zap.New(audited{zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), min(level, zapcore.InfoLevel)), level}), nil
+}
+
+// audited lets the log of accepted changes through at every level that is set.
+type audited struct {
+	zapcore.Core
+	level zapcore.Level
+}
+
+// With implements zapcore.Core.
+func (c audited) With(fields []zapcore.Field) zapcore.Core {
+	return audited{c.Core.With(fields), c.level}
+}
+
+// Check implements zapcore.Core.
+func (c audited) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if e.Level < c.level && !strings.HasSuffix(e.LoggerName, "."+api.AuditLogger) {
+		return ce
+	}
+	return c.Core.Check(e, ce)
 }

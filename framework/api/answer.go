@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -140,11 +141,20 @@ func writeDeployment(w http.ResponseWriter, status int, d core.DeploymentRef) er
 	return writeJSON(w, status, d)
 }
 
-// audit logs a mutation that was accepted, with who asked for it.
+// AuditLogger is the last part of the name of the logger of accepted changes.
+const AuditLogger = "audit"
+
+// audit logs a mutation that was accepted, with who asked for it: the user who
+// authenticated, and from where, as far as a proxy before this process says. Of
+// the request it holds nothing but method and URI: bodies may hold secrets.
 func (s *server) audit(r *http.Request, d core.DeploymentRef) {
-	user, _, _ := r.BasicAuth()
-	s.log.Info("change accepted", zap.String("method", r.Method), zap.String("uri", r.URL.RequestURI()),
-		zap.String("client", clientIP(r)), zap.String("user", user), zap.String("deployment", d.ID))
+	user := ""
+	if s.cfg.User != "" {
+		user, _, _ = r.BasicAuth() // it was checked
+	}
+	s.log.Named(AuditLogger).Info("change accepted", zap.String("method", r.Method), zap.String("uri", r.URL.RequestURI()),
+		zap.String("client", clientIP(r)), zap.String("forwarded_for", strings.Join(r.Header.Values("X-Forwarded-For"), ", ")),
+		zap.String("user", user), zap.String("deployment", d.ID))
 }
 
 func clientIP(r *http.Request) string {

@@ -174,6 +174,7 @@ func (s *server) resetDelay(w http.ResponseWriter, r *http.Request, p params) er
 	if err := s.svc.ResetDelay(r.Context(), id); err != nil {
 		return err
 	}
+	s.audit(r, core.DeploymentRef{})
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
