@@ -39,6 +39,12 @@ type env struct {
 // start runs a cluster with a framework until the test ends.
 func start(t *testing.T, agents int, args ...string) *env {
 	t.Helper()
+	return startOn(t, devcluster.Config{Agents: agents}, args...)
+}
+
+// startOn is start with more to say about the cluster than how many agents.
+func startOn(t *testing.T, cfg devcluster.Config, args ...string) *env {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	t.Cleanup(cancel)
 	dir, err := os.MkdirTemp("", "dvdi") // short: sockets are in it
@@ -50,10 +56,9 @@ func start(t *testing.T, agents int, args ...string) *env {
 			t.Errorf("something was left in use: %v", err)
 		}
 	})
-	c, err := devcluster.Start(ctx, devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: agents, Timing: embeddedmesos.FastTiming(),
-		Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)), Output: lines{t},
-	})
+	cfg.Dir, cfg.Bin, cfg.Timing = dir, binaries, embeddedmesos.FastTiming()
+	cfg.Log, cfg.Output = zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)), lines{t}
+	c, err := devcluster.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

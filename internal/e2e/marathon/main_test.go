@@ -20,6 +20,10 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	if protocol := os.Getenv(serveEnv); protocol != "" {
+		fmt.Fprintln(os.Stderr, serveTask(protocol))
+		os.Exit(1)
+	}
 	embeddedmesos.Main()
 	os.Exit(run(m))
 }
