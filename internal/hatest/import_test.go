@@ -61,6 +61,7 @@ func (i *importer) killedAfter(lines int, extra ...string) (ended bool) {
 // The command is killed after each line that it prints, and given again; then
 // the same on the way back.
 func TestImportKilledAtEachStep(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "dvdi-import")
 	if err != nil {
 		t.Fatal(err)

@@ -76,6 +76,7 @@ var sampledCommits = []int{1, 3, 5, 2, 7, 4, 6}
 // process; this one shows that processes, files, ZooKeeper and the real protocol
 // add nothing.
 func TestFrameworkKilledAtCommits(t *testing.T) {
+	t.Parallel()
 	t.Run("bolt", func(t *testing.T) {
 		t.Parallel()
 		killAtCommits(t, newKillEnv(t, func(dir string) []string { return []string{"--data-dir", filepath.Join(dir, "data")} }), 0)

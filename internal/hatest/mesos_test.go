@@ -21,6 +21,7 @@ import (
 // the same afterwards; meanwhile nothing takes the place of the task with a
 // volume on the agent that was cut off.
 func TestTasksOutliveMesosFaults(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "dvdi-mesos")
 	if err != nil {
 		t.Fatal(err)

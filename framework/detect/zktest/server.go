@@ -3,6 +3,7 @@ package zktest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -26,7 +27,8 @@ const jar = "/usr/share/java/zookeeper.jar"
 // startTimeout bounds the start of the server, a Java process.
 const startTimeout = 60 * time.Second
 
-// TickTime is the server's unit of time; sessions time out after 2 to 20 of it.
+// TickTime is the server's unit of time; sessions time out after 2 to 20 of it
+// unless StartWithSessions says otherwise.
 const TickTime = 200 * time.Millisecond
 
 // Server is a ZooKeeper of one server on a free port of the loopback interface,
@@ -35,24 +37,37 @@ const TickTime = 200 * time.Millisecond
 type Server struct {
 	Addr string // host:port
 
-	t      testing.TB
-	heap   int // MiB
-	config string
-	cmd    *exec.Cmd
-	output bytes.Buffer // of the running process, to be read after its end
+	t       testing.TB
+	heap    int           // MiB
+	longest time.Duration // session
+	config  string
+	cmd     *exec.Cmd
+	output  bytes.Buffer // of the running process, to be read after its end
 }
 
 // Start starts a server that ends with the test. The test is skipped where the
 // Debian package zookeeper is not installed.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	return StartWithHeap(t, 64)
+	return startServer(t, &Server{})
 }
 
 // StartWithHeap is Start with so many MiB of memory for the server, which keeps
 // all nodes in it.
 func StartWithHeap(t testing.TB, mib int) *Server {
 	t.Helper()
+	return startServer(t, &Server{heap: mib})
+}
+
+// StartWithSessions is Start with sessions that may last so long.
+func StartWithSessions(t testing.TB, longest time.Duration) *Server {
+	t.Helper()
+	return startServer(t, &Server{longest: longest})
+}
+
+func startServer(t testing.TB, s *Server) *Server {
+	t.Helper()
+	s.t, s.heap, s.longest = t, cmp.Or(s.heap, 64), cmp.Or(s.longest, 20*TickTime)
 	java, err := exec.LookPath("java")
 	if _, missing := os.Stat(jar); err != nil || missing != nil {
 		t.Skip("this test needs ZooKeeper: install the Debian package zookeeper")
@@ -61,11 +76,11 @@ func StartWithHeap(t testing.TB, mib int) *Server {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "zoo.cfg")
 	settings := fmt.Sprintf("tickTime=%d\ninitLimit=10\nsyncLimit=5\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\n"+
-		"maxClientCnxns=0\nadmin.enableServer=false\n", TickTime.Milliseconds(), filepath.Join(dir, "data"), port)
+		"maxClientCnxns=0\nadmin.enableServer=false\nmaxSessionTimeout=%d\n", TickTime.Milliseconds(), filepath.Join(dir, "data"), port, s.longest.Milliseconds())
 	if err := os.WriteFile(config, []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, heap: mib, config: config, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
+	s.config, s.Addr = config, net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	s.start(java)
 	t.Cleanup(s.Stop)
 	return s
