@@ -31,10 +31,13 @@ type Master struct {
 	server   *http.Server
 	faults   faults
 	serving  sync.WaitGroup     // HTTP server and state goroutine
-	streams  sync.WaitGroup     // event streams being written
+	streams  sync.WaitGroup     // event streams being written, see enterStream
 	stop     context.CancelFunc // ends the state goroutine
 	stopped  <-chan struct{}
 	ending   sync.Once
+
+	entry sync.Mutex // guards ended, and adding to streams before their end is waited for
+	ended bool       // no further stream begins
 
 	// All below is owned by the state goroutine.
 
@@ -114,6 +117,9 @@ func (m *Master) Kill() error { return m.end(true) }
 
 func (m *Master) end(abruptly bool) error {
 	m.ending.Do(func() {
+		m.entry.Lock()
+		m.ended = true
+		m.entry.Unlock()
 		m.faults.abort.Store(abruptly)
 		m.stop()
 		m.listener.Close()
@@ -127,6 +133,18 @@ func (m *Master) end(abruptly bool) error {
 	m.streams.Wait()
 	m.serving.Wait()
 	return m.failure
+}
+
+// enterStream counts one more event stream, which streams.Done ends. It is
+// false once the master ends: nobody would wait for that stream.
+func (m *Master) enterStream() bool {
+	m.entry.Lock()
+	defer m.entry.Unlock()
+	if m.ended {
+		return false
+	}
+	m.streams.Add(1)
+	return true
 }
 
 // streamGrace is how long streams may take to write their last events.

@@ -51,7 +51,9 @@ func (m *Master) serveSubscribe(w http.ResponseWriter, r *http.Request, call *sc
 		return badRequest("Subscribe calls should not include the 'Mesos-Stream-Id' header")
 	}
 	s := newStream(media)
-	m.streams.Add(1)
+	if !m.enterStream() {
+		return errStopped
+	}
 	defer m.streams.Done()
 	if err := m.ask(r.Context(), func() { m.subscribe(s, call, principal) }); err != nil {
 		return err
