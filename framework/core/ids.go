@@ -28,7 +28,10 @@ func taskID(instanceID string, n int) string {
 	return instanceID + "._app." + strconv.Itoa(n)
 }
 
-var taskIDPattern = regexp.MustCompile(`^(.+\.instance-[0-9a-f-]{36})\._app\.(\d+)$`)
+// An instance that was taken over has the id that its reservation's label gives
+// it: <safe path>.<UUID>, <safe path>_<UUID> or <safe path>.marathon-<UUID> of old
+// Marathons (Reservation.LegacyId, Instance.PrefixMarathon).
+var taskIDPattern = regexp.MustCompile(`^(.+)\._app\.(\d+)$`)
 
 // instanceOfTask returns the instance that a task id belongs to; ok is false
 // when the id is not in our form.

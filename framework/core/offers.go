@@ -206,7 +206,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
 	}
-	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def)} {
+	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def)} {
 		if hold.After(p.NotBefore) {
 			p.NotBefore = hold
 		}
@@ -471,6 +471,9 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 	for _, w := range list {
 		if i := c.state.instances[w.InstanceID]; i != nil {
 			if text := c.removalText(i); text != "" {
+				w.Text = text
+			}
+			if text := c.adoptText(i, tx.now); text != "" {
 				w.Text = text
 			}
 			if text := c.roleText(i); text != "" {

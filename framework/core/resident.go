@@ -253,12 +253,51 @@ func (c *Core) adopt(tx *txn, l scheduler.Leftover) bool {
 	}
 	i.Reserved = &reservation{AgentID: l.AgentID, Hostname: l.Hostname, Role: roleOf(r.App, c.cfg.DefaultRole)}
 	i.retarget(r.App)
+	c.takePlace(tx, i)
 	c.log.Info("reservation and volumes taken over", zap.String("instance", i.ID), zap.String("app", string(i.App)),
 		zap.String("agent", l.AgentID), zap.Strings("volumes", l.PersistenceIDs))
 	tx.saveInstance(i)
 	c.touch(i.App)
 	c.flow.wantRevive()
 	return true
+}
+
+// takePlace has an instance that was taken over wait in the place of one that
+// has nothing yet, if there is such a one.
+func (c *Core) takePlace(tx *txn, i *instance) {
+	for _, new := range c.state.instancesOf(i.App) {
+		if new.Phase != waiting || new.Reserved != nil {
+			continue
+		}
+		i.Phase, i.Ordinal = waiting, new.Ordinal
+		c.log.Info("an instance that was taken over runs in the place of a new one",
+			zap.String("instance", i.ID), zap.String("new", new.ID))
+		tx.removeInstance(new)
+		return
+	}
+}
+
+// adoptPatience is how long a new instance with persistent volumes waits for one
+// that may be taken over: until all agents have offered what is left there.
+const adoptPatience = 10 * time.Second
+
+// adoptUntil is when an instance may make new volumes, zero if at once.
+func (c *Core) adoptUntil(i *instance, def *app.App) time.Time {
+	if len(c.cfg.Adopt) == 0 || !def.Resident() || i.Reserved != nil {
+		return time.Time{}
+	}
+	return i.Since.Add(adoptPatience)
+}
+
+// adoptText says that an instance waits for volumes to be taken over, empty if
+// it does not.
+func (c *Core) adoptText(i *instance, now time.Time) string {
+	def := c.state.definition(i)
+	if def == nil || !now.Before(c.adoptUntil(i, def)) {
+		return ""
+	}
+	return fmt.Sprintf("waits until %s for volumes of the app that may be taken over (--adopt); without any it makes new ones",
+		c.adoptUntil(i, def).UTC().Format(time.RFC3339))
 }
 
 // wipeApp has all instances of an app lose their volumes when they end, and the
