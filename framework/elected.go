@@ -26,12 +26,16 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 	if err != nil {
 		return err
 	}
+	trust, err := election.NewTrust(cfg.HTTPSCert, cfg.ProxyCA, cfg.ProxyAnyName)
+	if err != nil {
+		return &config.Error{Err: fmt.Errorf("--leader_proxy_ca, --ssl_cert: %w", err)}
+	}
 	self := leader(cfg, listener)
 	e := election.New(election.Config{
 		Session: sessions, Root: path.Join(root, "election"), Self: election.Member{URL: scheme(cfg) + self},
 	}, log.Named("election"))
 	proxy := election.NewProxy(election.ProxyConfig{
-		Self: self, ConnectTimeout: cfg.ProxyConnectTimeout, ReadTimeout: cfg.ProxyReadTimeout,
+		Self: self, ConnectTimeout: cfg.ProxyConnectTimeout, ReadTimeout: cfg.ProxyReadTimeout, Trust: trust,
 	}, e, log.Named("proxy"))
 	defer proxy.Close()
 	run := func(ctx context.Context, session *zookeeper.Session) (err error) {
@@ -40,7 +44,11 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()
-		p, err := newParts(cfg, st, listener, masters, lead{lost: session.Lost(), abdicate: e.Abdicate}, log)
+		// Commits do not wait for it, as they would for the store.
+		snapshot := func() ([]store.Write, error) {
+			return store.SnapshotZooKeeper(session, sessions.Ensemble, statePath(root))
+		}
+		p, err := newParts(cfg, st, listener, masters, lead{session.Lost(), e.Abdicate, snapshot}, log)
 		if err != nil {
 			return err
 		}
@@ -68,5 +76,8 @@ func zkConfig(cfg *config.Config) (zookeeper.Config, string, error) {
 }
 
 func openZooKeeper(session *zookeeper.Session, ensemble detect.Ensemble, root, owner string) (*store.ZooKeeper, error) {
-	return store.OpenZooKeeper(session, ensemble, path.Join(root, "state"), store.ZooKeeperOptions{Owner: owner})
+	return store.OpenZooKeeper(session, ensemble, statePath(root), store.ZooKeeperOptions{Owner: owner})
 }
+
+// statePath is where the state is below the node of --zk.
+func statePath(root string) string { return path.Join(root, "state") }

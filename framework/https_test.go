@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 )
 
 // certificate writes a self-signed pair for 127.0.0.1 and returns its serial
@@ -48,15 +51,7 @@ func certificate(t *testing.T, cert, key string, serial int64) {
 // serial asks over TLS for /ping and returns the number of the certificate shown.
 func serial(t *testing.T, address, ca string) int64 {
 	t.Helper()
-	trusted, err := os.ReadFile(ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(trusted)
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Get("https://" + address + "/ping")
+	resp, err := trusting(t, ca).Get("https://" + address + "/ping")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +118,76 @@ func TestHTTPSOnly(t *testing.T) {
 	}
 }
 
+// Members of a group that serve HTTPS only elect a leader and pass requests on to
+// it by HTTPS, trusting the certificate that they share.
+func TestHTTPSOnlyWithOthers(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certificate(t, cert, key, 1)
+	args := []string{"--ssl_cert=" + cert, "--ssl_key=" + key, "--https_port=0", "--disable_http", "--hostname=127.0.0.1",
+		"--zk=zk://" + zktest.Start(t).Addr + "/dvdi"}
+	client := trusting(t, cert)
+	addresses := []string{start(t, args...).serving(t), start(t, args...).serving(t)}
+	get := func(address, path string) (status int, body string, header http.Header) {
+		t.Helper()
+		resp, err := client.Get("https://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b), resp.Header
+	}
+	leader := ""
+	for deadline := time.Now().Add(time.Minute); leader == ""; time.Sleep(50 * time.Millisecond) {
+		status, body, _ := get(addresses[0], "/v2/leader")
+		for _, a := range addresses {
+			if status == http.StatusOK && strings.Contains(body, a) {
+				leader = a
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no leader: %d %s", status, body)
+		}
+	}
+	for _, a := range addresses {
+		status, body, header := get(a, "/v2/info")
+		if status != http.StatusOK || header.Get("X-Marathon-Leader") != "https://"+leader || !strings.Contains(body, `"leader":"`+leader+`"`) {
+			t.Errorf("%s: %d %v %s", a, status, header, body)
+		}
+		if passed := header.Get("X-Marathon-Via") != ""; passed != (a != leader) {
+			t.Errorf("%s, led by %s: passed on %v", a, leader, passed)
+		}
+		if status, _, header := get(a, "/v2/events"); a != leader && (status != http.StatusFound || header.Get("Location") != "https://"+leader+"/v2/events") {
+			t.Errorf("events at %s: %d %v", a, status, header)
+		}
+	}
+}
+
+// trusting is a client that believes servers with that certificate.
+func trusting(t *testing.T, cert string) *http.Client {
+	t.Helper()
+	trusted, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(trusted)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
 func TestUnusableCertificate(t *testing.T) {
 	code, out := start(t, "--ssl_cert=/nonexistent", "--ssl_key=/nonexistent").exit(t)
 	if code != exitBadFlag || !strings.Contains(out, "--ssl_cert") {
+		t.Errorf("exit code %d, output %q", code, out)
+	}
+	code, out = start(t, "--zk=zk://127.0.0.1:1/x", "--leader_proxy_ca=/nonexistent").exit(t)
+	if code != exitBadFlag || !strings.Contains(out, "--leader_proxy_ca") {
 		t.Errorf("exit code %d, output %q", code, out)
 	}
 	code, out = start(t, "--secrets-dir=/nonexistent").exit(t)

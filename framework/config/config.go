@@ -41,6 +41,8 @@ type Config struct {
 	ZooKeeper                             string
 	ZKSessionTimeout, ZKConnectTimeout    time.Duration
 	ProxyConnectTimeout, ProxyReadTimeout time.Duration
+	ProxyCA                               string // empty: the system's
+	ProxyAnyName                          bool
 
 	HTTPAddress   string
 	HTTPPort      int
@@ -140,9 +142,6 @@ func (c *Config) check(credentials string) error {
 	}
 	if c.DisableHTTP && c.HTTPSCert == "" {
 		wrong("disable_http", "nothing would be served: HTTPS needs --ssl_cert and --ssl_key")
-	}
-	if c.DisableHTTP && c.ZooKeeper != "" {
-		wrong("disable_http", "frameworks that share --zk send each other clients by HTTP")
 	}
 	if c.Role == "" || strings.ContainsAny(c.Role, " \t") || strings.HasPrefix(c.Role, "-") || c.Role == "." || c.Role == ".." {
 		wrong("mesos_role", "%q is no Mesos role", c.Role)

@@ -121,7 +121,6 @@ func TestHTTPSNeedsItsFiles(t *testing.T) {
 		"ssl_key":      {"--ssl_key", "k"},
 		"disable_http": {"--disable_http"},
 		"https_port":   {"--https_port", "-1"},
-		"zk":           {"--disable_http", "--ssl_cert", "c", "--ssl_key", "k", "--zk", "zk://h:2181/x"},
 	} {
 		if _, err := read(t, append([]string{"--master", "m"}, args...)...); err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("%v: %v", args, err)

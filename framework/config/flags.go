@@ -51,6 +51,9 @@ func Flags() []cli.Flag {
 		millis("zk_connection_timeout", 10_000, "to wait for ZooKeeper at the start"),
 		millis("leader_proxy_connection_timeout", 5_000, "to connect to the leader on behalf of a client"),
 		millis("leader_proxy_read_timeout", 10_000, "to wait for the leader's answer on behalf of a client"),
+		text("leader_proxy_ca", "", "`FILE` with the certificates that sign those of leaders with --disable_http (default: the system's); "+
+			"a leader that shows this process's own --ssl_cert is believed, too"),
+		toggle("leader_proxy_ssl_ignore_hostname", "believe a leader whose certificate is trusted, whatever host it names"),
 		toggle("new-framework-id", "after \"Framework has been removed\": show what becomes of the instances, and with --yes have the next start register anew"),
 		toggle("yes", "with --new-framework-id: do it"),
 		text("framework_name", "dvdi", "name of the framework in Mesos"),
@@ -157,6 +160,7 @@ func FromCLI(c *cli.Context) (*Config, error) {
 
 		ZooKeeper: c.String("zk"), ZKSessionTimeout: ms(c, "zk_session_timeout"), ZKConnectTimeout: ms(c, "zk_connection_timeout"),
 		ProxyConnectTimeout: ms(c, "leader_proxy_connection_timeout"), ProxyReadTimeout: ms(c, "leader_proxy_read_timeout"),
+		ProxyCA: c.String("leader_proxy_ca"), ProxyAnyName: c.Bool("leader_proxy_ssl_ignore_hostname"),
 
 		HTTPAddress: c.String("http_address"), HTTPPort: c.Int("http_port"), HTTPRealm: c.String("http_realm"),
 		DisableHTTP: c.Bool("disable_http"), HTTPSPort: c.Int("https_port"), HTTPSCert: c.String("ssl_cert"), HTTPSKey: c.String("ssl_key"),
