@@ -44,7 +44,11 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()
-		p, err := newParts(cfg, st, listener, masters, lead{lost: session.Lost(), abdicate: e.Abdicate}, log)
+		// Commits do not wait for it, as they would for the store.
+		snapshot := func() ([]store.Write, error) {
+			return store.SnapshotZooKeeper(session, sessions.Ensemble, statePath(root))
+		}
+		p, err := newParts(cfg, st, listener, masters, lead{session.Lost(), e.Abdicate, snapshot}, log)
 		if err != nil {
 			return err
 		}
@@ -72,5 +76,8 @@ func zkConfig(cfg *config.Config) (zookeeper.Config, string, error) {
 }
 
 func openZooKeeper(session *zookeeper.Session, ensemble detect.Ensemble, root, owner string) (*store.ZooKeeper, error) {
-	return store.OpenZooKeeper(session, ensemble, path.Join(root, "state"), store.ZooKeeperOptions{Owner: owner})
+	return store.OpenZooKeeper(session, ensemble, statePath(root), store.ZooKeeperOptions{Owner: owner})
 }
+
+// statePath is where the state is below the node of --zk.
+func statePath(root string) string { return path.Join(root, "state") }

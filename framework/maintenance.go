@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"github.com/mesos-dvdi/dvdi/framework/client"
 	"github.com/mesos-dvdi/dvdi/framework/config"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/framework/election"
@@ -30,8 +32,12 @@ const confirmFlag = "yes"
 func maintenanceCommands() []*cli.Command {
 	return []*cli.Command{
 		{Name: "backup", Usage: "write the framework's state to a file (\"-\": standard output)", ArgsUsage: "FILE",
-			Description: "With --zk the frameworks may run; with a state in --data-dir the framework must be stopped.",
-			Flags:       config.StateFlags(), Action: backupState},
+			Description: "With --url a framework that runs is asked for it. With --zk the frameworks may run; with a state in\n" +
+				"--data-dir, and no --url, the framework must be stopped. A file appears only when the backup is whole.",
+			Flags: append(config.StateFlags(),
+				&cli.StringFlag{Name: "url", Usage: "`URL` of the API of a framework that runs (http://user:pass@host:8080)"},
+				&cli.StringFlag{Name: "ca", Usage: "with --url: `FILE` with the certificates to trust instead of the system's"}),
+			Action: backupState},
 		{Name: "restore", Usage: "replace the framework's state by a backup", ArgsUsage: "FILE",
 			Description: "The frameworks must be stopped. What is known of volumes that the backup does not know is kept,\n" +
 				"and after the start nothing is launched on volumes before unknown tasks have had time to show up.",
@@ -103,15 +109,11 @@ func oneFile(c *cli.Context) (string, error) {
 }
 
 func backupState(c *cli.Context) error {
-	cfg, log, err := stateConfig(c)
-	if err != nil {
-		return err
-	}
 	file, err := oneFile(c)
 	if err != nil {
 		return err
 	}
-	records, err := readState(c.Context, cfg, log)
+	records, err := recordsToBackUp(c)
 	if err != nil {
 		return err
 	}
@@ -126,6 +128,36 @@ func backupState(c *cli.Context) error {
 	return err
 }
 
+// recordsToBackUp gets all records from where the flags say.
+func recordsToBackUp(c *cli.Context) ([]store.Write, error) {
+	if url := c.String("url"); url != "" {
+		return askForState(c.Context, url, c.String("ca"))
+	}
+	cfg, log, err := stateConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	return readState(c.Context, cfg, log)
+}
+
+// askForState gets all records from a framework that runs.
+func askForState(ctx context.Context, url, ca string) ([]store.Write, error) {
+	api, err := client.New(client.Config{URL: url, CA: ca})
+	if err != nil {
+		return nil, &config.Error{Err: fmt.Errorf("--url, --ca: %w", err)}
+	}
+	defer api.Close()
+	var backup bytes.Buffer
+	if err := api.Backup(ctx, &backup); err != nil {
+		return nil, err
+	}
+	records, _, err := store.ReadBackup(&backup)
+	if err != nil {
+		err = &store.Error{Op: "read", Path: api.URL(), Err: err, Remedy: "try again"}
+	}
+	return records, err
+}
+
 // readState reads all records; with ZooKeeper it leaves those who lead alone.
 func readState(ctx context.Context, cfg *config.Config, log *zap.Logger) (records []store.Write, err error) {
 	if cfg.ZooKeeper == "" {
@@ -136,7 +168,7 @@ func readState(ctx context.Context, cfg *config.Config, log *zap.Logger) (record
 		return records, err
 	}
 	err = withSession(ctx, cfg, log, func(session *zookeeper.Session, sessions zookeeper.Config, root string) error {
-		records, err = store.SnapshotZooKeeper(session, sessions.Ensemble, path.Join(root, "state"))
+		records, err = store.SnapshotZooKeeper(session, sessions.Ensemble, statePath(root))
 		return err
 	})
 	return records, err

@@ -169,7 +169,10 @@ func TestLifeOfAFramework(t *testing.T) {
 	l.post(`{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":32,"instances":2}`)
 	l.runs(2)
 	l.expect("backup of a state in use", exitStateUnusable, "stop the other")(l.command("backup", "--data-dir="+l.data, backup))
+	running := backup + ".running"
+	l.expect("backup of a framework that runs", 0, "records written to "+running)(l.command("backup", "--url="+l.api, running))
 	l.stop()
+	l.expect("a look at that", 0, "Repeat with --yes")(l.command("restore", "--data-dir="+l.data, running))
 	l.expect("backup", 0, "records written to "+backup)(l.command("backup", "--data-dir="+l.data, backup))
 
 	l.expect("new id of a framework that lives", exitMesos, "has not removed framework "+first, "dvdi-framework teardown")(

@@ -125,6 +125,23 @@ type parts struct {
 type lead struct {
 	lost     <-chan struct{}
 	abdicate func()
+	// snapshot reads the state while it is in use; nil: from the store.
+	snapshot func() ([]store.Write, error)
+}
+
+// backup writes the state that st holds.
+func (l lead) backup(st store.Store) api.Backup {
+	snapshot := l.snapshot
+	if snapshot == nil {
+		snapshot = func() ([]store.Write, error) { return store.Records(st) }
+	}
+	return func(_ context.Context, w io.Writer) error {
+		records, err := snapshot()
+		if err != nil {
+			return err
+		}
+		return store.WriteBackup(w, records, time.Now())
+	}
 }
 
 func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters string, lead lead, log *zap.Logger) (_ *parts, err error) {
@@ -168,7 +185,7 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 	}
 	p.metrics = metrics.New(p.core, version, log.Named("metrics"))
 	ac := apiConfig(cfg, listener)
-	ac.Abdicate, ac.Metrics = lead.abdicate, p.metrics
+	ac.Abdicate, ac.Metrics, ac.Backup = lead.abdicate, p.metrics, lead.backup(st)
 	p.handler = api.New(ac, p.core, log.Named("api"))
 	return p, nil
 }

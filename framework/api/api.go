@@ -52,6 +52,9 @@ type Config struct {
 	// that could take over.
 	Abdicate func()
 
+	// Backup makes the answer of /v2/backup; nil has none.
+	Backup Backup
+
 	// EventBuffer is how many events may be outstanding per listener before it
 	// is dropped [1024].
 	EventBuffer int
@@ -152,6 +155,7 @@ func (s *server) table() []route {
 		{"/v2/info", methods{get: s.info}},
 		{"/v2/leader", methods{get: s.leader, del: s.abdicate}},
 
+		{"/v2/backup", methods{get: s.backup}},
 		{"/v2/openapi.yaml", methods{get: s.openAPI}},
 
 		{"/v2/volumes", methods{get: s.claims}},

@@ -42,11 +42,12 @@ type Client struct {
 // New checks the configuration; it does not connect.
 func New(cfg Config) (*Client, error) {
 	u, err := url.Parse(cfg.URL)
-	if err != nil {
-		return nil, fmt.Errorf("the API's URL %q: %w", cfg.URL, err)
-	}
-	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, fmt.Errorf("the API's URL %q is not of the form http://host:port", cfg.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		shown := fmt.Sprintf(" %q", cfg.URL)
+		if strings.Contains(cfg.URL, "@") {
+			shown = "" // it may hold a password
+		}
+		return nil, fmt.Errorf("the API's URL%s is not of the form http://user:pass@host:port", shown)
 	}
 	c := &Client{user: cfg.User, password: cfg.Password, timeout: cfg.Timeout}
 	if c.timeout == 0 {
