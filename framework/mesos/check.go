@@ -2,6 +2,7 @@ package mesos
 
 import (
 	"math"
+	"strings"
 
 	mesosgo "github.com/mesos/mesos-go/api/v1/lib"
 
@@ -65,9 +66,18 @@ func (b *taskBuilder) httpCheck(info *mesosgo.HealthCheck, h *app.HealthCheck) e
 		Protocol: ipProtocol(h.IPProtocol),
 		Scheme:   pointer(scheme),
 		Port:     number,
-		Path:     optional(h.Path),
+		Path:     absolutePath(h.Path),
 	}
 	return nil
+}
+
+// absolutePath begins with a slash, as the master demands of the paths of checks
+// (src/common/validation.cpp).
+func absolutePath(path string) *string {
+	if path == "" {
+		return nil
+	}
+	return pointer("/" + strings.TrimPrefix(path, "/"))
 }
 
 func (b *taskBuilder) tcpCheck(info *mesosgo.HealthCheck, h *app.HealthCheck) error {
@@ -123,7 +133,7 @@ func (b *taskBuilder) check() (*mesosgo.CheckInfo, error) {
 	switch {
 	case c.HTTP != nil:
 		info.Type = mesosgo.CheckInfo_HTTP
-		info.HTTP = &mesosgo.CheckInfo_Http{Path: optional(c.HTTP.Path)}
+		info.HTTP = &mesosgo.CheckInfo_Http{Path: absolutePath(c.HTTP.Path)}
 		info.HTTP.Port, err = b.checkPort(c.HTTP.Port, c.HTTP.PortIndex)
 	case c.TCP != nil:
 		info.Type = mesosgo.CheckInfo_TCP

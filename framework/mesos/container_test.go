@@ -198,7 +198,7 @@ func TestHealthChecks(t *testing.T) {
 				h.Type = mesosgo.HealthCheck_COMMAND
 				h.Command = &mesosgo.CommandInfo{Shell: pointer(true), Value: pointer("pg_isready")}
 			})},
-		{"http on a host port", func(h *app.HealthCheck) { h.Protocol, h.PortIndex, h.Path = "MESOS_HTTP", pointer(0), "/up" }, false,
+		{"http on a host port", func(h *app.HealthCheck) { h.Protocol, h.PortIndex, h.Path = "MESOS_HTTP", pointer(0), "up" }, false,
 			want(func(h *mesosgo.HealthCheck) {
 				h.Type = mesosgo.HealthCheck_HTTP
 				h.HTTP = &mesosgo.HealthCheck_HTTPCheckInfo{Protocol: v4, Scheme: pointer("http"), Port: 31000, Path: pointer("/up")}

@@ -45,15 +45,54 @@ func fromWire(w *mesosgo.Resource) (resource.Resource, error) {
 	default:
 		return r, fmt.Errorf("resource %q has value type %s", w.Name, w.GetType())
 	}
-	if w.Disk == nil {
-		return r, nil
+	if w.Disk != nil {
+		disk, err := diskFromWire(w.Disk)
+		if err != nil {
+			return r, fmt.Errorf("resource %q: %w", w.Name, err)
+		}
+		r.Disk = disk
 	}
-	disk, err := diskFromWire(w.Disk)
-	if err != nil {
-		return r, fmt.Errorf("resource %q: %w", w.Name, err)
+	if !returnsAsItCame(w, &r) {
+		return r, fmt.Errorf("resource %q has an empty field in its reservations, disk or provider: %s", w.Name, w)
 	}
-	r.Disk = disk
 	return r, nil
+}
+
+// returnsAsItCame tells whether the master will take what is made of a resource
+// for a part of it. Nothing and an empty message or text are different to it
+// (operator== in src/common/resources.cpp), here they are the same.
+func returnsAsItCame(w *mesosgo.Resource, r *resource.Resource) bool {
+	back := toWire(r)
+	if len(w.Reservations) > 0 { // otherwise the stack is made of the older fields
+		for i := range w.Reservations {
+			came := w.Reservations[i]
+			came.Labels = withValues(came.Labels)
+			if !came.Equal(&back.Reservations[i]) {
+				return false
+			}
+		}
+	}
+	if w.GetDisk().GetSource() != nil {
+		came := *w.Disk.Source
+		came.Metadata = withValues(came.Metadata)
+		if !came.Equal(back.GetDisk().GetSource()) {
+			return false
+		}
+	}
+	return w.ProviderID.Equal(back.ProviderID)
+}
+
+// withValues gives labels without a value the empty one, which is the same to the
+// master (src/common/type_utils.cpp).
+func withValues(labels *mesosgo.Labels) *mesosgo.Labels {
+	if labels == nil || !slices.ContainsFunc(labels.Labels, func(l mesosgo.Label) bool { return l.Value == nil }) {
+		return labels
+	}
+	out := &mesosgo.Labels{Labels: slices.Clone(labels.Labels)}
+	for i := range out.Labels {
+		out.Labels[i].Value = pointer(out.Labels[i].GetValue())
+	}
+	return out
 }
 
 // reservationsFromWire reads the reservation stack, or the role and reservation

@@ -107,6 +107,43 @@ func TestReservationsInTheOldFormatAreUnderstood(t *testing.T) {
 	}
 }
 
+// The master takes an empty field for another one than a missing field: a task on
+// such a resource would be refused again and again.
+func TestResourcesThatCannotBeSentBackAreNotUsed(t *testing.T) {
+	reserved := func(change func(*mesosgo.Resource_ReservationInfo)) mesosgo.Resource {
+		info := mesosgo.Resource_ReservationInfo{
+			Type: mesosgo.Resource_ReservationInfo_DYNAMIC.Enum(), Role: pointer("dvdi"), Principal: pointer("p"),
+			Labels: &mesosgo.Labels{Labels: []mesosgo.Label{{Key: "k", Value: pointer("v")}}},
+		}
+		change(&info)
+		return mesosgo.Resource{Name: "cpus", Type: mesosgo.SCALAR.Enum(), Scalar: &mesosgo.Value_Scalar{Value: 1},
+			Reservations: []mesosgo.Resource_ReservationInfo{info}}
+	}
+	disk := func(source mesosgo.Resource_DiskInfo_Source) mesosgo.Resource {
+		return mesosgo.Resource{Name: "disk", Type: mesosgo.SCALAR.Enum(), Scalar: &mesosgo.Value_Scalar{Value: 1},
+			Disk: &mesosgo.Resource_DiskInfo{Source: &source}}
+	}
+	usual := reserved(func(*mesosgo.Resource_ReservationInfo) {})
+	if _, err := fromWire(&usual); err != nil {
+		t.Errorf("the usual reservation: %v", err)
+	}
+	keyOnly := reserved(func(i *mesosgo.Resource_ReservationInfo) { i.Labels.Labels[0].Value = nil })
+	if _, err := fromWire(&keyOnly); err != nil {
+		t.Errorf("a label without a value: %v", err)
+	}
+	for name, wire := range map[string]mesosgo.Resource{
+		"labels":    reserved(func(i *mesosgo.Resource_ReservationInfo) { i.Labels = &mesosgo.Labels{} }),
+		"principal": reserved(func(i *mesosgo.Resource_ReservationInfo) { i.Principal = pointer("") }),
+		"kind":      reserved(func(i *mesosgo.Resource_ReservationInfo) { i.Type = nil }),
+		"profile":   disk(mesosgo.Resource_DiskInfo_Source{Type: mesosgo.Resource_DiskInfo_Source_RAW, Profile: pointer("")}),
+		"path":      disk(mesosgo.Resource_DiskInfo_Source{Type: mesosgo.Resource_DiskInfo_Source_PATH}),
+	} {
+		if r, err := fromWire(&wire); err == nil {
+			t.Errorf("%s: understood as %+v", name, r)
+		}
+	}
+}
+
 func TestAttributesAreRenderedAsMarathonComparesThem(t *testing.T) {
 	scalar := func(name string, v float64) mesosgo.Attribute {
 		return mesosgo.Attribute{Name: name, Type: mesosgo.SCALAR, Scalar: &mesosgo.Value_Scalar{Value: v}}
