@@ -74,6 +74,9 @@ func (c *Conn) unreachableTasks(ctx context.Context) (out []core.Status, err err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.config.CallTimeout)
 	defer cancel()
+	if err := c.seesFramework(ctx, sub.base, id); err != nil {
+		return nil, err
+	}
 	answer, err := c.operatorCall(ctx, sub.base, master.Call_GET_TASKS)
 	if err != nil {
 		return nil, err
@@ -89,6 +92,26 @@ func (c *Conn) unreachableTasks(ctx context.Context) (out []core.Status, err err
 		}
 	}
 	return out, nil
+}
+
+// seesFramework makes sure that the master shows us our own framework: of what a
+// principal may not see it leaves out all without a word
+// (ReadOnlyHandler::getTasks).
+func (c *Conn) seesFramework(ctx context.Context, base *url.URL, id string) error {
+	answer, err := c.operatorCall(ctx, base, master.Call_GET_FRAMEWORKS)
+	if err != nil {
+		return err
+	}
+	frameworks := answer.GetGetFrameworks()
+	if frameworks == nil {
+		return fmt.Errorf("the answer is %s, not GET_FRAMEWORKS", answer.Type)
+	}
+	for i := range frameworks.Frameworks {
+		if frameworks.Frameworks[i].FrameworkInfo.GetID().GetValue() == id {
+			return nil
+		}
+	}
+	return fmt.Errorf("it does not show framework %s: let its principal view frameworks and tasks in the master's ACLs", id)
 }
 
 func (c *Conn) operatorCall(ctx context.Context, base *url.URL, kind master.Call_Type) (*master.Response, error) {

@@ -218,7 +218,21 @@ func TestUnreachableTasksOfThisFrameworkOnly(t *testing.T) {
 		return mesosgo.Task{Name: id, TaskID: mesosgo.TaskID{Value: id}, FrameworkID: mesosgo.FrameworkID{Value: framework},
 			AgentID: mesosgo.AgentID{Value: "a1"}, State: mesosgo.TASK_UNREACHABLE.Enum()}
 	}
-	m.operator = func(w http.ResponseWriter, _ *http.Request) {
+	visible := []master.Response_GetFrameworks_Framework{
+		{FrameworkInfo: mesosgo.FrameworkInfo{ID: &mesosgo.FrameworkID{Value: "another"}}},
+		{FrameworkInfo: mesosgo.FrameworkInfo{ID: &mesosgo.FrameworkID{Value: testFrameworkID}}},
+	}
+	m.operator = func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		call := &master.Call{}
+		if err := errors.Join(err, proto.Unmarshal(body, call)); err != nil {
+			t.Error(err)
+		}
+		if call.Type == master.Call_GET_FRAMEWORKS {
+			writeMessage(t, w, &master.Response{Type: master.Response_GET_FRAMEWORKS,
+				GetFrameworks: &master.Response_GetFrameworks{Frameworks: visible}})
+			return
+		}
 		writeMessage(t, w, &master.Response{Type: master.Response_GET_TASKS, GetTasks: &master.Response_GetTasks{
 			Tasks:            []mesosgo.Task{task("runs", testFrameworkID)},
 			UnreachableTasks: []mesosgo.Task{task("cut-off", testFrameworkID), task("other", "another")},
@@ -227,6 +241,10 @@ func TestUnreachableTasksOfThisFrameworkOnly(t *testing.T) {
 	got, err := c.UnreachableTasks(testContext(t))
 	if err != nil || len(got) != 1 || got[0].TaskID != "cut-off" || got[0].AgentID != "a1" || got[0].State != "TASK_UNREACHABLE" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	visible = visible[:1]
+	if got, err := c.UnreachableTasks(testContext(t)); err == nil || !strings.Contains(err.Error(), "ACLs") {
+		t.Errorf("a master that hides our framework is taken for %v, %v", got, err)
 	}
 	m.operator = func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }
 	if got, err := c.UnreachableTasks(testContext(t)); err == nil {

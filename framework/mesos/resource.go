@@ -62,6 +62,9 @@ func fromWire(w *mesosgo.Resource) (resource.Resource, error) {
 // for a part of it. Nothing and an empty message or text are different to it
 // (operator== in src/common/resources.cpp), here they are the same.
 func returnsAsItCame(w *mesosgo.Resource, r *resource.Resource) bool {
+	if len(w.Reservations) == 0 && w.Disk == nil && w.ProviderID == nil {
+		return true
+	}
 	back := toWire(r)
 	if len(w.Reservations) > 0 { // otherwise the stack is made of the older fields
 		for i := range w.Reservations {
