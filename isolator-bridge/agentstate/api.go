@@ -182,7 +182,7 @@ func (a *API) call(ctx context.Context, kind string, request map[string]any, out
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s: the agent answers %s: %s", kind, resp.Status, excerpt(data))
 	}
-	if err := json.Unmarshal(data, out); err != nil {
+	if err := json.Unmarshal(finite(data), out); err != nil {
 		return fmt.Errorf("%s: the answer cannot be understood: %w", kind, err)
 	}
 	if got := out.kind(); got != kind {
