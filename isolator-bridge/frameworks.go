@@ -42,10 +42,10 @@ type outside struct {
 
 // newOutside opens the ports; a bridge that cannot have what it was told to
 // serve does not start.
-func (b *assembly) newOutside(eng *engine.Engine, drivers volume.Drivers, mounts volume.MountTables, board *snapshot.Board, m *metrics.Metrics) (*outside, error) {
+func (b *assembly) newOutside(eng *engine.Engine, drivers volume.Drivers, host *fence.Host, board *snapshot.Board, m *metrics.Metrics) (*outside, error) {
 	r := &outside{log: b.log}
 	var err error
-	if r.keeper, err = b.leases(eng, mounts, m); err != nil {
+	if r.keeper, err = b.leases(eng, host, m); err != nil {
 		return nil, err
 	}
 	if r.board, err = b.facts(eng, drivers, board, r.keeper); err != nil {
@@ -68,13 +68,18 @@ func (b *assembly) newOutside(eng *engine.Engine, drivers volume.Drivers, mounts
 	return r, nil
 }
 
-// leases makes the keeper of the leases with what enforces them.
-func (b *assembly) leases(eng *engine.Engine, mounts volume.MountTables, m *metrics.Metrics) (*fence.Keeper, error) {
-	host := fence.HostConfig{Engine: eng, Mounts: mounts, CgroupRoot: b.agentCgroupRoot, Log: b.log}
+// host is this host as far as volumes are used on it.
+func (b *assembly) host(eng *engine.Engine, mounts volume.MountTables, drivers volume.Drivers) *fence.Host {
+	cfg := fence.HostConfig{Engine: eng, Mounts: mounts, Drivers: drivers, CgroupRoot: b.agentCgroupRoot, Log: b.log}
 	if b.checkpointDir != "" {
-		host.Containers = containersNaming(b.checkpointDir)
+		cfg.Containers = containersNaming(b.checkpointDir)
 	}
-	cfg := fence.Config{Store: eng.Ledger(), Target: fence.NewHost(host), WatchdogTimeout: b.watchdogTimeout,
+	return fence.NewHost(cfg)
+}
+
+// leases makes the keeper of the leases with what enforces them.
+func (b *assembly) leases(eng *engine.Engine, host *fence.Host, m *metrics.Metrics) (*fence.Keeper, error) {
+	cfg := fence.Config{Store: eng.Ledger(), Target: host, WatchdogTimeout: b.watchdogTimeout,
 		Revoking: map[string]bool{}, Margin: b.fenceMargin, Changed: m.LeaseChanged, Log: b.log}
 	for _, driver := range strings.FieldsFunc(b.revokingDrivers, isComma) {
 		cfg.Revoking[driver] = true

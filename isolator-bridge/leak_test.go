@@ -318,6 +318,82 @@ func TestProcessKeepsVolume(t *testing.T) {
 	}
 }
 
+// A leak is not taken from somebody who works in it, whoever that is.
+func TestLeakInUseIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newLeakRig(t, volumetest.Config{Bind: os.Geteuid() == 0})
+	r.run("c1", "v")
+	process := exec.Command("sleep", "600")
+	process.Dir = r.plugin.Mountpoint("v")
+	gone := user(t, process)
+	r.mesos.lists("another")
+	b := r.start()
+	r.stays("v")
+	b.awaitLog(fmt.Sprintf("process %d (cwd) uses it", process.Process.Pid))
+	if err := process.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-gone
+	r.goes("v")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What somebody who keeps no ledger here has mounted and uses, such as Docker, is
+// left to them, whatever this ledger remembers of the volume.
+func TestMountsOfOthersAreLeft(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	for name, before := range map[string]func(r *leakRig, docker func()){
+		"a container that is gone named it": func(r *leakRig, docker func()) {
+			r.checkpoint("c1", "v")
+			docker()
+		},
+		"of an earlier boot": func(r *leakRig, docker func()) {
+			r.run("c1", "v")
+			r.reboot()
+			r.plugin.Restart()
+			docker()
+		},
+		"of an earlier boot, and mounted later": func(r *leakRig, docker func()) {
+			r.run("c1", "v")
+			r.reboot()
+			r.plugin.Restart()
+		},
+	} {
+		for use, how := range map[string]string{"working in it": `cd "$0" && exec sleep 600`, "with a mount of its own": `mount --bind "$0" "$1" && exec sleep 600`} {
+			t.Run(name+", "+use, func(t *testing.T) {
+				t.Parallel()
+				r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountNothing, Restart: volumetest.RestartForgets, Volatile: true, Bind: true})
+				other := newAgent(t, r.plugin)
+				docker := sync.OnceFunc(func() {
+					path, err := other.dvdcli("mount", "--volumedriver=test", "--volumename=v")
+					if err != nil {
+						t.Fatal(err)
+					}
+					target := t.TempDir()
+					user(t, exec.Command("unshare", "--mount", "sh", "-c", how, path, target))
+					await(t, "the container", func() bool {
+						out, err := exec.Command("sh", "-c", `grep -ls " $1 " /proc/[0-9]*/mountinfo || ls -l /proc/[0-9]*/cwd | grep "$0"`, path, target).Output()
+						return err == nil && len(out) > 0
+					})
+				})
+				before(r, docker)
+				r.mesos.lists("another")
+				b := r.start()
+				b.awaitLog(`"recovered"`)
+				docker()
+				r.stays("v")
+				b.awaitLog("uses it")
+				if err := b.stop(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
 // Damaged checkpoints stop nothing and prove nothing: what they named is known
 // from before, or not unmounted while their container may live.
 func TestDamagedCheckpoints(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume/hostmount"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/metrics"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/reaper"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/server"
@@ -106,10 +107,12 @@ func (b *assembly) run(ctx context.Context) (err error) {
 		Listener: listener, AllowedUsers: b.allowUsers, DefaultDriver: b.defaultDriver, Fault: isolatorFaults(),
 		Board: snapshot.NewBoard(), Refused: measured.Refused, Recovered: func(r server.Report) { countRecovered(measured, r) }, Ready: func() { b.notify(daemon.SdNotifyReady) }, Log: b.log,
 	}
-	if err := b.watch(&cfg, eng, led); err != nil {
+	host := b.host(eng, mounts, drivers)
+	cfg.Users = host
+	if err := b.watch(&cfg, eng, led, host); err != nil {
 		return err
 	}
-	others, err := b.newOutside(eng, drivers, mounts, cfg.Board, measured)
+	others, err := b.newOutside(eng, drivers, host, cfg.Board, measured)
 	if err != nil {
 		return err
 	}
@@ -194,7 +197,7 @@ func (b *assembly) listen() (*server.Socket, error) {
 const agentHolderPrefix = "mesos-agent:"
 
 // watch adds what sees the agent, if the bridge was told of one.
-func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Ledger) error {
+func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Ledger, users *fence.Host) error {
 	if b.agentURL == "" && b.checkpointDir == "" {
 		b.log.Warn("no agent is configured: leaks are not looked for", zap.String("see", "--agent-url"))
 		return nil
@@ -221,7 +224,7 @@ func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Led
 	if cfg.AgentHolder == "" {
 		cfg.AgentHolder = agentHolderPrefix + b.agentWorkDir
 	}
-	cfg.Reaper = reaper.New(reaper.Config{Engine: eng, Watcher: watcher, Mounts: cfg.Mounts, Host: host, AgentHolder: b.isAgent,
+	cfg.Reaper = reaper.New(reaper.Config{Engine: eng, Watcher: watcher, Mounts: cfg.Mounts, Host: host, User: users.User, AgentHolder: b.isAgent,
 		Grace: b.leakGrace, SinceBoot: led.SinceBoot, Log: b.log, Fault: reaperFaults()})
 	return nil
 }

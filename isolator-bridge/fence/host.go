@@ -34,10 +34,10 @@ type HostConfig struct {
 	// Wait is how long killed processes get to be gone before they count as left
 	// [5s].
 	Wait time.Duration
-	// Spare are processes that are never killed besides this one and init; a use
-	// of theirs is told as what is left.
-	Spare []int
-	Log   *zap.Logger
+	// Drivers, if not nil, know which processes serve volumes: those are no users
+	// of theirs.
+	Drivers volume.Drivers
+	Log     *zap.Logger
 }
 
 // Host ends the use of volumes on this host: the Target of a Keeper. It is safe
@@ -87,7 +87,8 @@ func (h *Host) Fence(ctx context.Context, c Claim) error {
 	if err != nil {
 		return err
 	}
-	if err := h.stopUsers(ctx, s, false); err != nil {
+	server := h.server(ctx, key.Driver)
+	if err := h.stopUsers(ctx, s, server, false); err != nil {
 		return err
 	}
 	_, err = h.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume,
@@ -95,7 +96,7 @@ func (h *Host) Fence(ctx context.Context, c Claim) error {
 	if err != nil && !errors.Is(err, volume.NotMounted) {
 		return fmt.Errorf("unmounting it: %w", err)
 	}
-	if err := h.stopUsers(ctx, s, true); err != nil {
+	if err := h.stopUsers(ctx, s, server, true); err != nil {
 		return err
 	}
 	return h.stopContainers(key)
@@ -153,12 +154,13 @@ func (h *Host) stopContainers(key ledger.Key) error {
 
 // stopUsers kills whoever uses the subject and says who is left. With copies,
 // those count whose mount namespace has it mounted.
-func (h *Host) stopUsers(ctx context.Context, s *subject, copies bool) error {
+func (h *Host) stopUsers(ctx context.Context, s *subject, server int, copies bool) error {
 	if s == nil {
 		return nil
 	}
 	return h.await(func() error {
-		users, err := h.users(ctx, s, copies)
+		look := &looking{host: h, subject: s, copies: copies, spare: server, tables: map[string]seenTable{}}
+		users, err := look.all(ctx)
 		if len(users) == 0 {
 			return err
 		}

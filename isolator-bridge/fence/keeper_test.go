@@ -283,7 +283,7 @@ func TestRegistrationWithoutALease(t *testing.T) {
 }
 
 // superseded is a target where something else is registered.
-type superseded struct{ slowTarget }
+type superseded struct{}
 
 func (superseded) Fence(context.Context, fence.Claim) error { return fence.ErrSuperseded }
 func (superseded) Fenced(context.Context, fence.Claim) error {

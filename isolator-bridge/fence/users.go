@@ -27,6 +27,9 @@ type subject struct {
 	// whole says that the volume is the whole file system: whatever is on its
 	// device is on the volume.
 	whole bool
+	// source, if not empty, is what was mounted: of a network file system several
+	// exports may share a device, each shown as a whole.
+	source string
 	// namespaces are those in which the driver or the host itself have it
 	// mounted: no copies of it for a container.
 	namespaces []string
@@ -55,7 +58,19 @@ func (h *Host) subjectOf(ctx context.Context, rec *ledger.Record) (*subject, err
 	}
 	s.root = path.Join(m.Root, strings.TrimPrefix(rec.Resolved, m.Path))
 	s.whole = s.root == "/" && rec.Kind == ledger.KindMountPoint
+	if overNetwork(m.FSType) {
+		s.whole, s.source = false, m.Source
+	}
 	return s, nil
+}
+
+// overNetwork knows the file systems of which several exports share a device.
+func overNetwork(fsType string) bool {
+	switch fsType {
+	case "nfs", "nfs4", "cifs", "smb3", "ceph", "9p":
+		return true
+	}
+	return false
 }
 
 // mountOf is the mount on which a path lies: the last of those with the longest
@@ -75,14 +90,14 @@ func within(p, dir string) bool {
 
 // placesIn are the paths at which a mount table shows the subject. copies are
 // those that are mounts of the subject itself, or of a part of it.
-func (s *subject) placesIn(table volume.MountTable) (places []string, copies bool) {
+func (s *subject) placesIn(table volume.MountTable) (places, copies []string) {
 	for _, m := range table.Mounts {
-		if m.Major != s.major || m.Minor != s.minor {
+		if m.Major != s.major || m.Minor != s.minor || s.source != "" && s.source != m.Source {
 			continue
 		}
 		switch {
 		case within(m.Root, s.root):
-			places, copies = append(places, m.Path), true
+			places, copies = append(places, m.Path), append(copies, m.Path)
 		case within(s.root, m.Root):
 			places = append(places, path.Join(m.Path, strings.TrimPrefix(s.root, m.Root)))
 		}
@@ -96,25 +111,25 @@ type user struct {
 	how string
 }
 
-// users finds the processes that have something of the subject open: a file, a
-// directory, a mapping. With copies also those whose mount namespace has it
-// mounted for itself. With an error, which tells of a process that may not be
-// looked at, the list holds what was found all the same. Init is no task: where
-// it may not be looked at, as in a container, it is passed over.
-func (h *Host) users(ctx context.Context, s *subject, copies bool) ([]user, error) {
-	entries, err := os.ReadDir(h.cfg.Proc)
+// all finds the processes that have something of the subject open: a file, a
+// directory, a mapping; this process and the spared one are passed over. With
+// copies also those whose mount namespace has it mounted for itself. With an
+// error, which tells of a process that may not be looked at, the list holds what
+// was found all the same. Init is no task: where it may not be looked at, as in a
+// container, it is passed over.
+func (l *looking) all(ctx context.Context) ([]user, error) {
+	entries, err := os.ReadDir(l.host.cfg.Proc)
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	look := &looking{host: h, subject: s, copies: copies, tables: map[string]seenTable{}}
 	var out []user
 	var unseen error
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || pid == l.spare {
 			continue
 		}
-		how, err := look.at(ctx, pid)
+		how, err := l.at(ctx, pid)
 		switch {
 		case ended(err), pid == 1 && errors.Is(err, fs.ErrPermission):
 		case err != nil:
@@ -136,13 +151,17 @@ type looking struct {
 	host    *Host
 	subject *subject
 	copies  bool
-	tables  map[string]seenTable
+	// known, if not nil, are the places of this namespace: a mount at any other
+	// place of another one is a use.
+	known []string
+	// spare is a process that is no user, 0 for none.
+	spare  int
+	tables map[string]seenTable
 }
 
 // seenTable is what a mount namespace shows of the subject.
 type seenTable struct {
-	places []string
-	copies bool
+	places, copies []string
 }
 
 // at says how a process uses the subject; empty if it does not.
@@ -151,8 +170,15 @@ func (l *looking) at(ctx context.Context, pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if l.copies && table.copies && !slices.Contains(l.subject.namespaces, namespace) {
-		return "mount namespace", nil
+	if !slices.Contains(l.subject.namespaces, namespace) {
+		if l.copies && len(table.copies) > 0 {
+			return "mount namespace", nil
+		}
+		for _, place := range table.copies {
+			if l.known != nil && !slices.Contains(l.known, place) {
+				return "mount at " + place, nil
+			}
+		}
 	}
 	dir := filepath.Join(l.host.cfg.Proc, strconv.Itoa(pid))
 	links := []string{"cwd", "root", "exe"}
@@ -221,10 +247,12 @@ func (l *looking) mapping(dir string, table seenTable) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	device := fmt.Sprintf("%02x:%02x", unix.Major(l.subject.device), unix.Minor(l.subject.device))
+	// They differ on btrfs, where stat(2) tells a device of the subvolume's own.
+	devices := []string{fmt.Sprintf("%02x:%02x", l.subject.major, l.subject.minor),
+		fmt.Sprintf("%02x:%02x", unix.Major(l.subject.device), unix.Minor(l.subject.device))}
 	for line := range strings.Lines(string(data)) {
 		fields := strings.SplitN(strings.TrimSpace(line), " ", 6)
-		if len(fields) < 6 || fields[3] != device {
+		if len(fields) < 6 || !slices.Contains(devices, fields[3]) {
 			continue
 		}
 		name := strings.TrimSpace(fields[5])
@@ -241,7 +269,7 @@ func (h *Host) kill(users []user) error {
 	var left []string
 	for _, u := range users {
 		left = append(left, fmt.Sprintf("%d (%s)", u.pid, u.how))
-		if u.pid == 1 || slices.Contains(h.cfg.Spare, u.pid) {
+		if u.pid == 1 {
 			continue
 		}
 		h.cfg.Log.Warn("killing a process that uses a volume whose lease is over", zap.Int("pid", u.pid), zap.String("how", u.how))

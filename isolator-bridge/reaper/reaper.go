@@ -41,6 +41,9 @@ type Config struct {
 	Mounts  volume.MountTables
 	// Host looks for mounts in other mount namespaces.
 	Host agentstate.Host
+	// User says which process uses what a record tells of, empty if none does;
+	// see fence.Host. Nil: nobody looks.
+	User func(context.Context, *ledger.Record) (string, error)
 	// AgentHolder says whether a holder's name is, or may be, the agent's; what
 	// others hold is never a leak. When it says so of several names, it cannot be
 	// told whose containers the agent knows, and nothing is a leak.
@@ -350,12 +353,17 @@ func (r *Reaper) Reap(ctx context.Context, v Verdict) Verdict {
 	res, err := r.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: v.Key.Driver, Volume: v.Key.Volume,
 		Holder: engine.Holder{Name: v.holder}}, func(rec *ledger.Record) error {
 		r.cfg.Fault(FaultLeakLocked)
-		return r.stillLeaked(rec, v)
+		if err := r.stillLeaked(rec, v); err != nil {
+			return err
+		}
+		return r.unused(ctx, rec)
 	})
 	r.cfg.Fault(FaultLeakDone)
 	v.Due = false
 	log := r.cfg.Log.With(zap.String("driver", v.Key.Driver), zap.String("volume", v.Key.Volume), zap.Strings("containers", v.Containers))
 	switch {
+	case errors.Is(err, errUsed):
+		v.Reason = err.Error()
 	case errors.Is(err, errWanted):
 		v.State, v.Reason = Used, err.Error()
 	case err != nil:
@@ -367,6 +375,25 @@ func (r *Reaper) Reap(ctx context.Context, v Verdict) Verdict {
 		log.Info("leaked volume given up", zap.Bool("unmounted", res.Unmounted), zap.Strings("heldBy", res.HeldBy))
 	}
 	return v
+}
+
+// errUsed ends a reaping: the container is gone, and somebody else is there.
+var errUsed = errors.New("it is left")
+
+// unused takes a last look: a driver that unmounts lazily takes the volume from
+// whoever works in it.
+func (r *Reaper) unused(ctx context.Context, rec *ledger.Record) error {
+	if r.cfg.User == nil {
+		return nil
+	}
+	who, err := r.cfg.User(ctx, rec)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: whether somebody uses it cannot be seen: %w", errUsed, err)
+	case who != "":
+		return fmt.Errorf("%w: no container that named it is left, but %s uses it", errUsed, who)
+	}
+	return nil
 }
 
 func (r *Reaper) stillLeaked(rec *ledger.Record, v Verdict) error {

@@ -183,7 +183,7 @@ type result struct {
 func (k *keeper) look(ctx context.Context, keys []ledger.Key) {
 	for _, key := range keys {
 		k.begin(ctx, key, func() result {
-			return result{key: key, finding: k.cfg.Engine.ReconcileOne(ctx, engine.ReconcileRequest{}, key)}
+			return result{key: key, finding: k.reconcile(ctx, key)}
 		})
 	}
 }
@@ -403,6 +403,9 @@ func (k *keeper) leaks(ctx context.Context) time.Duration {
 // judged notes a verdict and tells of it if it is new.
 func (k *keeper) judged(v reaper.Verdict) {
 	was := k.verdicts[v.Key]
+	if v.Due && was.State == v.State {
+		v.Reason = was.Reason // of the last attempt, until the next one is over
+	}
 	k.verdicts[v.Key] = v
 	k.dirty = true
 	if v.State == was.State && v.Reason == was.Reason {

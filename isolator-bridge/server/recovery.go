@@ -144,6 +144,10 @@ func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
 	if len(rec.Holders) > 0 {
 		holder = rec.Holders[0].Name
 	}
+	if who := k.foreignUser(ctx, rec.Key()); who != "" {
+		item.Found, item.Done = "it was mounted in an earlier boot and is mounted now", "left: "+who
+		return item
+	}
 	res, err := k.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: rec.Driver, Volume: rec.Volume,
 		Holder: engine.Holder{Name: holder}}, func(current *ledger.Record) error {
 		if current != nil {
@@ -254,6 +258,10 @@ func (k *keeper) adopt(ctx context.Context, item *Item) {
 
 func (k *keeper) undo(ctx context.Context, item *Item, proofs map[string]agentstate.Proof) {
 	item.Found = "only containers that are gone named it, and it is not in the ledger"
+	if who := k.foreignUser(ctx, item.Key); who != "" {
+		item.Done = "left: " + who
+		return
+	}
 	_, err := k.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: item.Key.Driver, Volume: item.Key.Volume,
 		Holder: engine.Holder{Name: k.cfg.AgentHolder}}, func(rec *ledger.Record) error {
 		if rec != nil {

@@ -41,6 +41,12 @@ type Engine interface {
 	List(ctx context.Context, driver string) ([]volume.Volume, error)
 }
 
+// Users sees who uses what is mounted; see fence.Host.
+type Users interface {
+	User(context.Context, *ledger.Record) (string, error)
+	UserAt(ctx context.Context, driver, path string) (string, error)
+}
+
 // Mounts is a mount table that can be asked whether it has changed.
 type Mounts interface {
 	volume.MountTables
@@ -79,6 +85,8 @@ type Config struct {
 	// Refused, if not nil, counts refused peers; Recovered gets the report.
 	Refused   access.Counter
 	Recovered func(Report)
+	// Users, if not nil, see who uses what is mounted; *fence.Host does.
+	Users Users
 	// Ready, if not nil, is called once, when the API is served and recovery is
 	// over.
 	Ready func()
