@@ -15,62 +15,97 @@ import (
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
-// BenchmarkZooKeeper keeps 2,000 apps and 50,000 tasks in ZooKeeper, through the
-// transactions that the core makes of bursts. It reports how many records are
-// written per second, the largest record, one deployment of all apps at once,
-// and how long a new leader takes until it has everything.
-func BenchmarkZooKeeper(b *testing.B) {
-	const apps, tasks = 2_000, 50_000
-	server := zktest.StartWithHeap(b, 512)
-	ensemble := detect.Ensemble{Servers: []string{server.Addr}, Path: "/bench"}
-	open := func() (*store.ZooKeeper, func()) {
-		session, err := zookeeper.Connect(b.Context(), zookeeper.Config{Ensemble: ensemble, ConnectTimeout: time.Minute}, zap.NewNop())
-		if err != nil {
-			b.Fatal(err)
-		}
-		st, err := store.OpenZooKeeper(session, ensemble, "/bench", store.ZooKeeperOptions{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		return st, session.Close
+// largeState is what is kept in ZooKeeper at most.
+const (
+	largeApps  = 2_000
+	largeTasks = 50_000
+)
+
+// largeInstallation is a state of that size in a ZooKeeper, and how it is written:
+// through the transactions that the core makes of bursts.
+type largeInstallation struct {
+	t        testing.TB
+	server   *zktest.Server
+	ensemble detect.Ensemble
+	largest  int // record, in bytes
+}
+
+func newLargeInstallation(t testing.TB) *largeInstallation {
+	server := zktest.StartWithHeap(t, 512)
+	return &largeInstallation{t: t, server: server, ensemble: detect.Ensemble{Servers: []string{server.Addr}, Path: "/bench"}}
+}
+
+func (l *largeInstallation) open() (*store.ZooKeeper, func()) {
+	l.t.Helper()
+	session, err := zookeeper.Connect(l.t.Context(), zookeeper.Config{Ensemble: l.ensemble, ConnectTimeout: time.Minute}, zap.NewNop())
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	for b.Loop() {
-		st, end := open()
-		w := benchWriter{b: b, st: st}
-		all := &deployment{ID: "all", Changes: map[app.ID]appChange{}}
-		for n := range apps {
-			a := benchApp(b, n)
+	st, err := store.OpenZooKeeper(session, l.ensemble, l.ensemble.Path, store.ZooKeeperOptions{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return st, session.Close
+}
+
+// write writes all apps, all tasks, and one deployment of all apps at once, and
+// calls step after each.
+func (l *largeInstallation) write(st store.Store, step func(what string, took time.Duration)) {
+	l.t.Helper()
+	w := benchWriter{l: l, st: st}
+	all := &deployment{ID: "all", Changes: map[app.ID]appChange{}}
+	timed := func(what string, do func()) {
+		begin := time.Now()
+		do()
+		w.flush()
+		step(what, time.Since(begin))
+	}
+	timed("apps", func() {
+		for n := range largeApps {
+			a := benchApp(l.t, n)
 			all.Changes[a.ID] = appChange{To: a}
 			w.put(kindApp, string(a.ID), &appRecord{App: a})
 			w.put(kindVersion, versionKey(a.ID, a.Version), a)
 		}
-		w.flush()
-		begin := time.Now()
-		for n := range tasks {
-			i := benchInstance(n, apps)
+	})
+	timed("tasks", func() {
+		for n := range largeTasks {
+			i := benchInstance(n, largeApps)
 			w.put(kindInstance, i.ID, i)
 			if len(w.tx.dirty) == maxBatch {
 				w.flush()
 			}
 		}
-		w.flush()
-		b.ReportMetric(tasks/time.Since(begin).Seconds(), "tasks/s")
-		b.ReportMetric(float64(w.largest), "largest-record-B")
-		begin = time.Now()
-		w.put(kindDeployment, all.ID, all)
-		w.flush()
-		b.ReportMetric(time.Since(begin).Seconds(), "deploy-all-s")
-		b.ReportMetric(float64(w.largest), "largest-deployment-B")
-		end()
+	})
+	timed("deployment", func() { w.put(kindDeployment, all.ID, all) })
+}
 
-		begin = time.Now()
-		st, end = open()
+// BenchmarkZooKeeper reports how many tasks are written per second, the largest
+// records, how long the deployment of all apps takes, and how long a new leader
+// until it has everything.
+func BenchmarkZooKeeper(b *testing.B) {
+	l := newLargeInstallation(b)
+	for b.Loop() {
+		st, end := l.open()
+		l.write(st, func(what string, took time.Duration) {
+			switch what {
+			case "tasks":
+				b.ReportMetric(largeTasks/took.Seconds(), "tasks/s")
+				b.ReportMetric(float64(l.largest), "largest-record-B")
+			case "deployment":
+				b.ReportMetric(took.Seconds(), "deploy-all-s")
+				b.ReportMetric(float64(l.largest), "largest-deployment-B")
+			}
+		})
+		end()
+		begin := time.Now()
+		st, end = l.open()
 		s, err := loadState(st)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(time.Since(begin).Seconds(), "take-over-s")
-		if len(s.apps) != apps || len(s.instances) != tasks {
+		if len(s.apps) != largeApps || len(s.instances) != largeTasks {
 			b.Fatalf("%d apps and %d instances", len(s.apps), len(s.instances))
 		}
 		end()
@@ -79,10 +114,9 @@ func BenchmarkZooKeeper(b *testing.B) {
 
 // benchWriter commits as the core does.
 type benchWriter struct {
-	b       *testing.B
-	st      store.Store
-	tx      *txn
-	largest int
+	l  *largeInstallation
+	st store.Store
+	tx *txn
 }
 
 func (w *benchWriter) put(kind, key string, record any) {
@@ -98,24 +132,24 @@ func (w *benchWriter) flush() {
 	}
 	writes, err := w.tx.writes()
 	if err != nil {
-		w.b.Fatal(err)
+		w.l.t.Fatal(err)
 	}
 	for _, record := range writes {
-		w.largest = max(w.largest, len(record.Value))
+		w.l.largest = max(w.l.largest, len(record.Value))
 	}
 	if err := w.st.Commit(writes); err != nil {
-		w.b.Fatal(err)
+		w.l.t.Fatal(err)
 	}
 	w.tx = nil
 }
 
-func benchApp(b *testing.B, n int) *app.App {
+func benchApp(t testing.TB, n int) *app.App {
 	a, err := app.Parse(fmt.Appendf(nil, `{"id":"/team-%d/service-%d","cmd":"exec ./serve --port=$PORT0","cpus":0.5,"mem":256,
 		"instances":25,"env":{"A":"some value","B":"another value"},"labels":{"HAPROXY_GROUP":"external"},
 		"healthChecks":[{"protocol":"HTTP","path":"/health"}],"container":{"type":"MESOS","docker":{"image":"registry.test/team/service:1.2.3"}}}`,
 		n/20, n), app.Options{})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	a.Version = app.NewTimestamp(time.Unix(1_700_000_000+int64(n), 0))
 	return a
