@@ -94,17 +94,39 @@ func expandsTo(pattern, name string) bool {
 // other when the ordinal is filled in. Equal names are another rule's.
 func validateInstanceNames(p *problems, apps map[ID]*App, changed []ID) {
 	paths := treePaths{apps: apps}
+	all, patterns := namesInUse(apps)
 	for _, id := range changed {
 		for _, v := range apps[id].externals() {
-			for other, a := range apps {
-				for _, w := range a.externals() {
-					x, y := v.External, w.External
-					if x.Name == y.Name || !x.PerInstance() && !y.PerInstance() || !couldCollide(x.Name, y.Name) {
-						continue
-					}
-					p.addf(paths.of(id)+"/container", "Volume name '%s' in %s can mean the same volume as '%s' in %s", x.Name, id, y.Name, other)
+			others := patterns // two plain names can only be equal
+			if v.External.PerInstance() {
+				others = all
+			}
+			for _, w := range others {
+				if v.External.Name != w.name && couldCollide(v.External.Name, w.name) {
+					p.addf(paths.of(id)+"/container", "Volume name '%s' in %s can mean the same volume as '%s' in %s", v.External.Name, id, w.name, w.app)
 				}
 			}
 		}
 	}
+}
+
+// nameInUse is the name of an external volume of an app.
+type nameInUse struct {
+	app  ID
+	name string
+}
+
+// namesInUse lists the names of all apps' external volumes, and those of them
+// that become another for each instance.
+func namesInUse(apps map[ID]*App) (all, patterns []nameInUse) {
+	for id, a := range apps {
+		for _, v := range a.externals() {
+			n := nameInUse{id, v.External.Name}
+			all = append(all, n)
+			if v.External.PerInstance() {
+				patterns = append(patterns, n)
+			}
+		}
+	}
+	return all, patterns
 }

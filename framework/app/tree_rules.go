@@ -21,21 +21,23 @@ func ValidateAll(apps map[ID]*App, changed []ID) error {
 }
 
 func validateTreeIDs(p *problems, apps map[ID]*App, changed []ID) {
+	groups := map[ID]bool{}
+	for id := range apps {
+		for group := id.Parent(); group != Root && !groups[group]; group = group.Parent() {
+			groups[group] = true
+		}
+	}
 	for _, id := range changed {
 		if apps[id] == nil {
 			continue
 		}
+		clash := groups[id]
 		for group := id.Parent(); group != Root; group = group.Parent() {
-			if apps[group] != nil {
-				p.add("/", "Groups and Applications may not have the same identifier.")
-				return
-			}
+			clash = clash || apps[group] != nil
 		}
-		for other := range apps {
-			if other != id && other.Within(id) {
-				p.add("/", "Groups and Applications may not have the same identifier.")
-				return
-			}
+		if clash {
+			p.add("/", "Groups and Applications may not have the same identifier.")
+			return
 		}
 	}
 }
