@@ -256,6 +256,7 @@ func (c *Core) healthResult(tx *txn, i *instance, def *app.App, index int, alive
 	}
 	health[index] = after
 	t.Health = health
+	tx.changed(i.App)
 	if before == nil || before.Alive != alive {
 		tx.saveInstance(i)
 		c.touch(i.App)

@@ -39,7 +39,8 @@ type Core struct {
 	aparts   sync.WaitGroup
 	apartCtx context.Context
 
-	info infoBoard
+	info  infoBoard
+	board *appBoard
 
 	// Everything below belongs to the goroutine of Run.
 
@@ -111,6 +112,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		store:   st,
 		log:     log,
 		bus:     newBus(),
+		board:   newAppBoard(),
 		inbox:   make(chan message),
 		stopped: make(chan struct{}),
 		touched: map[app.ID]bool{},
@@ -149,6 +151,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 // the old one exist. Run may be called once.
 func (c *Core) Run(ctx context.Context) error {
 	defer close(c.stopped)
+	defer c.board.close()
 	defer c.bus.close()
 	if c.cfg.Checker != nil {
 		defer c.cfg.Checker.Close()
@@ -369,6 +372,7 @@ func (c *Core) step(batch []message) (rest []message, err error) {
 	if len(tx.dirty) > 0 {
 		c.committed = time.Now()
 	}
+	c.show(tx)
 	for _, call := range tx.calls {
 		c.outbox.put(call)
 	}

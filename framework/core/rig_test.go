@@ -177,6 +177,7 @@ func (r *rig) scale(id app.ID, n int) {
 
 func (r *rig) app(id app.ID) AppView {
 	r.t.Helper()
+	r.boardIsTrue()
 	v, err := r.core.App(r.t.Context(), id)
 	if err != nil {
 		r.t.Fatal(err)

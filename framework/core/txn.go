@@ -18,6 +18,9 @@ type txn struct {
 	calls  []call
 	asides []call
 	events []BusEvent
+	// shown are the apps whose views may have changed, true for those that were
+	// defined anew: whoever did that asks for them next.
+	shown map[app.ID]bool
 	// fatal stops the core before anything of this transaction is committed.
 	fatal error
 	c     *Core
@@ -26,7 +29,7 @@ type txn struct {
 type recordKey struct{ kind, key string }
 
 func newTxn(c *Core, now time.Time) *txn {
-	return &txn{now: now, dirty: map[recordKey]any{}, c: c}
+	return &txn{now: now, dirty: map[recordKey]any{}, shown: map[app.ID]bool{}, c: c}
 }
 
 // commit makes the transaction durable.
@@ -69,11 +72,15 @@ func (tx *txn) call(c call) { tx.calls = append(tx.calls, c) }
 // publish puts an event on the bus once the transaction is committed.
 func (tx *txn) publish(ev BusEvent) { tx.events = append(tx.events, ev) }
 
+// changed notes that the view of an app may be another than before.
+func (tx *txn) changed(id app.ID) { tx.shown[id] = tx.shown[id] }
+
 func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 
 func (tx *txn) saveApp(r *appRecord) {
 	tx.c.rolesStale = true
 	tx.c.state.apps[r.App.ID] = r
+	tx.changed(r.App.ID)
 	tx.put(kindApp, string(r.App.ID), r)
 }
 
@@ -82,6 +89,7 @@ func (tx *txn) saveApp(r *appRecord) {
 func (tx *txn) saveVersion(a *app.App) {
 	s := tx.c.state
 	s.indexVersion(a)
+	tx.shown[a.ID] = true
 	tx.put(kindVersion, versionKey(a.ID, a.Version), a)
 	versions := s.sortedVersions(a.ID)
 	if len(versions) <= tx.c.cfg.MaxVersions {
@@ -115,6 +123,7 @@ func (tx *txn) removeApp(id app.ID) {
 	tx.c.rolesStale = true
 	s := tx.c.state
 	delete(s.apps, id)
+	tx.changed(id)
 	delete(tx.c.flow.counts, id)
 	tx.remove(kindApp, string(id))
 	for v := range s.versions[id] {
@@ -127,6 +136,7 @@ func (tx *txn) removeApp(id app.ID) {
 func (tx *txn) saveInstance(i *instance) {
 	tx.c.checksStale = true
 	tx.c.state.indexInstance(i)
+	tx.changed(i.App)
 	tx.put(kindInstance, i.ID, i)
 }
 
@@ -134,6 +144,7 @@ func (tx *txn) removeInstance(i *instance) {
 	tx.c.checksStale = true
 	s := tx.c.state
 	delete(s.instances, i.ID)
+	tx.changed(i.App)
 	delete(s.byApp[i.App], i.ID)
 	if len(s.byApp[i.App]) == 0 {
 		delete(s.byApp, i.App)
@@ -149,6 +160,9 @@ func (tx *txn) removeInstance(i *instance) {
 func (tx *txn) saveDeployment(d *deployment) {
 	tx.c.checksStale = true
 	tx.c.state.indexDeployment(d)
+	for id := range d.Changes {
+		tx.changed(id)
+	}
 	tx.put(kindDeployment, d.ID, d)
 }
 
@@ -160,6 +174,7 @@ func (tx *txn) removeDeployment(d *deployment) {
 		if s.locks[id] == d {
 			delete(s.locks, id)
 		}
+		tx.changed(id)
 		tx.c.touch(id)
 	}
 	tx.remove(kindDeployment, d.ID)

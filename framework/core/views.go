@@ -24,14 +24,19 @@ func (c *Core) Apps(ctx context.Context) ([]AppView, error) {
 	})
 }
 
-// App implements Service.
+// App implements Service. It does not wait for the core's goroutine where the
+// app was asked for lately.
 func (c *Core) App(ctx context.Context, id app.ID) (AppView, error) {
+	if v, ok := c.board.get(id); ok {
+		return v, nil
+	}
 	return look(ctx, c, func(tx *txn) (out AppView, err error) {
 		r := c.state.apps[id]
 		if r == nil {
 			return out, appNotFound(id)
 		}
 		out = c.appView(r)
+		c.board.put(id, out, tx.now.UnixNano())
 		return out, nil
 	})
 }
