@@ -37,9 +37,10 @@ type Tap struct {
 	client   *http.Transport // to the master
 	served   chan error
 
-	mu    sync.Mutex // guards both
+	mu    sync.Mutex // guards all below
 	calls []Call
 	errs  []error
+	gates map[string]chan struct{} // by the type of the calls that they stop
 }
 
 // Start listens on a free port of the loopback interface and passes everything
@@ -49,16 +50,22 @@ func Start(master string) (*Tap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tap of master %s: %w", master, err)
 	}
-	t := &Tap{listener: l, served: make(chan error, 1), client: &http.Transport{}}
+	t := &Tap{listener: l, served: make(chan error, 1), client: &http.Transport{}, gates: map[string]chan struct{}{}}
 	proxy := &httputil.ReverseProxy{
 		Transport:     t.client,
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: master}) },
 		FlushInterval: -1, // events are wanted as they come
 	}
 	t.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := t.note(r); err != nil {
+		gate, err := t.note(r)
+		if err != nil {
 			t.failed(err)
 			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		select {
+		case <-gate:
+		case <-r.Context().Done():
 			return
 		}
 		proxy.ServeHTTP(w, r)
@@ -84,6 +91,28 @@ func (t *Tap) Calls(types ...string) []Call {
 	return out
 }
 
+// Stop keeps calls of a type, once they are noted, from the master until open is
+// called.
+func (t *Tap) Stop(kind string) (open func()) {
+	gate := make(chan struct{})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gates[kind] = gate
+	return sync.OnceFunc(func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.gates, kind)
+		close(gate)
+	})
+}
+
+// passed is the gate of calls that nothing stops.
+var passed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // Close ends the proxy and all connections. The error tells of calls that could
 // not be read.
 func (t *Tap) Close() error {
@@ -103,14 +132,15 @@ func (t *Tap) failed(err error) {
 	t.errs = append(t.errs, err)
 }
 
-// note reads a call and puts its body back.
-func (t *Tap) note(r *http.Request) error {
+// note reads a call and puts its body back. The call may go on when its gate is
+// closed.
+func (t *Tap) note(r *http.Request) (gate <-chan struct{}, err error) {
 	if !strings.HasSuffix(r.URL.Path, "/api/v1/scheduler") {
-		return nil
+		return passed, nil
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return fmt.Errorf("tap: read a call: %w", err)
+		return nil, fmt.Errorf("tap: read a call: %w", err)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	var call scheduler.Call
@@ -120,14 +150,18 @@ func (t *Tap) note(r *http.Request) error {
 		err = proto.Unmarshal(body, &call)
 	}
 	if err != nil {
-		return fmt.Errorf("tap: decode a call: %w", err)
+		return nil, fmt.Errorf("tap: decode a call: %w", err)
 	}
 	text, err := mesosjson.Marshal(&call)
 	if err != nil {
-		return fmt.Errorf("tap: %w", err)
+		return nil, fmt.Errorf("tap: %w", err)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.calls = append(t.calls, Call{Type: call.Type.String(), JSON: text})
-	return nil
+	kind := call.Type.String()
+	t.calls = append(t.calls, Call{Type: kind, JSON: text})
+	if gate, stopped := t.gates[kind]; stopped {
+		return gate, nil
+	}
+	return passed, nil
 }
