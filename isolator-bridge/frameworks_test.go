@@ -247,6 +247,49 @@ func TestRenewedLeaseOutlivesARestart(t *testing.T) {
 	}
 }
 
+// A volume whose unmount failed for the isolator, and succeeded for the bridge, is
+// released, although the agent keeps the checkpoint of the dead container until
+// its next recovery (MESOS-10126).
+func TestReleasedAfterOwedUnmount(t *testing.T) {
+	t.Parallel()
+	r := newLeakRig(t, volumetest.Config{})
+	b, c := r.forFrameworks()
+	name := &client.VolumeName{Driver: "test", Name: "v"}
+	if _, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.mesos.lists("c1", "another")
+	r.checkpoint("c1", "v")
+	if _, err := r.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=1"); err != nil {
+		t.Fatal(err)
+	}
+	withdrawn := func() *client.Withdrawn {
+		w, err := c.Withdraw(soon(t), &client.WithdrawRequest{FrameworkId: "f", Volume: name, Epoch: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	if w := withdrawn(); w.Released {
+		t.Fatalf("released while it is mounted: %v", w)
+	}
+	r.plugin.Add(volumetest.Rule{Method: "Unmount", Times: 1, Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	if _, err := r.dvdcli("unmount", "--volumedriver=test", "--volumename=v"); err == nil {
+		t.Fatal("unmounted")
+	}
+	r.goes("v")
+	// The container is listed still, so it may live.
+	r.mesos.passes(t, 3)
+	if w := withdrawn(); w.Released {
+		t.Fatalf("released while a container that named it is listed: %v", w)
+	}
+	r.mesos.lists("another")
+	await(t, "the volume to be released", func() bool { return withdrawn().Released })
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestServesNobodyWithoutCredentials(t *testing.T) {
 	a := newAgent(t, volumetest.Start(t, volumetest.Config{}))
 	cmd := exec.Command(bridgeBinary, "serve", "--facts-address=127.0.0.1:0")

@@ -27,6 +27,7 @@ type fakeAgent struct {
 	body       string // instead of the answer
 	asked      int
 	token      string
+	hang       chan struct{} // answers wait for its end, if there is one
 }
 
 func newFakeAgent(t *testing.T) *fakeAgent {
@@ -74,6 +75,14 @@ func (f *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if call.Type == "GET_CONTAINERS" {
 		f.asked++
+	}
+	if hang := f.hang; hang != nil {
+		f.mu.Unlock()
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+		f.mu.Lock()
 	}
 	if f.token != "" && r.Header.Get("Authorization") != f.token {
 		w.WriteHeader(http.StatusUnauthorized)
@@ -476,6 +485,29 @@ func TestLeakIsRetriedUntilDone(t *testing.T) {
 	if n := len(r.plugin.Calls("Unmount")); n != 3 {
 		t.Errorf("%d unmounts, want 3", n)
 	}
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// An agent that does not answer holds up nothing else.
+func TestSlowAgentHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	r := newLeakRig(t, volumetest.Config{})
+	r.mesos.lists("c1")
+	b := r.start()
+	b.awaitLog("agent answers")
+	hang := make(chan struct{})
+	r.mesos.set(func(f *fakeAgent) { f.hang = hang })
+	r.mesos.passes(t, 1)
+	r.run("c1", "v")
+	r.plugin.Add(volumetest.Rule{Method: "Unmount", Times: 1, Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	if _, err := r.dvdcli("unmount", "--volumedriver=test", "--volumename=v"); err == nil {
+		t.Fatal("unmounted")
+	}
+	r.goes("v")
+	close(hang)
+	r.mesos.set(func(f *fakeAgent) { f.hang = nil })
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -83,30 +85,48 @@ func TestReboot(t *testing.T) {
 }
 
 // Volumes that containers of before the ledger named, or of which the ledger was
-// lost, are adopted for the living and undone for the dead.
+// lost, are adopted for the living and undone for the dead, as soon as the agent
+// tells which is which.
 func TestMountsWithoutARecord(t *testing.T) {
 	t.Parallel()
 	needMounts(t)
-	r := newLeakRig(t, volumetest.Config{Bind: true, Counting: volumetest.CountNothing})
-	r.run("living", "needed")
-	r.run("dead", "unneeded")
-	for _, dir := range []string{"DVDCLI_RUN_DIR", "DVDCLI_STATE_DIR"} {
-		if err := os.RemoveAll(r.variable(dir)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.mesos.lists("living")
-	b := r.start()
-	r.goes("unneeded")
-	r.stays("needed")
-	b.awaitLog("adopted the mount")
-	if rec, err := r.ledger().Peek(ledger.Key{Driver: "test", Volume: "needed"}); err != nil || rec == nil || !rec.HeldBy("agent") {
-		t.Errorf("%+v, %v", rec, err)
-	}
-	r.mesos.lists("another")
-	r.goes("needed")
-	if err := b.stop(); err != nil {
-		t.Error(err)
+	for name, late := range map[string]bool{"agent up before the bridge": false, "agent up after the bridge": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newLeakRig(t, volumetest.Config{Bind: true, Counting: volumetest.CountNothing})
+			r.run("living", "needed")
+			r.run("dead", "unneeded")
+			for _, dir := range []string{"DVDCLI_RUN_DIR", "DVDCLI_STATE_DIR"} {
+				if err := os.RemoveAll(r.variable(dir)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.mesos.lists("living")
+			if late {
+				r.mesos.set(func(f *fakeAgent) { f.status, f.body = 503, "Agent has not finished recovery" })
+			}
+			b := r.start()
+			b.awaitLog(`"recovered"`)
+			if late {
+				r.stays("unneeded")
+				r.mesos.lists("living")
+			}
+			r.goes("unneeded")
+			r.stays("needed")
+			b.awaitLog("adopted the mount")
+			if rec, err := r.ledger().Peek(ledger.Key{Driver: "test", Volume: "needed"}); err != nil || rec == nil || !rec.HeldBy("agent") {
+				t.Errorf("%+v, %v", rec, err)
+			}
+			report, err := r.bridgeCLI("report")
+			if err != nil || !strings.Contains(fmt.Sprint(report["items"]), "adopted the mount") {
+				t.Errorf("%v, %v", report, err)
+			}
+			r.mesos.lists("another")
+			r.goes("needed")
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +100,51 @@ func killedAt(t *testing.T, point, during string, repeat bool) {
 		t.Errorf("recover: %v", err)
 	}
 	a.nothingLeft(p, "one", "two")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A container whose driver hangs holds up, at the start of the bridge, neither
+// the cleaning up of others nor what else the bridge is for.
+func TestStartBesideAHungDriver(t *testing.T) {
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing})
+	a := newAgent(t, p)
+	a.env = append(a.env, "DVDCLI_CALL_TIMEOUT=5m") // nothing here may hang on it
+	b := a.start()
+	for _, c := range []string{"a-hung", "b-other"} {
+		if _, err := a.bridgeCLI("prepare", "--container", c, "--volume", "driver=test,name="+c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.Add(volumetest.Rule{Method: "Unmount", Volume: "a-hung", Do: volumetest.DoHold})
+	if _, err := a.bridgeCLI("cleanup", "--container", "a-hung", "--deadline=500ms"); err == nil {
+		t.Fatal("cleaned up although the driver hangs")
+	}
+	p.AwaitHeld(1)
+	b.kill()
+	// The cleaning up of the other one was cut short before it began.
+	files, err := filepath.Glob(filepath.Join(a.variable("DVDCLI_RUN_DIR"), "containers", "*.json"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, bytes.ReplaceAll(data, []byte(`"prepared"`), []byte(`"cleaning"`)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b = a.start()
+	await(t, "the other container to be cleaned up", func() bool { return !p.States()["b-other"].Mounted })
+	if _, err := a.bridgeCLI("prepare", "--container", "c", "--volume", "driver=test,name=c"); err != nil {
+		t.Error(err)
+	}
+	p.Clear()
+	p.Release()
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}

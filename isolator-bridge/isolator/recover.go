@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -119,9 +120,14 @@ type Tidied struct {
 	Found string
 }
 
+// tidyWorkers bounds how many containers are tidied up at once: one whose driver
+// hangs must not hold up the others.
+const tidyWorkers = 64
+
 // Tidy finishes what was cut short: preparations of which the caller never
 // learned are undone, cleanings are gone on with. starting says that this bridge
-// has only just begun, so that no call is under way.
+// has only just begun, so that no call is under way. The containers are worked on
+// at the same time; what fails of one is tried again with the next Tidy.
 func (i *Isolator) Tidy(ctx context.Context, starting bool) ([]Tidied, error) {
 	list, bad, err := i.store.list()
 	if err != nil {
@@ -132,23 +138,32 @@ func (i *Isolator) Tidy(ctx context.Context, starting bool) ([]Tidied, error) {
 	for _, d := range bad {
 		out = append(out, Tidied{Found: "a container's file was damaged and is set aside as " + d.file})
 	}
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards out and errs
+	var errs []error
+	slots := make(chan struct{}, tidyWorkers)
 	for _, c := range list {
 		if c.Phase == prepared || c.Phase == preparing && !starting {
 			continue
 		}
-		t, err := i.tidy(ctx, c)
-		if err != nil {
-			return out, err
-		}
-		if t.Found != "" {
-			out = append(out, t)
-		}
+		all.Go(func() {
+			slots <- struct{}{}
+			t, err := i.tidy(ctx, c)
+			<-slots
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+			if t.Found != "" {
+				out = append(out, t)
+			}
+		})
 	}
-	if !starting {
-		return out, nil
+	all.Wait()
+	if starting {
+		more, err := i.strays(ctx, list)
+		out, errs = append(out, more...), append(errs, err)
 	}
-	more, err := i.strays(ctx, list)
-	return append(out, more...), err
+	return out, errors.Join(errs...)
 }
 
 // tidy cleans a container up, once nobody works on it, if it still is as it was.

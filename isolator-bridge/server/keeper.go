@@ -50,26 +50,35 @@ type keeper struct {
 	lastFull time.Time
 	ticks    int
 	leakDue  time.Time // when to look at the agent at the latest
-	dirty    bool      // something was found since the last publication
-	verdicts map[ledger.Key]reaper.Verdict
-	view     agentstate.View
-	looked   time.Time // when the look at the agent began
-	agentWas string
-	damaged  map[string]string // checkpoints' problems by container
+	looking  bool      // a look at it goes on
+	// uncompared says that the agent has not been compared with the ledger yet.
+	uncompared bool
+	pending    int  // steps of recovery that go on
+	dirty      bool // something was found since the last publication
+	verdicts   map[ledger.Key]reaper.Verdict
+	view       agentstate.View
+	looked     time.Time // when the look at the agent began
+	agentWas   string
+	damaged    map[string]string // checkpoints' problems by container
+	gone       map[string]bool   // containers that were proven to be, of those that are named
 
 	// results come from workers, all of which end before the keeper does.
 	results chan result
 	workers sync.WaitGroup
 	tidying atomic.Bool
 
-	mu     sync.Mutex // guards report and listing
-	report Report
+	// alive is called when progress is made.
+	alive func()
+
+	mu         sync.Mutex // guards all below
+	report     Report
+	recovering bool
 	// listing is for the API, which asks at any time.
 	listing *ledger.Cache
 }
 
-func newKeeper(cfg Config, iso *isolator.Isolator, h *hub) *keeper {
-	return &keeper{cfg: cfg, log: cfg.Log, isolator: iso, hub: h, stopping: make(chan struct{}),
+func newKeeper(cfg Config, iso *isolator.Isolator, h *hub, alive func()) *keeper {
+	return &keeper{cfg: cfg, log: cfg.Log, isolator: iso, hub: h, alive: alive, recovering: true, stopping: make(chan struct{}),
 		cache: cfg.Engine.Ledger().NewCache(), listing: cfg.Engine.Ledger().NewCache(),
 		seen: map[ledger.Key]*ledger.Record{}, findings: map[ledger.Key]engine.Finding{}, files: map[string]engine.Finding{},
 		due: map[ledger.Key]time.Time{}, busy: map[ledger.Key]bool{}, slots: map[string]chan struct{}{},
@@ -114,16 +123,23 @@ func (k *keeper) tick(ctx context.Context) time.Duration {
 		k.look(ctx, k.changed(ctx, items, changed, now))
 	}
 	k.remember(items)
-	asked := k.ticks%agentEvery == 0 || !now.Before(k.leakDue)
-	if k.ticks++; asked {
-		k.leakDue = time.Now().Add(k.leaks(ctx))
+	if k.ticks%agentEvery == 0 || !now.Before(k.leakDue) {
+		k.lookAtAgent(ctx)
 	}
+	k.ticks++
 	k.tidy(ctx)
-	if asked || changed || k.dirty {
+	if changed || k.dirty {
 		k.publish()
-		k.dirty = false
 	}
-	return max(min(k.cfg.Interval, time.Until(k.leakDue)), shortest)
+	return max(min(k.cfg.Interval, k.untilLook()), shortest)
+}
+
+// untilLook is how long until the agent has to be looked at.
+func (k *keeper) untilLook() time.Duration {
+	if k.looking {
+		return k.cfg.Interval
+	}
+	return time.Until(k.leakDue)
 }
 
 // agentEvery is how many looks at the ledger come on one at the agent, whose
@@ -132,6 +148,7 @@ const agentEvery = 3
 
 // untilDue is how long until a volume has to be looked at again.
 func (k *keeper) untilDue(most time.Duration) time.Duration {
+	most = min(most, k.untilLook())
 	for _, at := range k.due {
 		most = min(most, time.Until(at))
 	}
@@ -176,6 +193,12 @@ type result struct {
 	finding engine.Finding
 	// verdict is set when a leak was given up instead.
 	verdict *reaper.Verdict
+	// items is what recovery has to report; pending says that it was a step of
+	// recovery, about no single volume.
+	items   []Item
+	pending bool
+	// look is set after a look at the agent.
+	look *agentLook
 }
 
 // look reconciles volumes in the background, each at most once at a time. A
@@ -208,16 +231,36 @@ func (k *keeper) begin(ctx context.Context, key ledger.Key, work func() result) 
 		}
 		r := work()
 		<-slots
-		select {
-		case k.results <- r:
-		case <-ctx.Done():
-		}
+		k.send(ctx, r)
 	})
 }
 
+// send hands a result in, from the background.
+func (k *keeper) send(ctx context.Context, r result) {
+	select {
+	case k.results <- r:
+	case <-ctx.Done():
+	}
+}
+
 // took notes what came of work in the background.
-func (k *keeper) took(r result) {
+func (k *keeper) took(ctx context.Context, r result) {
+	for _, i := range r.items {
+		k.note(i)
+	}
+	if r.look != nil {
+		k.lookedAtAgent(ctx, r.look)
+		return
+	}
+	if r.pending {
+		k.pending--
+		return
+	}
 	delete(k.busy, r.key)
+	if r.items != nil {
+		return
+	}
+	k.reportFinding(r.finding)
 	switch {
 	case r.verdict != nil:
 		k.judged(*r.verdict)
@@ -353,53 +396,6 @@ func (k *keeper) remember(items []ledger.Listed) {
 // hintState is the engine's word for a record of an earlier boot.
 const hintState = "from an earlier boot; the next mount or unmount will deal with it"
 
-// leaks looks at the agent and has the reaper judge; what is to be given up is
-// given up in the background. It returns when to look again at the latest.
-func (k *keeper) leaks(ctx context.Context) time.Duration {
-	wait := agentEvery * k.cfg.Interval
-	if k.cfg.Watcher == nil {
-		return wait
-	}
-	looked := time.Now()
-	k.view = k.cfg.Watcher.Look(ctx)
-	k.looked = looked
-	k.tellAgent()
-	k.tellDamaged()
-	err := k.cfg.Watcher.Remember(k.view, func(key ledger.Key) bool { return k.seen[key] != nil })
-	if err != nil {
-		k.log.Error("what containers named cannot be kept", zap.Error(err))
-	}
-	records := make([]ledger.Record, 0, len(k.seen))
-	for _, rec := range k.seen {
-		records = append(records, *rec)
-	}
-	list, err := k.cfg.Reaper.Pass(ctx, k.view, records)
-	if err != nil {
-		k.log.Error("leaks not looked for", zap.Error(err))
-		return wait
-	}
-	current := make(map[ledger.Key]bool, len(list))
-	for _, v := range list {
-		current[v.Key] = true
-		if v.After > 0 {
-			wait = min(wait, v.After)
-		}
-		k.judged(v)
-		if v.Due {
-			k.begin(ctx, v.Key, func() result {
-				done := k.cfg.Reaper.Reap(ctx, v)
-				return result{key: v.Key, verdict: &done}
-			})
-		}
-	}
-	for key := range k.verdicts {
-		if !current[key] {
-			delete(k.verdicts, key)
-		}
-	}
-	return wait
-}
-
 // judged notes a verdict and tells of it if it is new.
 func (k *keeper) judged(v reaper.Verdict) {
 	was := k.verdicts[v.Key]
@@ -481,11 +477,10 @@ func (k *keeper) allContainers() map[ledger.Key][]snapshot.Container {
 	out := map[ledger.Key][]snapshot.Container{}
 	if k.cfg.Watcher != nil {
 		for key, ids := range k.cfg.Watcher.Named(k.view) {
-			gone := k.verdicts[key].Gone
 			for _, id := range ids {
 				c := k.view.Listed[id]
 				out[key] = append(out[key], snapshot.Container{ID: id, FrameworkID: c.FrameworkID, ExecutorID: c.ExecutorID,
-					TaskID: c.TaskID, Live: !slices.Contains(gone, id)})
+					TaskID: c.TaskID, Live: !k.gone[id]})
 			}
 		}
 	}
@@ -543,6 +538,7 @@ func (k *keeper) publish() {
 		s.Volumes[key] = v
 	}
 	k.cfg.Board.Publish(s)
+	k.dirty = false
 }
 
 // checkpointsKnown: an agent that has never had a container with a volume has

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,29 +14,54 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
-	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
 )
 
 // recover compares ledger, mount table, plugins and agent when the bridge
-// starts: what is half done is adopted or undone, the rest is told.
+// starts: what is half done is adopted or undone, the rest is told. It waits for
+// drivers and agent for a while; what is not over then goes on in the background,
+// and is added to the report when it is.
 func (k *keeper) recover(ctx context.Context) {
 	start := time.Now()
-	r := &Report{Time: start}
-	k.setReport(*r)
-	k.recoverLedger(ctx, r)
-	k.recoverEarlierBoot(ctx, r)
-	k.recoverContainers(ctx, r)
-	k.recoverAgent(ctx, r)
+	k.setReport(Report{Time: start})
+	patience := start.Add(recoveryPatience)
+	for _, step := range []func(context.Context){k.recoverLedger, k.recoverEarlierBoot, k.recoverContainers, k.recoverAgent, k.recoverPlugins} {
+		step(ctx)
+		k.await(ctx, patience)
+		k.alive()
+	}
+	for key := range k.busy {
+		k.note(Item{Source: FromLedger, Key: key, Found: "its driver has not answered yet", Problem: "the look at it goes on"})
+	}
 	k.refresh()
-	k.recoverPlugins(ctx, r)
 	// What recovery has changed is looked at again with the first regular look.
 	k.lastFull = time.Time{}
-	r.Took, r.Finished = time.Since(start), ctx.Err() == nil
+	r := k.finishReport(time.Since(start), ctx.Err() == nil)
 	r.log(k.log)
-	k.setReport(*r)
 	if k.cfg.Recovered != nil {
-		k.cfg.Recovered(*r)
+		k.cfg.Recovered(r)
 	}
+}
+
+// note adds an item to the report. After recovery is over it is told at once.
+func (k *keeper) note(i Item) {
+	k.mu.Lock()
+	k.report.Items = append(k.report.Items, i)
+	late := !k.recovering
+	k.mu.Unlock()
+	if !late {
+		return
+	}
+	i.log(k.log)
+	if k.cfg.Recovered != nil {
+		k.cfg.Recovered(Report{Items: []Item{i}})
+	}
+}
+
+func (k *keeper) finishReport(took time.Duration, finished bool) Report {
+	k.mu.Lock()
+	k.report.Took, k.report.Finished, k.recovering = took, finished, false
+	k.mu.Unlock()
+	return k.Report()
 }
 
 // refresh takes in what recovery has done to the ledger.
@@ -51,43 +74,41 @@ func (k *keeper) refresh() {
 	k.remember(items)
 }
 
-// ledgerPatience is how long recovery waits for volumes whose driver does not
-// answer; work on them goes on afterwards.
-const ledgerPatience = 30 * time.Second
+const (
+	// recoveryPatience is how long recovery waits for drivers that do not answer,
+	// stepPatience how long each of its steps may take after that is over.
+	recoveryPatience = 30 * time.Second
+	stepPatience     = 2 * time.Second
+	// volumePatience bounds the work on what an earlier boot left of a volume.
+	volumePatience = 30 * time.Second
+	// agentPatience bounds the first look at the agent, which may start after the
+	// bridge.
+	agentPatience = 10 * time.Second
+)
 
 // recoverLedger settles and undoes what the ledger shows to be half done, and
 // compares the rest with the mount table.
-func (k *keeper) recoverLedger(ctx context.Context, r *Report) {
+func (k *keeper) recoverLedger(ctx context.Context) {
 	items, _, err := k.cache.List()
 	if err != nil {
-		r.add(Item{Source: FromLedger, Problem: volumeError(err)})
+		k.note(Item{Source: FromLedger, Problem: volumeError(err)})
 		return
 	}
 	k.setAside(items)
 	for file, f := range k.files {
-		r.add(Item{Source: FromLedger, Subject: file, Found: f.State, Done: f.Action, Problem: f.Problem})
+		k.note(Item{Source: FromLedger, Subject: file, Found: f.State, Done: f.Action, Problem: f.Problem})
 	}
 	k.look(ctx, allKeys(items))
-	k.await(ctx, r)
-	for key := range k.busy {
-		r.add(Item{Source: FromLedger, Key: key, Found: "its driver has not answered yet", Problem: "the look at it goes on"})
-	}
-	if items, _, err = k.cache.List(); err != nil {
-		r.add(Item{Source: FromLedger, Problem: volumeError(err)})
-		return
-	}
-	k.remember(items)
 }
 
 // await takes in results until no work is going on, or patience ends.
-func (k *keeper) await(ctx context.Context, r *Report) {
-	timer := time.NewTimer(ledgerPatience)
+func (k *keeper) await(ctx context.Context, patience time.Time) {
+	timer := time.NewTimer(max(time.Until(patience), stepPatience))
 	defer timer.Stop()
-	for len(k.busy) > 0 {
+	for len(k.busy) > 0 || k.pending > 0 {
 		select {
 		case res := <-k.results:
-			k.took(res)
-			k.reportFinding(r, res.finding)
+			k.took(ctx, res)
 		case <-ctx.Done():
 			return
 		case <-timer.C:
@@ -96,48 +117,48 @@ func (k *keeper) await(ctx context.Context, r *Report) {
 	}
 }
 
-func (k *keeper) reportFinding(r *Report, f engine.Finding) {
-	if f.State == "" {
-		return
+// reportFinding adds what a look at a volume found while recovery goes on.
+func (k *keeper) reportFinding(f engine.Finding) {
+	k.mu.Lock()
+	recovering := k.recovering
+	inOrder := f.Action == "" && f.Problem == "" && f.After == 0 && f.State == "mounted"
+	if recovering && inOrder {
+		k.report.InOrder++
 	}
-	if f.Action == "" && f.Problem == "" && f.After == 0 && f.State == "mounted" {
-		r.InOrder++
+	k.mu.Unlock()
+	if !recovering || inOrder || f.State == "" {
 		return
 	}
 	source := FromLedger
 	if f.State == "mounted" {
 		source = FromMounts
 	}
-	r.add(Item{Source: source, Key: ledger.Key{Driver: f.Driver, Volume: f.Volume}, Found: f.State, Done: f.Action, Problem: f.Problem})
+	k.note(Item{Source: source, Key: ledger.Key{Driver: f.Driver, Volume: f.Volume}, Found: f.State, Done: f.Action, Problem: f.Problem})
 }
 
 // recoverEarlierBoot gives up what an earlier boot had mounted: no container
 // survives a reboot, but plugins such as rclone's mount again what they had. A
 // volume that was mounted since has a record of this boot, and is left alone.
-func (k *keeper) recoverEarlierBoot(ctx context.Context, r *Report) {
+func (k *keeper) recoverEarlierBoot(ctx context.Context) {
 	items, _, err := k.cache.List()
 	if err != nil {
-		r.add(Item{Source: FromLedger, Problem: volumeError(err)})
+		k.note(Item{Source: FromLedger, Problem: volumeError(err)})
 		return
 	}
-	var wg sync.WaitGroup
-	var mu sync.Mutex // guards r
+	k.remember(items)
 	for _, item := range items {
-		if item.Record == nil || !item.Hint || item.Record.BootID == k.cfg.Engine.Ledger().BootID() || item.Record.Phase == ledger.PhaseReleased {
+		rec := item.Record
+		if rec == nil || !item.Hint || rec.BootID == k.cfg.Engine.Ledger().BootID() || rec.Phase == ledger.PhaseReleased {
 			continue
 		}
-		wg.Go(func() {
-			found := k.giveUpEarlier(ctx, item.Record)
-			mu.Lock()
-			defer mu.Unlock()
-			r.add(found)
+		k.begin(ctx, rec.Key(), func() result {
+			return result{key: rec.Key(), items: []Item{k.giveUpEarlier(ctx, rec)}}
 		})
 	}
-	wg.Wait()
 }
 
 func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
-	ctx, cancel := context.WithTimeout(ctx, ledgerPatience)
+	ctx, cancel := context.WithTimeout(ctx, volumePatience)
 	defer cancel()
 	item := Item{Source: FromLedger, Key: rec.Key(), Found: "it was mounted in an earlier boot"}
 	holder := k.cfg.AgentHolder
@@ -169,77 +190,80 @@ func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
 }
 
 // recoverContainers undoes preparations of which nobody learned.
-func (k *keeper) recoverContainers(ctx context.Context, r *Report) {
-	list, err := k.isolator.Tidy(ctx, true)
-	if err != nil {
-		r.add(Item{Source: FromContainer, Problem: volumeError(err)})
-	}
-	for _, t := range list {
-		if len(t.Volumes) == 0 {
-			r.add(Item{Source: FromContainer, Container: t.Container, Found: t.Found})
+func (k *keeper) recoverContainers(ctx context.Context) {
+	k.tidying.Store(true)
+	k.pending++
+	k.workers.Go(func() {
+		defer k.tidying.Store(false)
+		list, err := k.isolator.Tidy(ctx, true)
+		done := result{pending: true}
+		if err != nil {
+			done.items = append(done.items, Item{Source: FromContainer, Problem: volumeError(err)})
 		}
-		for _, v := range t.Volumes {
-			r.add(Item{Source: FromContainer, Container: t.Container, Key: v.Key, Found: t.Found, Done: string(v.State), Problem: volumeError(v.Err)})
+		for _, t := range list {
+			if len(t.Volumes) == 0 {
+				done.items = append(done.items, Item{Source: FromContainer, Container: t.Container, Found: t.Found})
+			}
+			for _, v := range t.Volumes {
+				done.items = append(done.items, Item{Source: FromContainer, Container: t.Container, Key: v.Key, Found: t.Found, Done: string(v.State), Problem: volumeError(v.Err)})
+			}
 		}
-	}
+		k.send(ctx, done)
+	})
 }
 
-// recoverAgent compares what the agent's containers named with the ledger.
-func (k *keeper) recoverAgent(ctx context.Context, r *Report) {
+// recoverAgent compares what the agent's containers named with the ledger. An
+// agent that does not answer now is compared when it does.
+func (k *keeper) recoverAgent(ctx context.Context) {
+	k.refresh()
 	if k.cfg.Watcher == nil {
 		return
 	}
-	k.view = k.cfg.Watcher.Look(ctx)
+	asking, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
+	look := k.agentLook()
+	look.take(asking, k.cfg.Watcher)
+	look.prove(asking, k.cfg.Watcher)
+	k.view, k.looked, k.gone = look.view, look.began, look.gone
 	if err := k.view.AgentErr; err != nil {
-		r.add(Item{Source: FromAgent, Found: "the agent does not tell its containers", Problem: err.Error()})
+		k.note(Item{Source: FromAgent, Found: "the agent does not tell its containers yet", Problem: err.Error()})
 	}
 	if err := k.view.CheckpointsErr; err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.add(Item{Source: FromCheckpoint, Found: "no checkpoints", Problem: err.Error()})
+		k.note(Item{Source: FromCheckpoint, Found: "no checkpoints", Problem: err.Error()})
 	}
 	for _, cp := range k.view.Checkpoints {
 		if cp.Problem != "" {
-			r.add(Item{Source: FromCheckpoint, Container: cp.ContainerID, Found: "a checkpoint that cannot be used: " + cp.Problem,
+			k.note(Item{Source: FromCheckpoint, Container: cp.ContainerID, Found: "a checkpoint that cannot be used: " + cp.Problem,
 				Done: "set aside: nothing is concluded from it; volumes that it may name stay mounted while the container may live"})
 		}
 	}
-	if k.view.AgentErr != nil || k.view.CheckpointsErr != nil {
-		return
-	}
-	named := k.cfg.Watcher.Named(k.view)
-	keys := slices.SortedFunc(maps.Keys(named), func(a, b ledger.Key) int {
-		return strings.Compare(a.Driver+"\x00"+a.Volume, b.Driver+"\x00"+b.Volume)
-	})
-	var unrecorded []ledger.Key
-	for _, key := range keys {
-		if rec := k.seen[key]; rec == nil {
-			unrecorded = append(unrecorded, key)
-		}
-	}
-	k.unrecorded(ctx, r, named, unrecorded)
+	k.uncompared = true
+	k.compare(ctx)
 }
 
-// unrecorded deals with volumes that containers named and no record is of: made
-// by dvdcli 0.2, or before the ledger was lost. For a living container the mount
-// is adopted; for those that are gone it is undone.
-func (k *keeper) unrecorded(ctx context.Context, r *Report, named map[ledger.Key][]string, keys []ledger.Key) {
-	var ids []string
-	for _, key := range keys {
-		ids = append(ids, named[key]...)
-	}
-	if len(ids) == 0 {
+// compare deals, once the agent answers, with volumes that containers named and
+// no record is of: made by dvdcli 0.2, or before the ledger was lost. For a living
+// container the mount is adopted; for those that are gone it is undone.
+func (k *keeper) compare(ctx context.Context) {
+	if !k.uncompared || k.view.AgentErr != nil || k.view.CheckpointsErr != nil {
 		return
 	}
-	slices.Sort(ids)
-	proofs := k.cfg.Watcher.Prove(ctx, k.view, slices.Compact(ids))
-	for _, key := range keys {
-		living := slices.ContainsFunc(named[key], func(id string) bool { return !proofs[id].Gone })
-		item := Item{Source: FromCheckpoint, Key: key, Container: strings.Join(named[key], ",")}
-		if living {
-			k.adopt(ctx, &item)
-		} else {
-			k.undo(ctx, &item, proofs)
+	k.uncompared = false
+	gone := k.gone
+	for key, ids := range k.cfg.Watcher.Named(k.view) {
+		if k.seen[key] != nil {
+			continue
 		}
-		r.add(item)
+		living := slices.ContainsFunc(ids, func(id string) bool { return !gone[id] })
+		k.begin(ctx, key, func() result {
+			item := Item{Source: FromCheckpoint, Key: key, Container: strings.Join(ids, ",")}
+			if living {
+				k.adopt(ctx, &item)
+			} else {
+				k.undo(ctx, &item, gone)
+			}
+			return result{key: key, items: []Item{item}}
+		})
 	}
 }
 
@@ -256,7 +280,7 @@ func (k *keeper) adopt(ctx context.Context, item *Item) {
 	}
 }
 
-func (k *keeper) undo(ctx context.Context, item *Item, proofs map[string]agentstate.Proof) {
+func (k *keeper) undo(ctx context.Context, item *Item, gone map[string]bool) {
 	item.Found = "only containers that are gone named it, and it is not in the ledger"
 	if who := k.foreignUser(ctx, item.Key); who != "" {
 		item.Done = "left: " + who
@@ -272,7 +296,7 @@ func (k *keeper) undo(ctx context.Context, item *Item, proofs map[string]agentst
 			return err
 		}
 		for _, cp := range checkpoints {
-			if !proofs[cp.ContainerID].Gone && (cp.Problem != "" || slices.Contains(cp.Volumes, item.Key)) {
+			if !gone[cp.ContainerID] && (cp.Problem != "" || slices.Contains(cp.Volumes, item.Key)) {
 				return errTaken
 			}
 		}
@@ -290,57 +314,62 @@ func (k *keeper) undo(ctx context.Context, item *Item, proofs map[string]agentst
 
 var errTaken = errors.New("a container takes it by now")
 
-// recoverPlugins asks the plugins what they have mounted. What is neither in the
-// ledger nor named by anybody is told and left: it may be Docker's, or that of
-// another agent on this host.
-func (k *keeper) recoverPlugins(ctx context.Context, r *Report) {
+// recoverPlugins asks the plugins what they have mounted, all at the same time.
+// What is neither in the ledger nor named by anybody is told and left: it may be
+// Docker's, or that of another agent on this host.
+func (k *keeper) recoverPlugins(ctx context.Context) {
+	k.refresh()
 	drivers, err := k.cfg.Drivers.List(ctx)
 	if err != nil {
-		r.add(Item{Source: FromPlugin, Problem: err.Error()})
+		k.note(Item{Source: FromPlugin, Problem: err.Error()})
 		return
 	}
 	table, err := k.cfg.Mounts.Own(ctx)
 	if err != nil {
-		r.add(Item{Source: FromMounts, Problem: err.Error()})
+		k.note(Item{Source: FromMounts, Problem: err.Error()})
 		return
 	}
 	seen := map[string]bool{}
+	records := k.seen // replaced, never changed
 	for _, d := range drivers {
 		if seen[d.Name] {
 			continue
 		}
 		seen[d.Name] = true
 		if d.Problem != "" {
-			r.add(Item{Source: FromPlugin, Subject: d.Name, Found: "a driver that cannot be used", Problem: d.Problem})
+			k.note(Item{Source: FromPlugin, Subject: d.Name, Found: "a driver that cannot be used", Problem: d.Problem})
 			continue
 		}
-		k.recoverPlugin(ctx, r, d.Name, table)
+		k.pending++
+		k.workers.Go(func() {
+			k.send(ctx, result{pending: true, items: k.recoverPlugin(ctx, d.Name, table, records)})
+		})
 	}
 }
 
 // pluginPatience bounds the wait for one plugin at the start.
 const pluginPatience = 10 * time.Second
 
-func (k *keeper) recoverPlugin(ctx context.Context, r *Report, driver string, table volume.MountTable) {
+func (k *keeper) recoverPlugin(ctx context.Context, driver string, table volume.MountTable, records map[ledger.Key]*ledger.Record) (items []Item) {
 	ctx, cancel := context.WithTimeout(ctx, pluginPatience)
 	defer cancel()
 	list, err := k.cfg.Engine.List(ctx, driver)
 	if errors.Is(err, volume.Unsupported) {
-		return
+		return nil
 	}
 	if err != nil {
-		r.add(Item{Source: FromPlugin, Subject: driver, Found: "a driver that does not answer", Problem: err.Error()})
-		return
+		return []Item{{Source: FromPlugin, Subject: driver, Found: "a driver that does not answer", Problem: err.Error()}}
 	}
 	for _, v := range list {
 		key := ledger.Key{Driver: driver, Volume: v.Name}
-		if v.Mountpoint == "" || k.seen[key] != nil {
+		if v.Mountpoint == "" || records[key] != nil {
 			continue
 		}
 		if _, stacked := table.At(v.Mountpoint); stacked > 0 {
-			r.add(Item{Source: FromPlugin, Key: key, Found: fmt.Sprintf("it is mounted at %s and this ledger does not know it", v.Mountpoint),
+			items = append(items, Item{Source: FromPlugin, Key: key, Found: fmt.Sprintf("it is mounted at %s and this ledger does not know it", v.Mountpoint),
 				Done: "left: it may belong to somebody else"})
 		}
 	}
 	k.log.Debug("plugin compared", zap.String("driver", driver), zap.Int("volumes", len(list)))
+	return items
 }

@@ -39,7 +39,8 @@ type Item struct {
 }
 
 // Report is what recovery found and did at the start of the bridge. Volumes in
-// order are counted only.
+// order are counted only. Items may be added after it is finished: of drivers
+// that had not answered, and of an agent that came up later.
 type Report struct {
 	Time     time.Time
 	Took     time.Duration
@@ -49,25 +50,29 @@ type Report struct {
 	Items   []Item
 }
 
-func (r *Report) add(i Item) { r.Items = append(r.Items, i) }
-
 // log writes the report down: one line per item and one for all.
 func (r *Report) log(log *zap.Logger) {
 	problems := 0
 	for _, i := range r.Items {
-		fields := []zap.Field{zap.String("source", string(i.Source)), zap.String("found", i.Found)}
-		for _, f := range []struct{ name, value string }{{"driver", i.Key.Driver}, {"volume", i.Key.Volume}, {"container", i.Container},
-			{"subject", i.Subject}, {"done", i.Done}, {"problem", i.Problem}} {
-			if f.value != "" {
-				fields = append(fields, zap.String(f.name, f.value))
-			}
-		}
+		i.log(log)
 		if i.Problem != "" {
 			problems++
-			log.Warn("recovery", fields...)
-		} else {
-			log.Info("recovery", fields...)
 		}
 	}
 	log.Info("recovered", zap.Duration("took", r.Took), zap.Int("inOrder", r.InOrder), zap.Int("items", len(r.Items)), zap.Int("problems", problems))
+}
+
+func (i Item) log(log *zap.Logger) {
+	fields := []zap.Field{zap.String("source", string(i.Source)), zap.String("found", i.Found)}
+	for _, f := range []struct{ name, value string }{{"driver", i.Key.Driver}, {"volume", i.Key.Volume}, {"container", i.Container},
+		{"subject", i.Subject}, {"done", i.Done}, {"problem", i.Problem}} {
+		if f.value != "" {
+			fields = append(fields, zap.String(f.name, f.value))
+		}
+	}
+	if i.Problem != "" {
+		log.Warn("recovery", fields...)
+	} else {
+		log.Info("recovery", fields...)
+	}
 }

@@ -156,7 +156,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := newKeeper(s.cfg, iso, h)
+	k := newKeeper(s.cfg, iso, h, s.alive)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := s.serve(&service{isolator: iso, keeper: k, hub: h}, cancel)
@@ -187,7 +187,7 @@ func (s *Server) loop(ctx context.Context, k *keeper) {
 		select {
 		case <-ctx.Done():
 		case r := <-k.results:
-			k.took(r)
+			k.took(ctx, r)
 		case <-timer.C:
 			next = time.Now()
 		}
