@@ -54,6 +54,7 @@ type Config struct {
 	EndingHold        time.Duration // on a registered agent, before volumes that a former framework id's tasks had there are used [1m]
 	ReviveInterval    time.Duration // least time between two revives [5s]
 	StopTimeout       time.Duration // for outstanding calls at the end of Run [3s]
+	CallsAtOnce       int           // to the master, about different agents [8]
 	MaxDeployments    int           // running at the same time [100]
 	MaxVersions       int           // kept per app [50]
 }
@@ -75,6 +76,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.EndingHold, defaultEndingHold)
 	setDefault(&c.ReviveInterval, 5*time.Second)
 	setDefault(&c.StopTimeout, 3*time.Second)
+	setDefault(&c.CallsAtOnce, 8)
 	setDefault(&c.MaxDeployments, 100)
 	setDefault(&c.MaxVersions, 50)
 	return c

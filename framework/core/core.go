@@ -122,7 +122,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		checksStale: true,
 	}
 	c.flow = newOfferFlow(c.cfg.ReviveInterval)
-	c.outbox = newOutbox()
+	c.outbox = newOutbox(c.cfg.CallsAtOnce)
 	c.bridges = newBridgeFlow()
 	loaded, err := loadState(st)
 	if err != nil {

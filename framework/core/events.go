@@ -134,7 +134,8 @@ func (c *Core) operationStatus(tx *txn, s OperationStatus) {
 		return
 	}
 	tx.call(call{
-		make: func(ctx context.Context) error { return c.mesos.AcknowledgeOperation(ctx, s) },
+		agent: s.AgentID,
+		make:  func(ctx context.Context) error { return c.mesos.AcknowledgeOperation(ctx, s) },
 		done: func(_ *txn, err error) {
 			if err != nil {
 				c.log.Info("operation status not acknowledged; it is repeated",

@@ -152,7 +152,8 @@ func (c *Core) sendKill(tx *txn, i *instance) {
 // callKill sends a KILL. The grace period is in the task's own kill policy.
 func (c *Core) callKill(tx *txn, taskID, agentID string) {
 	tx.call(call{
-		make: func(ctx context.Context) error { return c.mesos.Kill(ctx, taskID, agentID, nil) },
+		agent: agentID,
+		make:  func(ctx context.Context) error { return c.mesos.Kill(ctx, taskID, agentID, nil) },
 		done: func(_ *txn, err error) {
 			if err != nil {
 				c.log.Warn("kill not accepted by the master; it is repeated",

@@ -365,6 +365,7 @@ func (c *Core) sendAccept(tx *txn, accept Accept, launched []*instance) {
 		attempts = append(attempts, attempt{i.ID, i.Task.ID})
 	}
 	send := call{
+		agent: accept.AgentID,
 		make: func(ctx context.Context) error {
 			if err := c.resolveSecrets(accept); err != nil {
 				return err

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,24 +12,32 @@ import (
 type call struct {
 	make func(ctx context.Context) error
 	done func(tx *txn, err error)
+	// agent, where it is set, says that the call is about this agent alone:
+	// calls about other agents may overtake it.
+	agent string
 }
 
 // outbox makes the calls to the master in the order in which they were decided,
-// one at a time, so that a slow master does not stop the core.
+// so that a slow master does not stop the core. Calls about different agents are
+// made at the same time, since neither the master nor the agents keep an order
+// among them; a call about no agent in particular is made alone, after all that
+// were decided before it.
 type outbox struct {
 	results chan func(tx *txn)
+	atOnce  int // how many calls are made at the same time
 
 	mu    sync.Mutex // guards queue and busy
 	queue []call
-	busy  bool
-	wake  chan struct{} // has room for one: "queue may have grown"
-	idle  chan struct{} // has room for one: "queue became empty"
+	busy  []string      // the agents that calls are being made about, "" for none
+	wake  chan struct{} // has room for one: "something may be made now"
+	idle  chan struct{} // has room for one: "nothing is left to make"
 }
 
-func newOutbox() *outbox {
+func newOutbox(atOnce int) *outbox {
 	return &outbox{
 		// Calls go on while the core commits.
 		results: make(chan func(tx *txn), 256),
+		atOnce:  atOnce,
 		wake:    make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
 	}
@@ -49,48 +58,74 @@ func signal(ch chan struct{}) {
 	}
 }
 
-// run makes calls until ctx ends. After the core's loop has ended nobody takes
-// results: they are dropped with ctx.
+// run makes calls until ctx ends and those under way have. After the core's loop
+// has ended nobody takes results: they are dropped with ctx.
 func (o *outbox) run(ctx context.Context) {
+	var calls sync.WaitGroup
+	defer calls.Wait()
 	for {
-		c, ok := o.next()
-		if !ok {
-			select {
-			case <-o.wake:
-				continue
-			case <-ctx.Done():
-				return
-			}
+		if c, ok := o.next(); ok {
+			calls.Go(func() { o.perform(ctx, c) })
+			continue
 		}
-		err := c.make(ctx)
-		if c.done != nil {
-			o.deliver(ctx, func(tx *txn) { c.done(tx, err) })
+		select {
+		case <-o.wake:
+		case <-ctx.Done():
+			return
 		}
-		o.finished()
 	}
 }
 
+func (o *outbox) perform(ctx context.Context, c call) {
+	err := c.make(ctx)
+	if c.done != nil {
+		o.deliver(ctx, func(tx *txn) { c.done(tx, err) })
+	}
+	o.finished(c)
+}
+
+// lookahead bounds how far a call about an idle agent is looked for.
+const lookahead = 256
+
+// next takes the first call of the queue that may be made now.
 func (o *outbox) next() (call, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.queue) == 0 {
+	if len(o.busy) >= o.atOnce || slices.Contains(o.busy, "") {
 		return call{}, false
 	}
-	c := o.queue[0]
-	o.queue[0] = call{}
-	o.queue = o.queue[1:]
-	o.busy = true
-	return c, true
+	for i := range o.queue[:min(len(o.queue), lookahead)] {
+		c := o.queue[i]
+		switch {
+		case c.agent == "" && len(o.busy)+i > 0:
+			return call{}, false // after all that is before it
+		case slices.Contains(o.busy, c.agent):
+			continue
+		}
+		copy(o.queue[1:i+1], o.queue[:i])
+		o.queue[0] = call{}
+		o.queue = o.queue[1:]
+		o.busy = append(o.busy, c.agent)
+		return c, true
+	}
+	return call{}, false
 }
 
-func (o *outbox) finished() {
+func (o *outbox) finished(c call) {
 	o.mu.Lock()
-	o.busy = false
-	empty := len(o.queue) == 0
+	i := slices.Index(o.busy, c.agent)
+	o.busy = slices.Delete(o.busy, i, i+1)
 	o.mu.Unlock()
-	if empty {
+	signal(o.wake)
+	if o.empty() {
 		signal(o.idle)
 	}
+}
+
+func (o *outbox) empty() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.queue) == 0 && len(o.busy) == 0
 }
 
 func (o *outbox) deliver(ctx context.Context, r func(tx *txn)) {
@@ -106,13 +141,7 @@ func (o *outbox) deliver(ctx context.Context, r func(tx *txn)) {
 func (o *outbox) drain(timeout time.Duration, lost <-chan struct{}) {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	for {
-		o.mu.Lock()
-		empty := len(o.queue) == 0 && !o.busy
-		o.mu.Unlock()
-		if empty || closed(lost) {
-			return
-		}
+	for !o.empty() && !closed(lost) {
 		select {
 		case <-lost:
 		case <-o.idle:

@@ -2,6 +2,9 @@ package core
 
 import (
 	"context"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +15,7 @@ import (
 func TestDrainEndsWithTheLead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		o := newOutbox()
+		o := newOutbox(8)
 		go o.run(ctx)
 		defer cancel()
 		o.put(call{make: func(ctx context.Context) error { <-ctx.Done(); return nil }})
@@ -33,5 +36,64 @@ func TestDrainEndsWithTheLead(t *testing.T) {
 		if waited := time.Since(begin); waited != time.Second+time.Minute {
 			t.Errorf("waited %s in all", waited)
 		}
+	})
+}
+
+// TestCallsAboutAgents puts calls into the outbox that end when they are told to:
+// those about one agent keep their order, those about others overtake them, and
+// one about no agent is made alone.
+func TestCallsAboutAgents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var mu sync.Mutex // guards begun
+		var begun []string
+		end := map[string]chan struct{}{}
+		o := newOutbox(3)
+		go o.run(ctx)
+		for _, name := range []string{"a1", "a2", "b1", "-1", "c1", "d1", "e1", "f1", "-2"} {
+			end[name] = make(chan struct{})
+			o.put(call{agent: strings.Trim(name[:1], "-"), make: func(context.Context) error {
+				mu.Lock()
+				begun = append(begun, name)
+				mu.Unlock()
+				<-end[name]
+				return nil
+			}})
+		}
+		underWay := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			slices.Sort(begun)
+			if got := strings.Join(begun, " "); got != want {
+				t.Fatalf("begun %q, want %q", got, want)
+			}
+		}
+		finish := func(name string) {
+			close(end[name])
+			mu.Lock()
+			begun = slices.DeleteFunc(begun, func(s string) bool { return s == name })
+			mu.Unlock()
+		}
+		underWay("a1 b1") // a2 comes after a1, nothing overtakes -1
+		finish("b1")
+		underWay("a1")
+		finish("a1")
+		underWay("a2")
+		finish("a2")
+		underWay("-1")
+		finish("-1")
+		underWay("c1 d1 e1") // three at once
+		finish("d1")
+		underWay("c1 e1 f1")
+		finish("c1")
+		finish("e1")
+		underWay("f1")
+		finish("f1")
+		underWay("-2")
+		finish("-2")
+		o.drain(time.Minute, nil)
 	})
 }

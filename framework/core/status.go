@@ -49,7 +49,8 @@ func (c *Core) acknowledge(tx *txn, s Status) {
 		return
 	}
 	tx.call(call{
-		make: func(ctx context.Context) error { return c.mesos.Acknowledge(ctx, s) },
+		agent: s.AgentID,
+		make:  func(ctx context.Context) error { return c.mesos.Acknowledge(ctx, s) },
 		done: func(_ *txn, err error) {
 			if err != nil {
 				c.log.Info("status not acknowledged; the agent repeats it",

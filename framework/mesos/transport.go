@@ -75,7 +75,7 @@ func newTransport(config Config) *transport {
 	base.TLSClientConfig = config.TLS.Clone()
 	base.DisableCompression = true // events must not wait for a compressor's block
 	base.TLSHandshakeTimeout = min(config.CallTimeout, 10*time.Second)
-	base.MaxIdleConnsPerHost = 4
+	base.MaxIdleConnsPerHost = 16
 	return &transport{
 		config: config,
 		client: &http.Client{

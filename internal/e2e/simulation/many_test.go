@@ -3,6 +3,7 @@ package simulation_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"testing"
 	"time"
@@ -97,17 +98,25 @@ func (c counting) Acknowledge(ctx context.Context, s core.Status) error {
 }
 
 // BenchmarkFiveHundred measures, in real time and on the same kind of cluster,
-// how long it takes from the request until 500 stateful instances run on 50
-// agents: by the framework, deciding and storing, and by a bare loop of ACCEPT
-// and ACKNOWLEDGE calls that knows beforehand what goes where.
+// how long it takes from the offers until 500 stateful instances run on 50
+// agents and all of that is acknowledged: by the framework, deciding and storing,
+// and by a bare loop of ACCEPT and ACKNOWLEDGE calls that knows beforehand what
+// goes where. ms-request is the time from the request, with 500 definitions
+// checked and stored and the master's next round of offers, for which there is
+// nothing in the bare loop. The least of several turns counts.
 func BenchmarkFiveHundred(b *testing.B) {
-	var framework, bare time.Duration
+	const never = time.Duration(math.MaxInt64)
+	request, framework, bare := never, never, never
 	for b.Loop() {
-		framework += frameworkLaunches(b)
-		bare += bareLaunches(b)
+		for range 5 {
+			all, launches := frameworkLaunches(b)
+			request, framework = min(request, all), min(framework, launches)
+			bare = min(bare, bareLaunches(b))
+		}
 	}
-	b.ReportMetric(framework.Seconds()/float64(b.N)*1000, "ms-framework")
-	b.ReportMetric(bare.Seconds()/float64(b.N)*1000, "ms-bare")
+	b.ReportMetric(request.Seconds()*1000, "ms-request")
+	b.ReportMetric(framework.Seconds()*1000, "ms-framework")
+	b.ReportMetric(bare.Seconds()*1000, "ms-bare")
 	b.ReportMetric(float64(framework)/float64(bare), "xbare")
 }
 
@@ -151,14 +160,27 @@ func benchApps(b *testing.B) []*app.App {
 	return apps
 }
 
-func frameworkLaunches(b *testing.B) time.Duration {
+// frameworkLaunches returns how long it takes from the request, and from the
+// moment when the offers are at hand.
+func frameworkLaunches(b *testing.B) (all, launches time.Duration) {
 	cluster, conn := benchCluster(b)
 	st, err := store.OpenBolt(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}
 	running := newCounter(manyInstances)
-	c, err := core.New(core.Config{DefaultRole: role, ReviveInterval: time.Millisecond}, counting{conn, running}, st, zap.NewNop())
+	offered := make(chan time.Time, 1)
+	c, err := core.New(core.Config{
+		DefaultRole: role, ReviveInterval: time.Millisecond,
+		Decisions: func(r scheduler.Record) {
+			if len(r.Plan.Accepts) > 0 {
+				select {
+				case offered <- r.Snapshot.Now: // the first round with launches
+				default:
+				}
+			}
+		},
+	}, counting{conn, running}, st, zap.NewNop())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -174,13 +196,13 @@ func frameworkLaunches(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	<-running.done
-	took := time.Since(start)
+	all, launches = time.Since(start), time.Since(<-offered)
 	cancel()
 	if err := <-end; err != nil {
 		b.Error(err)
 	}
 	finish(b, cluster, st)
-	return took
+	return all, launches
 }
 
 func finish(b *testing.B, cluster *simulated.Cluster, st store.Store) {
@@ -213,9 +235,10 @@ func bareLaunches(b *testing.B) time.Duration {
 	}
 	for running < manyInstances {
 		switch ev := (<-conn.Events()).(type) {
-		case core.Subscribed:
-			start = time.Now()
 		case core.Offers:
+			if start.IsZero() {
+				start = time.Now()
+			}
 			for _, o := range ev.Offers {
 				accept := core.Accept{OfferIDs: []string{o.ID}, AgentID: o.AgentID}
 				for range min(perAgent, len(apps)) {

@@ -20,9 +20,10 @@ import (
 // TestRandomClusters has agents partitioned, hosts lost and replaced, slow
 // detaches, rolling updates, scaling, failing tasks, and restarts of framework
 // and master. The invariants hold after every second; when the trouble ends
-// everything that can run does. A seed that fails is played again with
-// -run TestRandomClusters/seed=N. Nearly all take the same course each time; where
-// messages arrive in the same instant, goroutines may take them in another order.
+// everything that can run does. A seed that fails is played again by the command
+// that the failure prints. Nearly all take the same course each time; where
+// messages arrive in the same instant, goroutines may take them in another order,
+// above all in every fourth, where calls to the master are made at the same time.
 func TestRandomClusters(t *testing.T) {
 	seeds := 6
 	if os.Getenv("DVDI_LONG") != "" {
@@ -30,6 +31,11 @@ func TestRandomClusters(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("to play it again: DVDI_LONG=1 go test ./internal/e2e/simulation -count=1 -run '^TestRandomClusters$/^seed=%d$'", seed)
+				}
+			})
 			dir := stateDir(t)
 			synctest.Test(t, func(t *testing.T) { playSeed(t, dir, uint64(seed)) })
 		})

@@ -51,7 +51,10 @@ type world struct {
 	// wiped are the persistent volumes that a user has asked to be destroyed.
 	wiped map[string]bool
 	adopt []string
-	log   *zap.Logger
+	// callsAtOnce is that of the framework's configuration: with one, seeds take
+	// the same course each time.
+	callsAtOnce int
+	log         *zap.Logger
 }
 
 // newWorld starts a cluster and a framework. It must be called inside of a
@@ -60,7 +63,7 @@ func newWorld(t *testing.T, dir string, seed uint64, cfg simulated.Config, polic
 	w := &world{
 		t: t, dir: dir, policy: policy, rnd: rand.New(rand.NewPCG(seed, 11)), log: zap.NewNop(),
 		down: map[*simulated.Agent]bool{}, cut: map[*simulated.Agent]bool{}, gone: map[*simulated.Agent]bool{},
-		wiped: map[string]bool{},
+		wiped: map[string]bool{}, callsAtOnce: 1 + int(seed%4/3)*7,
 	}
 	cfg.Dir = dir + "/master"
 	cfg.Refuses = func(driver string) bool { return driver == refusing }
@@ -115,6 +118,7 @@ func (w *world) startFramework() {
 	w.policy.Principal = principal
 	w.core, err = core.New(core.Config{
 		DefaultRole: role, Policy: w.policy, BackendExclusive: map[string]bool{refusing: true}, Adopt: w.adopt,
+		CallsAtOnce: w.callsAtOnce,
 	}, conn, w.st, w.log)
 	if err != nil {
 		w.t.Fatal(err)
