@@ -32,49 +32,19 @@ func thisBuild() build {
 }
 
 // aboutCommands tell about dvdcli itself.
-func aboutCommands(t *terminal) []*cli.Command {
-	return []*cli.Command{
-		{Name: "version", Usage: "print the version", Action: command(t, printVersion), Flags: flagsEverywhere()},
-		{Name: "man", Usage: "print the man page", Action: command(t, printMan), Flags: flagsEverywhere()},
-		{Name: "completion", Usage: "print a completion script, to be evaluated by the shell", Action: command(t, printCompletion),
-			Flags: append(flagsEverywhere(), stringFlag(flagShell, shellName(os.Getenv("SHELL")), "`shell`: bash, zsh or fish"))},
+func aboutCommands() []definition {
+	return []definition{
+		{name: "version", usage: "print the version", action: printVersion, flags: flagsEverywhere},
+		{name: "man", usage: "print the man page", action: printMan, flags: flagsEverywhere},
+		{name: "completion", usage: "print a completion script, to be evaluated by the shell", action: printCompletion, flags: func() []cli.Flag {
+			return append(flagsEverywhere(), stringFlag(flagShell, shellName(os.Getenv("SHELL")), "`shell`: bash, zsh or fish"))
+		}},
 	}
 }
 
 func printVersion(s *session) error {
 	b := thisBuild()
 	return s.result(b, fmt.Sprintf("dvdcli %s (%s, %s/%s)", b.Version, b.Go, b.OS, b.Arch))
-}
-
-// manDetails goes into the description of the man page: what the library cannot
-// know.
-const manDetails = `
-
-# EXIT STATUS
-
-%s
-# FILES
-
-**/etc/dvdi/dvdcli.yaml**: what this agent allows: drivers, options, time-outs
-
-**/run/dvdi**: what is mounted in this boot
-
-**/var/lib/dvdi**: what outlives a reboot
-
-**/run/docker/plugins, /etc/docker/plugins, /usr/lib/docker/plugins**: where volume plugins are looked for
-`
-
-func printMan(s *session) error {
-	var statuses strings.Builder
-	for _, x := range exitStatuses {
-		fmt.Fprintf(&statuses, "**%d**: %s\n\n", x.status, x.meaning)
-	}
-	s.App.Description += fmt.Sprintf(manDetails, statuses.String())
-	page, err := s.App.ToMan()
-	if err != nil {
-		return fmt.Errorf("man page: %w", err)
-	}
-	return s.result(map[string]string{"man": page}, page)
 }
 
 // completions are what shells evaluate; they ask dvdcli itself what may come

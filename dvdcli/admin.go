@@ -21,30 +21,31 @@ import (
 )
 
 // adminCommands are for people.
-func adminCommands(t *terminal) []*cli.Command {
-	return []*cli.Command{
-		{Name: "drivers", Usage: "list drivers: where found, reachable, scope, version", Action: command(t, drivers),
-			Flags: flagsForCalls(10 * time.Second)},
-		{Name: "status", Usage: "list mounted volumes: since when, for whom, what is owed and unsettled", Action: command(t, status),
-			Flags: flagsEverywhere()},
-		{Name: "doctor", Usage: "look for what could keep volumes from being mounted or seen", Action: command(t, examine),
-			Flags: flagsForCalls(10 * time.Second)},
-		{Name: "ledger", Usage: "look into the records of what is mounted, and repair them", Subcommands: ledgerCommands(t), Action: noCommand},
+func adminCommands() []definition {
+	const short = 10 * time.Second
+	return []definition{
+		{name: "drivers", usage: "list drivers: where found, reachable, scope, version", action: drivers,
+			flags: func() []cli.Flag { return flagsForCalls(short) }},
+		{name: "status", usage: "list mounted volumes: since when, for whom, what is owed and unsettled", action: status, flags: flagsEverywhere},
+		{name: "doctor", usage: "look for what could keep volumes from being mounted or seen", action: examine,
+			flags: func() []cli.Flag { return flagsForCalls(short) }},
+		{name: "ledger", usage: "look into the records of what is mounted, and repair them", below: ledgerCommands()},
 	}
 }
 
-func ledgerCommands(t *terminal) []*cli.Command {
-	return []*cli.Command{
-		{Name: "list", Usage: "list the records", Action: command(t, ledgerList), Flags: flagsEverywhere()},
-		{Name: "show", Usage: "print a volume's record", Action: command(t, ledgerShow),
-			Flags: flagsForVolume(otherDeadline)},
-		{Name: "verify", Usage: "compare the records with what is mounted; exit 9 if they differ", Action: command(t, ledgerVerify),
-			Flags: flagsForCalls(otherDeadline)},
-		{Name: "repair", Usage: "settle calls without an answer and do owed unmounts", Action: command(t, ledgerRepair),
-			Flags: flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"),
-				boolFlag(flagNow, "do not wait for times, as after a restart of the driver"))},
-		{Name: "forget", Usage: "delete a volume's record; what is mounted stays mounted", Action: command(t, ledgerForget),
-			Flags: flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask"))},
+func ledgerCommands() []definition {
+	return []definition{
+		{name: "list", usage: "list the records", action: ledgerList, flags: flagsEverywhere},
+		{name: "show", usage: "print a volume's record", action: ledgerShow,
+			flags: func() []cli.Flag { return flagsForVolume(otherDeadline) }},
+		{name: "verify", usage: "compare the records with what is mounted; exit 9 if they differ", action: ledgerVerify,
+			flags: func() []cli.Flag { return flagsForCalls(otherDeadline) }},
+		{name: "repair", usage: "settle calls without an answer and do owed unmounts", action: ledgerRepair, flags: func() []cli.Flag {
+			return flagsForVolume(unmountDeadline, boolFlag(flagYes, "do not ask"),
+				boolFlag(flagNow, "do not wait for times, as after a restart of the driver"))
+		}},
+		{name: "forget", usage: "delete a volume's record; what is mounted stays mounted", action: ledgerForget,
+			flags: func() []cli.Flag { return flagsForVolume(otherDeadline, boolFlag(flagYes, "do not ask")) }},
 	}
 }
 
@@ -283,7 +284,7 @@ func ledgerVerify(s *session) error {
 
 func (s *session) reconcile(req engine.ReconcileRequest) ([]engine.Finding, error) {
 	var findings []engine.Finding
-	err := s.withEngine(func(ctx context.Context, e *engine.Engine) (err error) {
+	err := s.changing(func(ctx context.Context, e *engine.Engine) (err error) {
 		findings, err = e.Reconcile(ctx, req)
 		return err
 	})
@@ -346,7 +347,7 @@ func ledgerForget(s *session) error {
 			return err
 		}
 	}
-	err := s.withEngine(func(ctx context.Context, e *engine.Engine) error { return e.Forget(ctx, key) })
+	err := s.changing(func(ctx context.Context, e *engine.Engine) error { return e.Forget(ctx, key) })
 	if err != nil {
 		return err
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -32,14 +34,48 @@ const (
 // library knows it by this name.
 const completionRequest = "--generate-bash-completion"
 
-func newApp(t *terminal) *cli.App {
-	a := &cli.App{
+// definition is a command before it is made for the library.
+type definition struct {
+	name, usage string
+	action      func(*session) error
+	// flags makes the flags: those of all commands cost a tenth of the time in
+	// which this program starts.
+	flags func() []cli.Flag
+	below []definition
+}
+
+func definitions() []definition {
+	return slices.Concat(volumeCommands(), adminCommands(), aboutCommands())
+}
+
+// commands makes those of the definitions that are wanted.
+func commands(t *terminal, from []definition, wanted func(name string) bool) []*cli.Command {
+	var out []*cli.Command
+	for _, d := range from {
+		if !wanted(d.name) {
+			continue
+		}
+		c := &cli.Command{Name: d.name, Usage: d.usage, Action: noCommand, OnUsageError: usageError,
+			Subcommands: commands(t, d.below, everything), HideHelpCommand: len(d.below) == 0}
+		if d.action != nil {
+			c.Action, c.Flags = command(t, d.action), d.flags()
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func everything(string) bool { return true }
+
+// newApp makes the program with the wanted commands.
+func newApp(t *terminal, wanted func(name string) bool) *cli.App {
+	return &cli.App{
 		Name:      "dvdcli",
 		Usage:     "mount volumes of any Docker volume plugin, without Docker",
 		UsageText: "dvdcli COMMAND --volumedriver DRIVER --volumename NAME [flags]",
 		Description: "Called by the Mesos agent's docker/volume isolator for each container. Results go to stdout, everything else to stderr. " +
 			"Every flag can be given in the environment: DVDCLI_ and its name in capitals, dashes as underscores.",
-		Commands: slices.Concat(volumeCommands(t), adminCommands(t), aboutCommands(t)),
+		Commands: commands(t, definitions(), wanted),
 		// Commas in option values are the user's.
 		DisableSliceFlagSeparator: true,
 		HideVersion:               true,
@@ -50,17 +86,18 @@ func newApp(t *terminal) *cli.App {
 		OnUsageError:              usageError,
 		Action:                    noCommand,
 	}
-	refuse(a.Commands)
-	return a
 }
 
-// refuse makes commands report mistakes instead of printing the help.
-func refuse(commands []*cli.Command) {
-	for _, c := range commands {
-		c.OnUsageError = usageError
-		c.HideHelpCommand = len(c.Subcommands) == 0
-		refuse(c.Subcommands)
+// wantedBy says which commands have to be made for a command line: the one that
+// it begins with, or else all.
+func wantedBy(args []string) func(name string) bool {
+	about := aboutCommands()
+	if len(args) == 0 || args[len(args)-1] == completionRequest ||
+		slices.ContainsFunc(about, func(d definition) bool { return d.name == args[0] }) ||
+		!slices.ContainsFunc(definitions(), func(d definition) bool { return d.name == args[0] }) {
+		return everything
 	}
+	return func(name string) bool { return name == args[0] }
 }
 
 func usageError(_ *cli.Context, err error, _ bool) error {
@@ -84,7 +121,7 @@ func execute(ctx context.Context, t *terminal, args []string) error {
 	if err := forgetEmpty(); err != nil {
 		return err
 	}
-	a := newApp(t)
+	a := newApp(t, wantedBy(args))
 	completing := len(args) > 0 && args[len(args)-1] == completionRequest
 	if completing {
 		args = args[:len(args)-1]
@@ -187,6 +224,17 @@ func (s *session) dirs() ledger.Dirs {
 func (s *session) openLedger() (*ledger.Ledger, error) {
 	d := s.dirs()
 	return ledger.Open(ledger.Config{RunDir: d.Run, StateDir: d.State})
+}
+
+// changing is withEngine for what the ledger has to say how it ended: SIGTERM and
+// SIGINT end the waiting, not the writing. Other commands they end at once.
+func (s *session) changing(do func(context.Context, *engine.Engine) error) error {
+	ctx, stop := signal.NotifyContext(s.Context.Context, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// A second signal ends the program whatever it waits for.
+	context.AfterFunc(ctx, stop)
+	s.Context.Context = ctx
+	return s.withEngine(do)
 }
 
 // withEngine puts the engine together for what do does with it, within the

@@ -74,28 +74,20 @@ func (s *scales) weigh(program string, args ...string) cost {
 	return cost{wall: time.Duration(wall), cpu: time.Duration(cpu), memory: peak * 1024}
 }
 
-// release builds a program as it is released.
-func release(b *testing.B, dir, pkg string) string {
-	b.Helper()
-	out := filepath.Join(dir, filepath.Base(pkg)+".release")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, pkg)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v %s", err, text)
-	}
-	return out
-}
-
 // BenchmarkAgainstMinimalClient reports what dvdcli costs as multiples of a
 // client that makes the same requests to the plugin and does nothing else,
 // interleaved in one run.
 func BenchmarkAgainstMinimalClient(b *testing.B) {
 	const rounds = 60
 	dir := b.TempDir()
-	dvdcli, minimal := release(b, dir, "."), release(b, dir, "./testdata/minimal")
+	tags, err := releaseTags()
+	if err != nil {
+		b.Fatal(err)
+	}
+	dvdcli, minimal := release(b, dir, ".", tags), release(b, dir, "./testdata/minimal", "")
 	p := volumetest.StartProcess(b, volumetest.Config{})
 	x := newBox(b, p.PluginDir())
-	// A real agent's run directory is on a tmpfs.
+	// A real agent's run directory is on a tmpfs, and the host's is in it.
 	if shm, err := os.MkdirTemp("/dev/shm", "dvdcli-bench-"); err == nil {
 		b.Cleanup(func() {
 			if err := os.RemoveAll(shm); err != nil {
@@ -103,9 +95,10 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 			}
 		})
 		x.set("DVDCLI_RUN_DIR", filepath.Join(shm, "run"))
+		x.set("DVDCLI_HOST_DIR", filepath.Join(shm, "run", "ledgers"))
 	}
 	x.must("create", "--volumedriver=test", "--volumename=v")
-	s := &scales{b: b, launch: release(b, dir, "./testdata/launch"), env: x.command().Env}
+	s := &scales{b: b, launch: release(b, dir, "./testdata/launch", ""), env: x.command().Env}
 	const id = `{"Name":"v","ID":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}`
 	activate, get := []string{"/Plugin.Activate", ""}, []string{"/VolumeDriver.Get", `{"Name":"v"}`}
 	for b.Loop() {

@@ -36,7 +36,12 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "dvdcli")
-	build := exec.Command("go", "build", "-tags", "faultpoints", "-o", binary, ".")
+	tags, err := releaseTags()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	build := exec.Command("go", "build", "-tags", tags+",faultpoints", "-o", binary, ".")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building dvdcli: %v\n%s", err, out)
 		return 1
@@ -53,6 +58,32 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// releaseTags are those with which the Makefile builds dvdcli.
+func releaseTags() (string, error) {
+	data, err := os.ReadFile("../Makefile")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		if tags, ok := strings.CutPrefix(line, "DVDCLI_TAGS := "); ok {
+			return strings.TrimSpace(tags), nil
+		}
+	}
+	return "", errors.New("the Makefile has no DVDCLI_TAGS")
+}
+
+// release builds a program as it is released; tags may be empty.
+func release(t testing.TB, dir, pkg, tags string) string {
+	t.Helper()
+	out := filepath.Join(dir, filepath.Base(pkg)+".release")
+	build := exec.Command("go", "build", "-trimpath", "-tags", tags, "-ldflags", "-s -w", "-o", out, pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, text)
+	}
+	return out
 }
 
 // box is a host's directories for one dvdcli, apart from everything else.

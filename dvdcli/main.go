@@ -15,14 +15,9 @@ var version = "unknown"
 func main() { os.Exit(run()) }
 
 func run() int {
-	// SIGTERM and SIGINT end the waiting, not the writing of the ledger. A
-	// reader that went away must give an error, not a death by SIGPIPE.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	// A second signal ends the program whatever it waits for.
-	context.AfterFunc(ctx, stop)
+	// A reader that went away must give an error, not a death by SIGPIPE.
 	signal.Ignore(syscall.SIGPIPE)
 
 	t := terminal{stdout: os.Stdout, stderr: os.Stderr, stdin: os.Stdin, logs: logWriter{to: os.Stderr}}
-	return t.exit(execute(ctx, &t, os.Args[1:]))
+	return t.exit(execute(context.Background(), &t, os.Args[1:]))
 }

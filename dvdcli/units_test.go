@@ -57,13 +57,11 @@ func TestHolder(t *testing.T) {
 
 // The release binary stays under 10 MB.
 func TestBinarySize(t *testing.T) {
-	out := filepath.Join(t.TempDir(), "dvdcli")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, text)
+	tags, err := releaseTags()
+	if err != nil {
+		t.Fatal(err)
 	}
-	st, err := os.Stat(out)
+	st, err := os.Stat(release(t, t.TempDir(), ".", tags))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +112,7 @@ func probeFlags(t *testing.T, variables string, args ...string) (string, error) 
 	if err := forgetEmpty(); err != nil {
 		t.Fatal(err)
 	}
-	a := newApp(&terminal{})
+	a := newApp(&terminal{}, everything)
 	var got string
 	a.Commands = []*cli.Command{{
 		Name: "probe", OnUsageError: usageError,
@@ -162,7 +160,7 @@ func TestHelpAndManAreComplete(t *testing.T) {
 			}
 		}
 	}
-	visit(nil, newApp(&terminal{}).Commands)
+	visit(nil, newApp(&terminal{}, everything).Commands)
 }
 
 // bash completes commands, and flags once a dash was written.

@@ -11,32 +11,36 @@ import (
 )
 
 // volumeCommands are those of dvdcli 0.2.
-func volumeCommands(t *terminal) []*cli.Command {
-	return []*cli.Command{
-		{Name: "create", Usage: "create a volume", Action: command(t, create),
-			Flags: flagsForVolume(otherDeadline, optsFlag())},
-		{Name: "remove", Usage: "destroy a volume and its data", Action: command(t, remove),
-			Flags: flagsForVolume(otherDeadline, boolFlag(flagForce, "destroy it although somebody else on this host seems to use it"))},
-		{Name: "mount", Usage: "mount a volume, creating it if need be, and print where", Action: command(t, mount),
-			Flags: flagsForVolume(mountDeadline, optsFlag(),
+func volumeCommands() []definition {
+	return []definition{
+		{name: "create", usage: "create a volume", action: create,
+			flags: func() []cli.Flag { return flagsForVolume(otherDeadline, optsFlag()) }},
+		{name: "remove", usage: "destroy a volume and its data", action: remove, flags: func() []cli.Flag {
+			return flagsForVolume(otherDeadline, boolFlag(flagForce, "destroy it although somebody else on this host seems to use it"))
+		}},
+		{name: "mount", usage: "mount a volume, creating it if need be, and print where", action: mount, flags: func() []cli.Flag {
+			return flagsForVolume(mountDeadline, optsFlag(),
 				boolFlag(flagExplicit, "do not create a volume that does not exist", "explicitCreate"),
-				boolFlag(flagForce, "allow options that endanger the data of an existing volume"))},
-		{Name: "unmount", Usage: "unmount a volume; what is not mounted is no error", Action: command(t, unmount),
-			Flags: flagsForVolume(unmountDeadline,
+				boolFlag(flagForce, "allow options that endanger the data of an existing volume"))
+		}},
+		{name: "unmount", usage: "unmount a volume; what is not mounted is no error", action: unmount, flags: func() []cli.Flag {
+			return flagsForVolume(unmountDeadline,
 				boolFlag(flagStrict, "fail if it is not mounted or the driver is unknown"),
-				boolFlag(flagForce, "unmount it for all who hold it"))},
-		{Name: "path", Usage: "print where a volume is mounted; nothing if it is not", Action: command(t, path),
-			Flags: flagsForVolume(otherDeadline, boolFlag(flagStrict, "fail if it is not mounted"))},
-		{Name: "get", Usage: "print the name of a volume if it exists", Action: command(t, get),
-			Flags: flagsForVolume(otherDeadline)},
-		{Name: "list", Usage: "print the names of a driver's volumes", Action: command(t, list),
-			Flags: flagsForCalls(otherDeadline)},
+				boolFlag(flagForce, "unmount it for all who hold it"))
+		}},
+		{name: "path", usage: "print where a volume is mounted; nothing if it is not", action: path, flags: func() []cli.Flag {
+			return flagsForVolume(otherDeadline, boolFlag(flagStrict, "fail if it is not mounted"))
+		}},
+		{name: "get", usage: "print the name of a volume if it exists", action: get,
+			flags: func() []cli.Flag { return flagsForVolume(otherDeadline) }},
+		{name: "list", usage: "print the names of a driver's volumes", action: list,
+			flags: func() []cli.Flag { return flagsForCalls(otherDeadline) }},
 	}
 }
 
 func mount(s *session) error {
 	options, optionsErr := engine.ParseOptions(s.StringSlice(flagOpts))
-	err := s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+	err := s.changing(func(ctx context.Context, e *engine.Engine) error {
 		defer s.spin("mounting " + s.String(flagName))()
 		res, err := e.Mount(ctx, engine.MountRequest{
 			Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options, OptionsErr: optionsErr,
@@ -55,7 +59,7 @@ func mount(s *session) error {
 }
 
 func unmount(s *session) error {
-	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+	return s.changing(func(ctx context.Context, e *engine.Engine) error {
 		if s.policyErr != nil {
 			s.say("note: %s", s.policyErr)
 		}
@@ -91,7 +95,7 @@ func remove(s *session) error {
 // changeVolume does something of which there is nothing to tell but that it was
 // done.
 func (s *session) changeVolume(do func(ctx context.Context, e *engine.Engine, driver, name string) error) error {
-	return s.withEngine(func(ctx context.Context, e *engine.Engine) error {
+	return s.changing(func(ctx context.Context, e *engine.Engine) error {
 		name := s.String(flagName)
 		if err := do(ctx, e, s.String(flagDriver), name); err != nil {
 			return err

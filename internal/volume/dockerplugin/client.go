@@ -1,6 +1,7 @@
 package dockerplugin
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -8,11 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +32,14 @@ const unixHost = "plugin"
 // maxSocketPath is what unix(7) leaves for a path in sun_path.
 const maxSocketPath = 107
 
-// client sends single requests to one endpoint.
+// client sends single requests to one endpoint, each on a connection of its own:
+// a reused one may turn out to be dead only after the request was written, and
+// then nobody knows whether a Mount was done. It does what http.Transport does
+// for such requests, without its goroutines: programs that live for one mount
+// would spend more time on them than on the plugin.
 type client struct {
-	endpoint  endpoint
-	transport *http.Transport
+	endpoint endpoint
+	tls      *tls.Config // nil without TLS
 
 	mu        sync.Mutex // guards what follows
 	activated bool
@@ -42,28 +48,33 @@ type client struct {
 
 func newClient(e endpoint) (*client, error) {
 	c := &client{endpoint: e}
-	c.transport = &http.Transport{
-		// A connection of its own for each request: a reused one may turn out
-		// to be dead only after the request was written, and then nobody knows
-		// whether a Mount was done.
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: 64 << 10,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			if e.network == "unix" && len(e.target) > maxSocketPath {
-				return nil, fmt.Errorf("the socket's path has %d bytes and the kernel allows %d: move it, or name it in a shorter directory by a symbolic link", len(e.target), maxSocketPath)
-			}
-			return new(net.Dialer).DialContext(ctx, e.network, e.target)
-		},
-	}
 	if e.https {
 		config, err := tlsConfig(e.tls)
 		if err != nil {
 			return nil, err
 		}
-		c.transport.TLSClientConfig = config
+		if config.ServerName, _, err = net.SplitHostPort(e.target); err != nil {
+			return nil, err
+		}
+		c.tls = config
 	}
 	return c, nil
+}
+
+// dial connects, TLS handshake included.
+func (c *client) dial(ctx context.Context) (net.Conn, error) {
+	if c.endpoint.network == "unix" && len(c.endpoint.target) > maxSocketPath {
+		return nil, fmt.Errorf("the socket's path has %d bytes and the kernel allows %d: move it, or name it in a shorter directory by a symbolic link", len(c.endpoint.target), maxSocketPath)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, c.endpoint.network, c.endpoint.target)
+	if err != nil || c.tls == nil {
+		return conn, err
+	}
+	secured := tls.Client(conn, c.tls)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secured, nil
 }
 
 func tlsConfig(files tlsFiles) (*tls.Config, error) {
@@ -102,53 +113,81 @@ var errTooLarge = errors.New("the answer is too large")
 // send makes one request. sent says whether any byte may have reached the
 // plugin; it is true whenever err is nil.
 func (c *client) send(ctx context.Context, method string, body []byte, limit int64) (r reply, sent bool, err error) {
-	trace := &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		sent = true
-		r.pid = peerPID(info.Conn)
-		c.mu.Lock()
-		c.pid = r.pid
-		c.mu.Unlock()
-		if method != methodActivate {
-			volume.Reached(ctx, r.pid)
-		}
-	}}
-	request, err := c.request(httptrace.WithClientTrace(ctx, trace), method, body)
+	request, err := c.request(ctx, method, body)
 	if err != nil {
 		return reply{}, false, err
 	}
-	// RoundTrip and not a Client: redirects must not be followed, they would
-	// send a Mount twice.
-	response, err := c.transport.RoundTrip(request)
+	conn, err := c.dial(ctx)
 	if err != nil {
-		return reply{}, sent, err
+		return reply{}, false, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	r.status = response.StatusCode
-	r.body, err = io.ReadAll(io.LimitReader(response.Body, limit+1))
+	defer func() { _ = conn.Close() }()
+	r.pid = peerPID(conn)
+	c.mu.Lock()
+	c.pid = r.pid
+	c.mu.Unlock()
+	if method != methodActivate {
+		volume.Reached(ctx, r.pid)
+	}
+	// What waits for the other side ends with ctx.
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	r.status, r.body, err = converse(conn, request, limit)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", ctx.Err(), err)
+	}
+	return r, true, err
+}
+
+// The bounds of an answer's header: what Docker's plugins send takes some hundred
+// bytes. The number of interim answers is that of http.Transport.
+const (
+	maxHeader  = 64 << 10
+	maxInterim = 5
+)
+
+// converse writes the request and reads the answer. A plugin may answer, and hang
+// up, before it has read all of the request.
+func converse(conn net.Conn, request *http.Request, limit int64) (status int, body []byte, err error) {
+	writeErr := request.Write(conn)
+	header := &io.LimitedReader{R: conn, N: maxHeader}
+	reader := bufio.NewReader(header)
+	var response *http.Response
+	for range maxInterim {
+		response, err = http.ReadResponse(reader, request)
+		if err != nil || response.StatusCode >= http.StatusOK || response.StatusCode == http.StatusSwitchingProtocols {
+			break
+		}
+	}
+	switch {
+	case err != nil && writeErr != nil:
+		return 0, nil, writeErr
+	case err != nil && header.N <= 0:
+		return 0, nil, fmt.Errorf("the answer's header has more than %d bytes", maxHeader)
+	case err != nil:
+		return 0, nil, fmt.Errorf("no answer: %w", err)
+	}
+	// The body is not closed, which would read all of it; the connection is.
+	header.N = math.MaxInt64
+	body, err = io.ReadAll(io.LimitReader(response.Body, limit+1))
 	if err != nil {
-		return r, true, fmt.Errorf("answer cut off: %w", err)
+		return response.StatusCode, body, fmt.Errorf("answer cut off: %w", err)
 	}
-	if int64(len(r.body)) > limit {
-		r.body = r.body[:limit]
-		return r, true, fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
+	if int64(len(body)) > limit {
+		return response.StatusCode, body[:limit], fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
 	}
-	return r, true, nil
+	return response.StatusCode, body, nil
 }
 
 func (c *client) request(ctx context.Context, method string, body []byte) (*http.Request, error) {
-	scheme, host := "http", unixHost
-	if c.endpoint.https {
-		scheme = "https"
-	}
+	host := unixHost
 	if c.endpoint.network == "tcp" {
 		host = c.endpoint.target
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, scheme+"://"+host+"/"+method, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+host+"/"+method, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	// Without it the transport cannot send a request a second time on its own.
-	request.GetBody = nil
+	request.Close = true
 	request.Header.Set("Accept", acceptType)
 	return request, nil
 }

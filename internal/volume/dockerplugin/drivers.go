@@ -100,13 +100,10 @@ func New(config Config) *Drivers {
 	return d
 }
 
-// Close releases what the opened drivers keep. They must not be used any more.
+// Close forgets the opened drivers. They must not be used any more.
 func (d *Drivers) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, c := range d.opened {
-		c.transport.CloseIdleConnections()
-	}
 	clear(d.opened)
 }
 
