@@ -140,7 +140,6 @@ func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*cl
 		return nil, status.Error(codes.Unimplemented, "this bridge keeps no leases")
 	}
 	var terms fence.Terms
-	granted := false
 	reg, err := s.cfg.Registrar.Register(ctx, ledger.Registration{Driver: key.Driver, Volume: key.Volume,
 		Framework: req.FrameworkId, Epoch: req.Epoch, Lease: lease},
 		func(reg *ledger.Registration) (err error) {
@@ -148,13 +147,15 @@ func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*cl
 				return nil
 			}
 			terms, err = s.cfg.Leases.Grant(*reg)
-			reg.Trusted, granted = terms.Trusted, err == nil && lease > 0
+			reg.Trusted = terms.Trusted
 			return err
 		})
 	out := &client.Registered{FrameworkId: reg.Framework, Epoch: reg.Epoch, Withdrawn: reg.Withdrawn}
 	if err != nil {
-		if granted {
-			s.cfg.Leases.Drop(key, req.Epoch)
+		if s.cfg.Leases != nil {
+			if restoreErr := s.cfg.Leases.Unregistered(terms); restoreErr != nil {
+				s.cfg.Log.Warn("lease of before not written down", zap.String("driver", key.Driver), zap.String("volume", key.Volume), zap.Error(restoreErr))
+			}
 		}
 		return nil, refusal(err, out)
 	}

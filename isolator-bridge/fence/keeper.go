@@ -204,7 +204,9 @@ func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 	}
 	k.leases[l.key] = l
 	k.wake()
-	return k.terms(l, now), nil
+	out := k.terms(l, now)
+	out.granted, out.before = l, old
+	return out, nil
 }
 
 // Renew prolongs a lease to the time of the basis plus its length; never
@@ -246,6 +248,25 @@ func (k *Keeper) Registered(t Terms) {
 	if l := t.before; l != nil && k.leases[l.key] == l {
 		k.drop(l)
 	}
+}
+
+// Unregistered says that the registration for which Grant gave the terms came to
+// nothing: what was in force before is again. Should the lease of before not be
+// written down, nothing mounts under it, and it is fenced as if it were.
+func (k *Keeper) Unregistered(t Terms) error {
+	k.mu.lock()
+	defer k.mu.unlock()
+	l := t.granted
+	if l == nil || k.leases[l.key] != l {
+		return nil // a lease of before was asked for again, or none was
+	}
+	delete(k.leases, l.key)
+	k.wake()
+	if t.before == nil {
+		return nil
+	}
+	k.leases[l.key] = t.before
+	return k.cfg.Store.SaveLease(t.before.key, t.before.epoch, t.before.expires)
 }
 
 // drop ends a lease; one that is being fenced when that is over. The caller holds

@@ -282,6 +282,61 @@ func TestRegistrationWithoutALease(t *testing.T) {
 	})
 }
 
+// A registration that comes to nothing leaves the lease of before in force, to be
+// renewed or to end, with its watchdog.
+func TestFailedRegistrationRestoresTheLease(t *testing.T) {
+	dog := &dogBook{}
+	inBubble(t, func(c *fence.Config) { c.Watchdog = dog }, func(k *fence.Keeper, let chan struct{}) {
+		first, err := k.Grant(leased)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := leased
+		next.Epoch++
+		terms, err := k.Grant(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Unregistered(terms); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Unregistered(terms); err != nil { // it has nothing more to say
+			t.Fatal(err)
+		}
+		if _, err := k.Renew("f", leased.Key(), leased.Epoch, first.Basis); err != nil {
+			t.Errorf("the lease of before cannot be renewed: %v", err)
+		}
+		if _, err := k.Renew("f", leased.Key(), next.Epoch, terms.Basis); !errors.Is(err, fence.ErrNoLease) {
+			t.Errorf("the lease that came to nothing can: %v", err)
+		}
+		time.Sleep(leased.Lease + time.Second)
+		synctest.Wait()
+		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
+			t.Errorf("not fenced: %+v", now)
+		}
+		if armed, _ := dog.look(); !armed {
+			t.Error("the watchdog is not armed any more")
+		}
+		close(let)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		again, err := k.Grant(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		repeated, err := k.Grant(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := k.Unregistered(repeated); err != nil { // that of the repetition
+			t.Fatal(err)
+		}
+		if _, err := k.Renew("f", leased.Key(), next.Epoch, again.Basis); err != nil {
+			t.Errorf("a repetition that failed took the lease: %v", err)
+		}
+	})
+}
+
 // superseded is a target where something else is registered.
 type superseded struct{}
 

@@ -33,8 +33,9 @@ type Terms struct {
 	Basis []byte
 	State State
 
-	// before is the lease that a registration without one ends.
-	before *lease
+	// granted is the lease that was made, before the one that it took the place of
+	// or that a registration without a lease ends.
+	granted, before *lease
 }
 
 // Why a lease is not renewed.
