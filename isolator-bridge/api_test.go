@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
@@ -207,6 +210,46 @@ func TestFailedRepetitionTakesNothing(t *testing.T) {
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}
+}
+
+// With a run directory that is full a container can be cleaned up all the same.
+func TestCleanupWithoutRoom(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	a := newAgent(t, p)
+	run := a.variable("DVDCLI_RUN_DIR")
+	if err := os.Mkdir(run, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", run, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(run, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	b := a.start()
+	if _, err := a.bridgeCLI("prepare", "--container", "c1", "--volume", "driver=test,name=v"); err != nil {
+		t.Fatal(err)
+	}
+	filler, err := os.Create(filepath.Join(run, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err = error(nil); err == nil; {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if err := filler.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := a.bridgeCLI("cleanup", "--container", "c1")
+	if err != nil || states(out)["v"] != "RELEASED" || !strings.Contains(fmt.Sprint(out["notes"]), "no space left") {
+		t.Errorf("%v, %v", out, err)
+	}
+	await(t, "the unmount", func() bool { return !p.States()["v"].Mounted })
+	b.kill()
 }
 
 // A command's environment names volumes as mesos-module-dvdi had it, and cannot

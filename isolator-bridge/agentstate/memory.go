@@ -76,8 +76,11 @@ func (m *memory) update(v View, live func(ledger.Key) bool) error {
 	if reflect.DeepEqual(next, m.names) {
 		return nil
 	}
+	if err := m.save(next); err != nil {
+		return err // and tried again with the next look
+	}
 	m.names = next
-	return m.save()
+	return nil
 }
 
 func anyOf(keys []ledger.Key, is func(ledger.Key) bool) bool {
@@ -90,8 +93,8 @@ func anyOf(keys []ledger.Key, is func(ledger.Key) bool) bool {
 }
 
 // save replaces the file at once, not durably: it is about this boot.
-func (m *memory) save() error {
-	data, err := json.Marshal(memoryFile{Version: memoryVersion, Containers: m.names})
+func (m *memory) save(names map[string][]ledger.Key) error {
+	data, err := json.Marshal(memoryFile{Version: memoryVersion, Containers: names})
 	if err != nil {
 		return err
 	}

@@ -356,7 +356,7 @@ func (b *Board) since(revision uint64) (*client.Change, <-chan struct{}) {
 	}
 	for key, at := range b.gone {
 		if at > revision {
-			out.Gone = append(out.Gone, &client.VolumeName{Driver: key.Driver, Name: key.Volume})
+			out.Gone = append(out.Gone, &client.VolumeName{Driver: text(key.Driver), Name: text(key.Volume)})
 		}
 	}
 	return out, b.changed

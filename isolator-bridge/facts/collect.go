@@ -31,24 +31,28 @@ func newCollection(b *Board, items []ledger.Listed, registrations []ledger.Regis
 	for key, containers := range b.uses.Containers {
 		v := c.at(key)
 		for _, u := range containers {
-			v.Containers = append(v.Containers, &client.Container{Id: u.ID, FrameworkId: u.FrameworkID, TaskId: u.TaskID,
-				ExecutorId: u.ExecutorID, Live: !u.Gone})
+			v.Containers = append(v.Containers, &client.Container{Id: text(u.ID), FrameworkId: text(u.FrameworkID), TaskId: text(u.TaskID),
+				ExecutorId: text(u.ExecutorID), Live: !u.Gone})
 		}
 		slices.SortFunc(v.Containers, func(x, y *client.Container) int { return strings.Compare(x.Id, y.Id) })
 	}
 	for key, v := range c.volumes {
 		v.Leaked = b.uses.Leaked[key]
 		if v.Problem == "" {
-			v.Problem = b.uses.Problems[key]
+			v.Problem = text(b.uses.Problems[key])
 		}
 		v.Replicas = b.replicas.of(key)
 	}
 	return c
 }
 
+// text makes what users and drivers choose fit for protobuf, whose strings are
+// UTF-8: one name that is not must not keep all facts from being told.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 func (c *collection) at(key ledger.Key) *client.Volume {
 	if c.volumes[key] == nil {
-		c.volumes[key] = &client.Volume{Name: &client.VolumeName{Driver: key.Driver, Name: key.Volume}}
+		c.volumes[key] = &client.Volume{Name: &client.VolumeName{Driver: text(key.Driver), Name: text(key.Volume)}}
 	}
 	return c.volumes[key]
 }
@@ -57,9 +61,9 @@ func (c *collection) at(key ledger.Key) *client.Volume {
 func (c *collection) record(item ledger.Listed) {
 	r := item.Record
 	v := c.at(r.Key())
-	v.State, v.Problem, v.Epoch = stateOf(item), r.LastError, r.Epoch
+	v.State, v.Problem, v.Epoch = stateOf(item), text(r.LastError), r.Epoch
 	if v.State != client.Volume_NONE {
-		c.attached[r.Driver]++
+		c.attached[text(r.Driver)]++
 	}
 }
 

@@ -72,7 +72,7 @@ func (b *driverBook) list() []*client.Driver {
 	defer b.mu.Unlock()
 	out := make([]*client.Driver, len(b.known))
 	for i, d := range b.known {
-		out[i] = &client.Driver{Name: d.Name, Scope: d.Scope, Healthy: d.Healthy, Problem: d.Problem}
+		out[i] = &client.Driver{Name: text(d.Name), Scope: text(d.Scope), Healthy: d.Healthy, Problem: text(d.Problem)}
 	}
 	return out
 }

@@ -268,6 +268,22 @@ func TestLeaseByAnyNameOfTheDriver(t *testing.T) {
 	}
 }
 
+// oddDrivers has one whose file's name is not UTF-8.
+type oddDrivers struct{ drivers }
+
+func (oddDrivers) List(context.Context) ([]volume.DriverInfo, error) {
+	return []volume.DriverInfo{{Name: "folders"}, {Name: "bad\xff", Problem: "\xfe"}}, nil
+}
+
+// A name that is not UTF-8 keeps nothing from being told.
+func TestNamesThatAreNoText(t *testing.T) {
+	r := serve(t, func(_ *ServerConfig, b *BoardConfig) { b.Drivers = oddDrivers{b.Drivers.(drivers)} })
+	f := r.facts(func(f *client.Facts) bool { return len(f.Drivers) == 2 })
+	if f.Drivers[1].Name != "bad\uFFFD" || f.Drivers[1].Problem != "\uFFFD" {
+		t.Errorf("%v", f.Drivers)
+	}
+}
+
 // A registration with a lease that comes to nothing leaves no lease behind.
 func TestFailedRegistrationLeavesNoLease(t *testing.T) {
 	r := serve(t, nil)

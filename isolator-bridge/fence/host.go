@@ -91,8 +91,19 @@ func (h *Host) Fence(ctx context.Context, c Claim) error {
 	if err := h.stopUsers(ctx, s, server, false); err != nil {
 		return err
 	}
+	// A mount that was under way until now is only found under the volume's lock.
 	_, err = h.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: key.Driver, Volume: key.Volume,
-		Holder: engine.Holder{Name: "fence"}, Force: true}, func(*ledger.Record) error { return h.registered(c) })
+		Holder: engine.Holder{Name: "fence"}, Force: true}, func(current *ledger.Record) error {
+		if err := h.registered(c); err != nil {
+			return err
+		}
+		if now, err := h.subjectOf(ctx, current); err != nil {
+			return err
+		} else if now != nil {
+			s = now
+		}
+		return nil
+	})
 	if err != nil && !errors.Is(err, volume.NotMounted) {
 		return fmt.Errorf("unmounting it: %w", err)
 	}

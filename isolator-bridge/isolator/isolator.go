@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -373,13 +374,23 @@ func (i *Isolator) cleanup(ctx context.Context, owner, id string) (Outcomes, err
 	}
 	c.Phase = cleaning
 	if err := i.store.save(c); err != nil {
-		return out, err
+		if !noRoom(err) {
+			return out, err
+		}
+		// What counts is who holds the volumes, and that is given up all the same.
+		out.Notes = append(out.Notes, "cleaning up without writing it down: "+err.Error())
+		i.log.Warn("container cleaned up without writing it down", zap.String("container", id), zap.Error(err))
 	}
 	i.fault(FaultCleaning)
 	out.Volumes = i.releaseAll(ctx, c)
 	i.fault(FaultReleased)
 	i.report(out)
 	return out, errors.Join(out.err(), i.finish(c))
+}
+
+// noRoom says that nothing can be written where it should be.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS)
 }
 
 // find puts together what the store and the ledger know of a container; nil if

@@ -116,10 +116,14 @@ func (s store) save(c *container) error {
 	}
 	file := s.name(c.Owner, c.ID)
 	temp := file + ".new"
-	if err := os.WriteFile(temp, data, 0o600); err != nil {
-		return storeFailed("write the container "+c.ID, err)
+	err = os.WriteFile(temp, data, 0o600)
+	if err == nil {
+		err = os.Rename(temp, file)
 	}
-	if err := os.Rename(temp, file); err != nil {
+	if err != nil {
+		if removeErr := os.Remove(temp); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
 		return storeFailed("write the container "+c.ID, err)
 	}
 	return nil

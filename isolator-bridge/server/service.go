@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -33,6 +32,7 @@ type service struct {
 	isolator *isolator.Isolator
 	keeper   *keeper
 	hub      *hub
+	disks    disks
 }
 
 // Prepare implements client.IsolatorServer.
@@ -99,40 +99,11 @@ func (s *service) Usage(ctx context.Context, req *client.UsageRequest) (*client.
 		if v.Err != nil {
 			u.Problem = v.Err.Error()
 		} else {
-			usage(ctx, u)
+			s.disks.usage(ctx, u)
 		}
 		out.Volumes = append(out.Volumes, u)
 	}
 	return out, nil
-}
-
-// usage asks the file system. One whose server hangs is left behind when ctx
-// ends, as there is no way to make the kernel give up.
-func usage(ctx context.Context, u *client.VolumeUsage) {
-	type result struct {
-		st  unix.Statfs_t
-		err error
-	}
-	done := make(chan result, 1)
-	path := u.GetMountPath()
-	go func() {
-		var r result
-		r.err = unix.Statfs(path, &r.st)
-		done <- r
-	}()
-	select {
-	case <-ctx.Done():
-		u.Problem = "the file system does not answer: " + ctx.Err().Error()
-	case r := <-done:
-		if r.err != nil {
-			u.Problem = fmt.Sprintf("statfs %s: %v", path, r.err)
-			return
-		}
-		block := uint64(r.st.Bsize)
-		u.TotalBytes, u.AvailableBytes = r.st.Blocks*block, r.st.Bavail*block
-		u.UsedBytes = (r.st.Blocks - r.st.Bfree) * block
-		u.TotalInodes, u.FreeInodes = r.st.Files, r.st.Ffree
-	}
 }
 
 // Watch implements client.IsolatorServer.
