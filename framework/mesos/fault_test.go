@@ -3,6 +3,7 @@ package mesos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
@@ -323,6 +324,27 @@ func TestRefusalOfTheFirstSubscriptionEndsTheRun(t *testing.T) {
 		if err := c.wait(); !errors.As(err, &refusal) || *refusal != (core.CallError{Call: "SUBSCRIBE", Status: status, Body: "because"}) {
 			t.Errorf("%d: Run returned %v", status, err)
 		}
+	}
+}
+
+// A master that has just been started listens before it knows its routes.
+func TestMasterWithoutRoutesIsWaitedFor(t *testing.T) {
+	m := newScriptedMaster(t, func(n int, s *stream) {
+		if n < 3 {
+			http.NotFound(s, s.request)
+			return
+		}
+		s.accept()
+		s.hold()
+	})
+	expect[core.Subscribed](run(t, testConfig(t, m.URL), ""))
+
+	notFound := fmt.Errorf("wrapped: %w", &core.CallError{Call: "SUBSCRIBE", Status: http.StatusNotFound})
+	if !startingUp(notFound, routesTimeout-1) || startingUp(notFound, routesTimeout) {
+		t.Error("a 404 is not waited for as long as it should be")
+	}
+	if startingUp(&core.CallError{Status: http.StatusForbidden}, 0) {
+		t.Error("another refusal is waited for")
 	}
 }
 

@@ -61,6 +61,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 	defer close(c.events)
 	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
 	ever := false
+	start := time.Now()
 	for {
 		began := time.Now()
 		subscribed, err := c.subscribeOnce(ctx)
@@ -68,7 +69,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case pointless(err, ever):
+		case pointless(err, ever || startingUp(err, time.Since(start))):
 			return err
 		case subscribed && time.Since(began) > c.config.MaxBackoff:
 			pauses.reset()
@@ -86,6 +87,18 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 			return nil
 		}
 	}
+}
+
+// routesTimeout is how long a master may be without its routes. It takes less
+// than a second; whoever answers 404 for longer is no Mesos master.
+const routesTimeout = time.Minute
+
+// startingUp tells whether the master may be one that listens already and has
+// not set up its routes yet, as Mesos' own library takes a 404
+// (src/scheduler/scheduler.cpp).
+func startingUp(err error, waited time.Duration) bool {
+	var refusal *core.CallError
+	return errors.As(err, &refusal) && refusal.Status == http.StatusNotFound && waited < routesTimeout
 }
 
 // pointless tells whether subscribing again cannot help.
