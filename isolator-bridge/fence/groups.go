@@ -58,7 +58,8 @@ func ignoreGone(err error) error {
 
 // killGroup kills all processes of a control group and those below. The kernel
 // does it at once where it can (cgroup.kill, Linux 5.14); otherwise processes
-// that fork meanwhile are found by the next call.
+// that fork meanwhile are found by the next call, and those that the freezer has
+// stopped are let go, to die.
 func killGroup(dir string) error {
 	err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
@@ -69,11 +70,25 @@ func killGroup(dir string) error {
 		return err
 	}
 	for _, pid := range pids {
+		if pid == 0 {
+			continue // of another pid namespace; it counts as left
+		}
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill process %d of control group %s: %w", pid, dir, err)
 		}
 	}
-	return nil
+	return thaw(dir)
+}
+
+// thaw lets the processes of a control group and those below go on (cgroup v1,
+// freezer-subsystem.rst). In other hierarchies there is nothing to do.
+func thaw(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() != "freezer.state" {
+			return ignoreGone(err)
+		}
+		return ignoreGone(os.WriteFile(path, []byte("THAWED"), 0))
+	})
 }
 
 // populated counts the processes of a control group and those below.
@@ -82,6 +97,8 @@ func populated(dir string) (int, error) {
 	return len(pids), err
 }
 
+// processesIn tells the processes of a control group and those below; 0 stands
+// for one of another pid namespace (cgroup-v2.rst).
 func processesIn(dir string) (pids []int, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || d.Name() != "cgroup.procs" {
@@ -96,10 +113,7 @@ func processesIn(dir string) (pids []int, err error) {
 			if err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
-			// 0 stands for a process of another pid namespace.
-			if pid > 0 {
-				pids = append(pids, pid)
-			}
+			pids = append(pids, pid)
 		}
 		return nil
 	})

@@ -148,12 +148,12 @@ func (h *Host) stopContainers(key ledger.Key) error {
 	if err != nil {
 		return err
 	}
-	for _, g := range groups {
-		if err := killGroup(g); err != nil {
-			return err
-		}
-	}
 	return h.await(func() error {
+		for _, g := range groups {
+			if err := killGroup(g); err != nil {
+				return err
+			}
+		}
 		for _, g := range groups {
 			if n, err := populated(g); err != nil || n > 0 {
 				return errors.Join(err, fmt.Errorf("control group %s holds %d processes", g, n))
