@@ -115,8 +115,10 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 	s := scheduler.Snapshot{Now: now, Seed: c.state.meta.Sequence, Policy: c.cfg.Policy}
 	s.Policy.LocalRegion = c.link.region
 	s.Policy.Ours = c.labelFormats()
-	// What a restored backup does not know may still be somebody's.
-	s.Policy.ReleaseUnknown = !c.restored()
+	// What a restored backup does not know may still be somebody's, at any time.
+	s.Policy.ReleaseUnknown = c.state.meta.RestoredAt.IsZero()
+	// What may be taken over shows in offers only.
+	s.Policy.NoSuppress = s.Policy.NoSuppress || len(c.cfg.Adopt) > 0
 	for _, o := range c.flow.held {
 		s.Offers = append(s.Offers, o)
 	}

@@ -79,6 +79,9 @@ func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 
 func (tx *txn) saveApp(r *appRecord) {
 	tx.c.rolesStale = true
+	if len(tx.c.cfg.Adopt) > 0 && r.App.Resident() {
+		tx.c.flow.wantRevive() // its volumes may have been declined before
+	}
 	tx.c.state.apps[r.App.ID] = r
 	tx.changed(r.App.ID)
 	tx.put(kindApp, string(r.App.ID), r)

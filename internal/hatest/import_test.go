@@ -155,3 +155,68 @@ func describe(tasks []devcluster.Task) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+// TestImportOfPersistentVolumes takes an app with Mesos persistent volumes over,
+// with its reservations, and gives it back, killed after each line as above: the
+// task finds what all before it have left.
+func TestImportOfPersistentVolumes(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "dvdi-adopt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("something was left in use: %v", err)
+		}
+	})
+	c, err := devcluster.Start(t.Context(), devcluster.Config{
+		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	u := &upkeep{env: &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}}
+	if err := os.Mkdir(u.starts, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	start := func(name string, more ...string) *devcluster.Framework {
+		f, err := c.StartFramework(t.Context(), devcluster.FrameworkOptions{Data: name,
+			Args: append([]string{"--framework_name", name, "--mesos_role", "db", "--min_revive_offers_interval", "200"}, more...)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	from := start("old")
+	var info struct{ FrameworkID string }
+	if err := from.Do(t.Context(), "GET", "/v2/info", nil, &info); err != nil {
+		t.Fatal(err)
+	}
+	to := start("new", "--adopt", info.FrameworkID)
+	app := u.stateful("db")
+	app["container"] = object{"type": "MESOS", "volumes": []object{{"containerPath": "data", "mode": "RW", "persistent": object{"size": 16}}}}
+	if err := from.Do(t.Context(), "POST", "/v2/apps", app, nil); err != nil {
+		t.Fatal(err)
+	}
+	runs := func(f *devcluster.Framework, tasks int) {
+		u.members = []*member{{Client: f.Client}}
+		u.runsAfter("/db", tasks)
+	}
+	runs(from, 0)
+	i := &importer{t: t, args: []string{"--from", from.URL, "--url", to.URL, "--journal", filepath.Join(dir, "journal"), "--adopt", "--yes"}}
+	for way, to := range []*devcluster.Framework{to, from} {
+		args := [][]string{nil, {"--revert"}}[way]
+		for kills := 0; !i.killedAfter(1+kills/2, args...); kills++ {
+			if kills > 20 {
+				t.Fatal("the take-over does not come to an end")
+			}
+		}
+		runs(to, way+1)
+	}
+}
