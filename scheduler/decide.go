@@ -32,9 +32,13 @@ type decision struct {
 	budget    int             // what is left of explainBudget
 	prospects *prospects      // of what waits, nil until needed
 
+	last   leafOf
 	keyBuf []byte
-	room   room
-	plan   Plan
+	// stepNames and stepAgents hold those of the step of preference at hand.
+	stepNames  []string
+	stepAgents []int32
+	room       room
+	plan       Plan
 }
 
 // wait is a request that this round could not place.
@@ -311,6 +315,7 @@ func (d *decision) placeOne(r *request) {
 		return
 	}
 	d.launch(r, si, why)
+	d.refresh(si)
 }
 
 // choose finds the share for a request: among the agents it is bound to, or

@@ -60,25 +60,6 @@ func (d *decision) patience(inst *Instance, k stepKind) time.Duration {
 	return [stepKinds]time.Duration{w.Attached, w.LastAttached, w.Replica, w.Zone}[k]
 }
 
-// agentNames lists the agents that a fact names for a step: the last agent by
-// host name as well if its id has no offer, since it may have come back with a
-// new id.
-func (d *decision) agentNames(f *VolumeFact, k stepKind, buf []string) []string {
-	switch k {
-	case stepAttached:
-		return f.AttachedTo
-	case stepReplica:
-		return f.Replicas
-	}
-	if f.LastAgent != "" {
-		buf = append(buf, f.LastAgent)
-	}
-	if _, offered := d.byAgent[f.LastAgent]; !offered && f.LastHostname != "" {
-		buf = append(buf, f.LastHostname)
-	}
-	return buf
-}
-
 // last names the agent where the volume was last, by id and host name.
 func (f *VolumeFact) last() []string {
 	var names []string
@@ -92,43 +73,80 @@ func (f *VolumeFact) last() []string {
 }
 
 // mostNamed finds the agents that most volumes of an instance name: all of
-// them where the volumes are together, else the largest part.
+// them where the volumes are together, else the largest part. The result is
+// valid until the next call.
 func (d *decision) mostNamed(ms []mount, k stepKind) step {
-	var s step
+	d.stepNames, d.stepAgents = d.stepNames[:0], d.stepAgents[:0]
 	var votes []int
-	var buf [2]string
 	for i := range ms {
 		if ms[i].fact == nil {
 			continue
 		}
-		var mine []int32
-		for _, n := range d.agentNames(ms[i].fact, k, buf[:0]) {
-			if !slices.Contains(s.named, n) {
-				s.named = append(s.named, n)
-			}
-			mine = d.appendAgents(mine, n)
-		}
-		for _, a := range mine {
-			if j := slices.Index(s.agents, a); j >= 0 {
-				votes[j]++
-			} else {
-				s.agents = append(s.agents, a)
-				votes = append(votes, 1)
-			}
+		from := len(d.stepAgents)
+		d.addNamed(ms[i].fact, k)
+		if len(ms) > 1 {
+			votes = d.vote(from, votes)
 		}
 	}
 	if len(votes) > 1 {
 		most := slices.Max(votes)
-		kept := s.agents[:0]
-		for j, a := range s.agents {
+		kept := d.stepAgents[:0]
+		for j, a := range d.stepAgents {
 			if votes[j] == most {
 				kept = append(kept, a)
 			}
 		}
-		s.agents = kept
+		d.stepAgents = kept
 	}
-	slices.Sort(s.agents)
-	return s
+	slices.Sort(d.stepAgents)
+	return step{named: d.stepNames, agents: d.stepAgents}
+}
+
+// addNamed adds the names that a fact has for a step, and the agents: the last
+// agent by host name as well if its id has no offer, since it may have come back
+// with a new id.
+func (d *decision) addNamed(f *VolumeFact, k stepKind) {
+	from := len(d.stepAgents)
+	add := func(name string) {
+		if !slices.Contains(d.stepNames, name) {
+			d.stepNames = append(d.stepNames, name)
+		}
+		mine := d.appendAgents(d.stepAgents[from:], name)
+		d.stepAgents = append(d.stepAgents[:from], mine...)
+	}
+	switch k {
+	case stepAttached:
+		for _, name := range f.AttachedTo {
+			add(name)
+		}
+	case stepReplica:
+		for _, name := range f.Replicas {
+			add(name)
+		}
+	case stepLast:
+		if f.LastAgent != "" {
+			add(f.LastAgent)
+		}
+		if _, offered := d.byAgent[f.LastAgent]; !offered && f.LastHostname != "" {
+			add(f.LastHostname)
+		}
+	}
+}
+
+// vote counts the agents from a place in the list on for the agents, which are
+// listed once each.
+func (d *decision) vote(from int, votes []int) []int {
+	mine := d.stepAgents[from:]
+	d.stepAgents = d.stepAgents[:from]
+	for _, a := range mine {
+		if j := slices.Index(d.stepAgents, a); j >= 0 {
+			votes[j]++
+		} else {
+			d.stepAgents = append(d.stepAgents, a)
+			votes = append(votes, 1)
+		}
+	}
+	return votes
 }
 
 // appendAgents adds the agents that a name stands for: an agent id or a host
@@ -198,6 +216,7 @@ func (d *decision) prefer(r *request) (share int32, why string, wait *step) {
 		}
 		if d.waitsFor(r, &st) {
 			kept := st // only what is waited for needs to outlive this call
+			kept.named, kept.agents = slices.Clone(st.named), slices.Clone(st.agents)
 			return -1, "", &kept
 		}
 	}

@@ -158,6 +158,7 @@ type search struct {
 	r       *request
 	need    bound
 	best    int32
+	leaf    int // where best is
 	bestKey uint64
 	spare   int
 }
@@ -169,7 +170,30 @@ func (d *decision) find(c *class, r *request) (int32, bool) {
 	}
 	s := search{d: d, t: c.tree, c: c, r: r, need: boundOf(r.shape.needs), best: -1, bestKey: closed, spare: spare}
 	s.visit(1)
+	d.last = leafOf{}
+	if s.best >= 0 {
+		d.last = leafOf{c, s.leaf}
+	}
 	return s.best, s.best >= 0
+}
+
+// leafOf is the leaf of a class's tree that a search has ended at.
+type leafOf struct {
+	c    *class
+	leaf int
+}
+
+// refresh brings the leaf of a share up to date that the last search has found
+// and a launch has changed: now it is in the cache, later searches would have to
+// fetch it.
+func (d *decision) refresh(share int32) {
+	c := d.last.c
+	if c == nil || c.tree.shares[d.last.leaf] != share {
+		return
+	}
+	s := &d.shares[share]
+	c.tree.version[d.last.leaf] = d.agents[s.agent].version
+	c.tree.update(d.last.leaf, d.leaf(c, s))
 }
 
 func (s *search) visit(i int) {
@@ -209,7 +233,7 @@ func (s *search) look(leaf int) {
 		key += uint64(min(app.onAgent[sh.agent], 1<<appBits-2)) << appShift
 	}
 	if key < s.bestKey && s.d.check(s.r, sh, fits) == fits {
-		s.best, s.bestKey = idx, key
+		s.best, s.leaf, s.bestKey = idx, leaf, key
 	}
 }
 
