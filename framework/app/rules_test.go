@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -275,5 +276,33 @@ func TestAssignServicePorts(t *testing.T) {
 	err := AssignServicePorts(c, apps, r)
 	if err == nil || err.Error() != "All ports in the range [10000-10004) are already in use" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A persistent volume's id is made of the app's id and the container path, and
+// Mesos allows it 255 bytes without slashes and control characters.
+func TestContainerPathsThatMakeNoPersistenceID(t *testing.T) {
+	body := func(id, path string) []byte {
+		return fmt.Appendf(nil, `{"id":%q,"cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":%q,"mode":"RW","persistent":{"size":1}}]}}`, id, path)
+	}
+	long := "/" + strings.Repeat("a", 150)
+	for _, c := range []struct {
+		id, path, want string
+	}{
+		{"/x", `a\b`, "must not contain backslashes"},
+		{"/x", "a\nb", "must not contain backslashes"},
+		{long, strings.Repeat("p", 68), "must be shorter"},
+		{long, strings.Repeat("p", 67), ""},
+	} {
+		_, err := Parse(body(c.id, c.path), everything)
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("%q: %v", c.path, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q", c.path, err, c.want)
+		}
 	}
 }

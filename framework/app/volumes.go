@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Providers of external volumes.
@@ -193,7 +194,7 @@ func validateVolumes(p *problems, a *App, opts Options) {
 			names[v.External.Name]++
 			validateExternal(p, path, a, v, opts)
 		case v.Persistent != nil:
-			validatePersistent(p, path, v)
+			validatePersistent(p, path, a.ID, v)
 		case v.Secret != "":
 			validateSecretVolume(p, path, a, v, opts)
 		}
@@ -313,7 +314,11 @@ func validateRexRay(p *problems, path string, options map[string]string) {
 	}
 }
 
-func validatePersistent(p *problems, path string, v Volume) {
+// maxPersistencePath is what <safe path>#<container path> may have of the 255
+// bytes of a persistence id, which ends with # and a UUID.
+const maxPersistencePath = 255 - len("#00000000-0000-0000-0000-000000000000")
+
+func validatePersistent(p *problems, path string, id ID, v Volume) {
 	pv := v.Persistent
 	if pv.Size <= 0 {
 		p.addf(path+"/persistent/size", "got %d, expected more than 0", pv.Size)
@@ -339,6 +344,10 @@ func validatePersistent(p *problems, path string, v Volume) {
 		p.add(path+"/containerPath", "can not be one of (.,..)")
 	case strings.Contains(v.ContainerPath, "/"):
 		p.add(path+"/containerPath", `value must not contain "/"`)
+	case strings.ContainsFunc(v.ContainerPath, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }):
+		p.add(path+"/containerPath", "must not contain backslashes and control characters, since Mesos uses it in the volume's id")
+	case len(id.SafePath())+len("#")+len(v.ContainerPath) > maxPersistencePath:
+		p.addf(path+"/containerPath", "must be shorter: with the app's id it has more than %d characters, which Mesos uses in the volume's id", maxPersistencePath)
 	}
 	if v.Mode != readWrite {
 		p.add(path+"/mode", "does not equal RW")
