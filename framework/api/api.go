@@ -25,6 +25,8 @@ type Config struct {
 	// Marathon, ZooKeeper and HTTP are the sections marathon_config,
 	// zookeeper_config and http_config of /v2/info. They must hold no secrets.
 	Marathon, ZooKeeper, HTTP map[string]any
+	// Extensions are added to Marathon for whom asks for extensions.
+	Extensions map[string]any
 
 	// User and Password switch basic authentication on when User is set.
 	User, Password string
@@ -143,8 +145,10 @@ func (s *server) table() []route {
 
 		{"/v2/groups", methods{get: s.getGroup, post: s.createGroup, put: s.putGroup, del: s.deleteGroup}},
 		{"/v2/groups/versions", methods{get: s.groupVersions}},
+		{"/v2/groups/versions/{version}", methods{get: s.groupVersion}},
 		{"/v2/groups/apps", methods{get: s.appsOfGroup}},
 		{"/v2/groups/{id...}/versions", methods{get: s.groupVersions}},
+		{"/v2/groups/{id...}/versions/{version}", methods{get: s.groupVersion}},
 		{"/v2/groups/{id...}/apps", methods{get: s.appsOfGroup}},
 		{"/v2/groups/{id...}", methods{get: s.getGroup, post: s.createGroup, put: s.putGroup, patch: s.patchGroup, del: s.deleteGroup}},
 

@@ -420,6 +420,7 @@ func TestQueue(t *testing.T) {
 func TestSystem(t *testing.T) {
 	cfg := everything()
 	cfg.Version, cfg.Marathon = "1.2.3", map[string]any{"framework_name": "x", "failover_timeout": 604800}
+	cfg.Extensions = map[string]any{"adopt": []string{"f"}}
 	w := start(t, cfg)
 	a := w.ok(200, "GET", "/ping", "")
 	if string(a.body) != "pong" || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") {
@@ -446,6 +447,11 @@ func TestSystem(t *testing.T) {
 	a.wants("host:8080", "leader")
 	a.wants(604800.0, "marathon_config", "failover_timeout")
 	a.wants("http://master:5050/", "marathon_config", "mesos_leader_ui_url")
+	a.wants(nil, "connected") // clients of Marathon's may end with an error at it
+	a.wants(nil, "marathon_config", "adopt")
+	a = w.ok(200, "GET", "/v2/info?extensions=true", "")
+	a.wants(true, "connected")
+	a.wants([]any{"f"}, "marathon_config", "adopt")
 	w.ok(200, "GET", "/v2/leader", "").wants("host:8080", "leader")
 	w.ok(404, "DELETE", "/v2/leader", "")
 	w.ok(404, "HEAD", "/v2/pods", "")

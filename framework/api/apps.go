@@ -160,13 +160,13 @@ func (s *server) posted(r *http.Request, d core.DeploymentRef, a *app.App) {
 }
 
 // warnOfDeprecated tells listeners, and the log, of accepted definitions that use
-// what is deprecated. Marathon has no such event; clients ignore types that they
-// do not know.
+// what is deprecated. Marathon has no such event.
 func (s *server) warnOfDeprecated(d core.DeploymentRef, apps ...*app.App) {
 	for _, a := range apps {
 		for _, text := range a.Deprecations() {
 			s.log.Warn("deprecated definition", zap.String("app", string(a.ID)), zap.String("what", text))
-			s.svc.Publish(core.BusEvent{Type: "deprecation_event", Data: deprecationEvent{"deprecation_event", d.Version, a.ID, text}})
+			s.svc.Publish(core.BusEvent{Type: "deprecation_event", Extension: true,
+				Data: deprecationEvent{"deprecation_event", d.Version, a.ID, text}})
 		}
 	}
 }

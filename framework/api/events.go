@@ -17,6 +17,11 @@ import (
 // eventStream is the media type of server-sent events.
 const eventStream = "text/event-stream;charset=utf-8"
 
+// extensions is the query parameter by which clients ask for what Marathon's API
+// does not have: some that are made for Marathon end with an error at members and
+// events that they do not know.
+const extensions = "extensions"
+
 // events streams what happens as server-sent events (contract 1.7) until the
 // client or the core ends it. A client that does not keep up is cut off: it can
 // then start afresh, whereas a gap would go unnoticed.
@@ -34,7 +39,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request, _ params) error 
 		return nil
 	}
 	ch := s.svc.Subscribe(r.Context(), s.cfg.EventBuffer)
-	st := stream{w: w, rc: http.NewResponseController(w), timeout: s.cfg.WriteTimeout, types: r.URL.Query()["event_type"]}
+	st := stream{w: w, rc: http.NewResponseController(w), timeout: s.cfg.WriteTimeout, types: r.URL.Query()["event_type"],
+		extensions: flag(r, extensions, false)}
 	w.Header().Set("Content-Type", eventStream)
 	// The deadline of the last write stays on the connection: no other request
 	// may use it.
@@ -67,6 +73,9 @@ type stream struct {
 	rc      *http.ResponseController
 	timeout time.Duration
 	types   []string // empty: all
+	// extensions has events sent, too, that Marathon does not have; those that
+	// types name are sent anyway.
+	extensions bool
 }
 
 // run writes events until the channel is closed, which the core does when the
@@ -93,7 +102,7 @@ func (st stream) run(ch <-chan core.BusEvent, heartbeat time.Duration) error {
 }
 
 func (st stream) event(ev core.BusEvent) error {
-	if len(st.types) > 0 && !slices.Contains(st.types, ev.Type) {
+	if len(st.types) > 0 && !slices.Contains(st.types, ev.Type) || len(st.types) == 0 && ev.Extension && !st.extensions {
 		return nil
 	}
 	data, err := json.Marshal(ev.Data)

@@ -185,6 +185,29 @@ func TestChangeOfOneAppIsAnnounced(t *testing.T) {
 	}
 }
 
+// Clients of Marathon's that know all its events get no others, unless they ask.
+func TestEventsThatMarathonDoesNotHave(t *testing.T) {
+	w := start(t, everything())
+	own := core.BusEvent{Type: "own", Data: map[string]any{"eventType": "own"}, Extension: true}
+	for n, c := range []struct{ query, want string }{
+		{"", "a"}, {"?event_type=a", "a"}, {"?event_type=own", "own"}, {"?extensions=true", "own"}, {"?extensions=true&event_type=a", "a"},
+	} {
+		r := w.listen(c.query, n+1)
+		w.core.Publish(own)
+		w.core.Publish(event("a", 1))
+		kind := ""
+		for kind != "own" && kind != "a" {
+			var err error
+			if kind, _, err = frame(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if kind != c.want {
+			t.Errorf("%q: %s came first, want %s", c.query, kind, c.want)
+		}
+	}
+}
+
 func TestDeprecatedDefinitionsAreAnnounced(t *testing.T) {
 	const old = `{"id":"/a","cmd":"x","env":{"DVDI_VOLUME_NAME":"v","DVDI_VOLUME_DRIVER":"d"}}`
 	for what, send := range map[string]func(*wire){

@@ -224,6 +224,52 @@ func (s *server) groupVersions(w http.ResponseWriter, r *http.Request, p params)
 	return writeJSON(w, http.StatusOK, slices.Compact(versions))
 }
 
+// groupVersion shows a group as it was at a time: the definitions of the apps
+// that still exist and did then. Of deleted apps nothing is kept.
+func (s *server) groupVersion(w http.ResponseWriter, r *http.Request, p params) error {
+	at, err := app.ParseTimestamp(p["version"])
+	if err != nil {
+		return err
+	}
+	id, err := groupID(p)
+	if err != nil {
+		return err
+	}
+	now, err := s.inGroup(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	var then []core.AppView
+	for _, a := range now {
+		old, err := s.definitionAt(r.Context(), a.App.ID, at)
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			then = append(then, core.AppView{App: old})
+		}
+	}
+	if len(then) == 0 {
+		return noGroup(id)
+	}
+	e := groupEmbedOf(r)
+	e.app = embed{} // there is no run-time state of that time
+	return writeJSON(w, http.StatusOK, s.withRole(e.view(id, then, nil)))
+}
+
+// definitionAt is an app's definition at a time, nil if it did not exist.
+func (s *server) definitionAt(ctx context.Context, id app.ID, at app.Timestamp) (*app.App, error) {
+	versions, err := s.svc.Versions(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(versions, func(v app.Timestamp) bool { return v.Compare(at) <= 0 })
+	if i < 0 {
+		return nil, nil
+	}
+	return s.svc.AppVersion(ctx, id, versions[i])
+}
+
 func (s *server) createGroup(w http.ResponseWriter, r *http.Request, p params) error {
 	return s.changeGroup(w, r, p, true)
 }
@@ -333,18 +379,13 @@ func (s *server) groupAt(ctx context.Context, id app.ID, at app.Timestamp, curre
 			continue
 		}
 		found = true
-		versions, err := s.svc.Versions(ctx, member)
+		old, err := s.definitionAt(ctx, member, at)
 		if err != nil {
 			return change, err
 		}
-		i := slices.IndexFunc(versions, func(v app.Timestamp) bool { return v.Compare(at) <= 0 })
-		if i < 0 {
+		if old == nil {
 			change.Delete = append(change.Delete, member)
 			continue
-		}
-		old, err := s.svc.AppVersion(ctx, member, versions[i])
-		if err != nil {
-			return change, err
 		}
 		next := *old
 		next.Version, next.VersionInfo = app.Timestamp{}, nil

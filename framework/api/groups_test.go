@@ -51,6 +51,16 @@ func TestGroupChanges(t *testing.T) {
 	w.ok(200, "GET", "/v2/apps/shop/data/db", "") // groups were not listed, so they stay
 	w.ok(200, "GET", "/v2/apps/shop/web", "").wants("new", "app", "cmd")
 
+	a = w.ok(200, "GET", "/v2/groups/shop/versions/2026-01-02T03:04:06.000Z", "")
+	a.wants("/shop", "id")
+	a.wants("/shop/web", "apps", 0, "id")
+	a.wants("y", "apps", 0, "cmd")
+	a.wants(nil, "apps", 0, "tasksRunning")
+	w.ok(200, "GET", "/v2/groups/versions/2026-01-02T03:04:06.000Z", "").wants("/shop", "groups", 0, "id")
+	w.ok(404, "GET", "/v2/groups/shop/versions/2025-01-02T03:04:06.000Z", "").wants("Group '/shop' does not exist", "message")
+	w.ok(404, "GET", "/v2/groups/none/versions/2026-01-02T03:04:06.000Z", "")
+	w.ok(422, "GET", "/v2/groups/shop/versions/then", "")
+
 	w.ok(200, "PUT", "/v2/groups/shop", `{"version":"2026-01-02T03:04:06.000Z"}`)
 	w.ok(200, "GET", "/v2/apps/shop/web", "").wants("y", "app", "cmd")
 

@@ -52,13 +52,13 @@ type infoJSON struct {
 	Elected     bool           `json:"elected"`
 	Leader      string         `json:"leader,omitempty"`
 	FrameworkID string         `json:"frameworkId,omitempty"`
-	Connected   bool           `json:"connected"`
+	Connected   *bool          `json:"connected,omitempty"`
 	Marathon    map[string]any `json:"marathon_config"`
 	ZooKeeper   map[string]any `json:"zookeeper_config"`
 	HTTP        map[string]any `json:"http_config"`
 }
 
-func (s *server) info(w http.ResponseWriter, _ *http.Request, _ params) error {
+func (s *server) info(w http.ResponseWriter, r *http.Request, _ params) error {
 	i := s.svc.Info()
 	marathon := make(map[string]any, len(s.cfg.Marathon)+1)
 	for k, v := range s.cfg.Marathon {
@@ -67,11 +67,18 @@ func (s *server) info(w http.ResponseWriter, _ *http.Request, _ params) error {
 	if i.Master != "" {
 		marathon["mesos_leader_ui_url"] = "http://" + i.Master + "/"
 	}
-	return writeJSON(w, http.StatusOK, infoJSON{
+	out := infoJSON{
 		Name: s.cfg.Name, Version: s.cfg.Version, BuildRef: s.cfg.BuildRef,
-		Elected: i.Elected, Leader: i.Leader, FrameworkID: i.FrameworkID, Connected: i.Connected,
+		Elected: i.Elected, Leader: i.Leader, FrameworkID: i.FrameworkID,
 		Marathon: marathon, ZooKeeper: orEmpty(s.cfg.ZooKeeper), HTTP: orEmpty(s.cfg.HTTP),
-	})
+	}
+	if flag(r, extensions, false) {
+		out.Connected = &i.Connected
+		for k, v := range s.cfg.Extensions {
+			marathon[k] = v
+		}
+	}
+	return writeJSON(w, http.StatusOK, out)
 }
 
 func orEmpty(m map[string]any) map[string]any {

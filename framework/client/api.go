@@ -199,7 +199,7 @@ func (i Info) Features() []string {
 // Info asks for GET /v2/info.
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	var out Info
-	return out, c.do(ctx, http.MethodGet, "/v2/info", nil, &out)
+	return out, c.do(ctx, http.MethodGet, "/v2/info?extensions=true", nil, &out)
 }
 
 // Apps lists all apps with their counts; selector is a label selector, "" for

@@ -45,8 +45,8 @@ func TestErrorsOfTheAPI(t *testing.T) {
 		`{"message":"Object is not valid","details":[{"path":"/cpus","errors":["a","b"]}]}`: "Object is not valid\n  /cpus: a; b",
 		`{"message":"Invalid JSON","details":"at byte 3"}`:                                  "Invalid JSON: at byte 3",
 		`{"message":"locked","deployments":[{"id":"d1"}]}`:                                  "locked\n  locked by deployment d1",
-		`<html>gateway</html>`: "GET /v2/info was answered with status 422: <html>gateway</html>",
-		`{}`:                   "GET /v2/info was answered with status 422",
+		`<html>gateway</html>`: "GET /v2/info?extensions=true was answered with status 422: <html>gateway</html>",
+		`{}`:                   "GET /v2/info?extensions=true was answered with status 422",
 	} {
 		_, err := serve(t, Config{}, answers(422, body)).Info(t.Context())
 		var answer *Error

@@ -23,7 +23,7 @@ const maxEvent = 16 << 20
 // closed when ctx or the stream ends; the caller reads it until then or ends
 // ctx.
 func (c *Client) Events(ctx context.Context, types ...string) (<-chan Event, error) {
-	q := url.Values{"event_type": types}
+	q := url.Values{"event_type": types, "extensions": {"true"}}
 	resp, err := c.send(ctx, http.MethodGet, "/v2/events?"+q.Encode(), nil, "text/event-stream")
 	if err != nil {
 		return nil, err

@@ -286,8 +286,17 @@ func (c *Config) Marathon() map[string]any {
 		"min_revive_offers_interval":   c.ReviveInterval.Milliseconds(),
 		"max_instances_per_offer":      c.MaxInstancesPerOffer,
 		"maintenance_mode":             c.MaintenanceMode,
-		"adopt":                        append([]string{}, c.Adopt...),
+		"task_reservation_timeout":     c.ReservationTimeout.Milliseconds(),
+
+		"leader_proxy_connection_timeout_ms": c.ProxyConnectTimeout.Milliseconds(),
+		"leader_proxy_read_timeout_ms":       c.ProxyReadTimeout.Milliseconds(),
 	}
+}
+
+// Extensions are settings that Marathon does not have, as GET /v2/info shows them
+// to whom asks for extensions.
+func (c *Config) Extensions() map[string]any {
+	return map[string]any{"adopt": append([]string{}, c.Adopt...)}
 }
 
 // ZooKeeperInfo is the section zookeeper_config of GET /v2/info, nil without

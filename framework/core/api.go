@@ -238,4 +238,7 @@ type RemovalView struct {
 type BusEvent struct {
 	Type string
 	Data any
+	// Extension: Marathon has no such event, and some of its clients end with an
+	// error at a type that they do not know. Only who asks for it gets it.
+	Extension bool
 }

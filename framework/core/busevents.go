@@ -16,6 +16,12 @@ func newEvent(kind string, now time.Time, f fields) BusEvent {
 	return BusEvent{Type: kind, Data: f}
 }
 
+// extension marks an event that Marathon does not have.
+func extension(ev BusEvent) BusEvent {
+	ev.Extension = true
+	return ev
+}
+
 // conditions are Marathon's names for the states of an instance.
 var conditions = map[string]string{
 	taskStaging: "Staging", taskStarting: "Starting", taskRunning: "Running", taskKilling: "Killing",
@@ -66,13 +72,12 @@ func instanceChanged(now time.Time, i *instance, condition string) BusEvent {
 	return newEvent("instance_changed_event", now, f)
 }
 
-// instancePlaced says which agent was chosen for an instance, and why. Marathon
-// has no such event; clients ignore types that they do not know.
+// instancePlaced says which agent was chosen for an instance, and why.
 func instancePlaced(now time.Time, i *instance, why string) BusEvent {
-	return newEvent("instance_placed_event", now, fields{
+	return extension(newEvent("instance_placed_event", now, fields{
 		"instanceId": i.ID, "runSpecId": i.App, "taskId": i.Task.ID,
 		"agentId": i.Task.AgentID, "host": i.Task.Hostname, "why": why,
-	})
+	}))
 }
 
 func unknownTerminated(now time.Time, s Status) BusEvent {

@@ -248,8 +248,8 @@ func (c *Core) notRemoved(v *volumeRecord, rm *removing, problem string) {
 func (c *Core) volumeRemoved(tx *txn, v *volumeRecord, agentID string) {
 	c.log.Info("volume removed", zap.String("driver", v.Key.Driver), zap.String("volume", v.Key.Name),
 		zap.String("agent", agentID), zap.String("why", v.Reclaim.Why))
-	tx.publish(newEvent("volume_removed_event", tx.now, fields{"driver": v.Key.Driver, "name": v.Key.Name, "appId": v.Reclaim.App,
-		"agentId": agentID, "reason": v.Reclaim.Why}))
+	tx.publish(extension(newEvent("volume_removed_event", tx.now, fields{"driver": v.Key.Driver, "name": v.Key.Name, "appId": v.Reclaim.App,
+		"agentId": agentID, "reason": v.Reclaim.Why})))
 	v.Reclaim, v.Home, v.LastAgent, v.LastHostname = nil, nil, "", ""
 	delete(c.bridges.removals, v.Key)
 	tx.saveVolume(v)

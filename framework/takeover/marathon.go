@@ -230,7 +230,7 @@ func (a *API) Settings(ctx context.Context) (frameworkID string, adopted []strin
 			Adopt []string `json:"adopt"`
 		} `json:"marathon_config"`
 	}
-	err = a.do(ctx, http.MethodGet, "/v2/info", nil, &out)
+	err = a.do(ctx, http.MethodGet, "/v2/info?extensions=true", nil, &out)
 	return out.FrameworkID, out.Config.Adopt, err
 }
 

@@ -19,7 +19,7 @@ type Event struct {
 // channel is closed when ctx or the stream ends. Events published after this
 // returns are not missed.
 func (c *Client) Events(ctx context.Context, types ...string) (<-chan Event, error) {
-	q := url.Values{"event_type": types}
+	q := url.Values{"event_type": types, "extensions": {"true"}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+"/v2/events?"+q.Encode(), nil)
 	if err != nil {
 		return nil, err
