@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -247,22 +248,34 @@ func (s *session) withEngine(do func(context.Context, *engine.Engine) error) err
 	log := s.log()
 	drivers := s.drivers(log)
 	defer drivers.Close()
-	calls := journal.New(led.RunDir())
-	observed := journal.Observe(drivers, func(c journal.Call) {
-		if err := calls.Write(c); err != nil {
-			log.Debug("a call will not be counted", zap.Error(err))
+	var calls counted
+	defer func() {
+		if err := journal.New(led.RunDir()).Write(calls.made...); err != nil {
+			log.Debug("calls will not be counted", zap.Error(err))
 		}
-	})
+	}()
 	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
 	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
 	s.policyErr = policyErr
 	ctx, cancel := s.context()
 	defer cancel()
 	return do(ctx, engine.New(engine.Config{
-		Ledger: led, Drivers: observed, Mounts: hostmount.New(),
+		Ledger: led, Drivers: journal.Observe(drivers, calls.add), Mounts: hostmount.New(),
 		Neighbours: ledger.Neighbours{Dir: s.dirs().Host},
 		Policy:     policy, PolicyErr: policyErr,
 		Timeouts: engine.Timeouts{Create: call, Remove: call, Mount: call, Unmount: call, Query: call, Margin: margin},
 		Log:      log, Fault: faults(),
 	}))
+}
+
+// counted are the calls that were made, to be written down at once.
+type counted struct {
+	mu   sync.Mutex // guards made
+	made []journal.Call
+}
+
+func (c *counted) add(call journal.Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made = append(c.made, call)
 }

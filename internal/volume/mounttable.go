@@ -21,6 +21,14 @@ type MountTables interface {
 	Stat(ctx context.Context, path string) (PathFacts, error)
 }
 
+// Namespaces is implemented by MountTables that can tell a process's mount
+// namespace without reading its table.
+type Namespaces interface {
+	// Namespace is MountTable.Namespace of the process. It fails as
+	// MountTables.OfProcess does.
+	Namespace(pid int) (string, error)
+}
+
 // Detacher is implemented by MountTables that can take away a dead mount.
 type Detacher interface {
 	// Detach takes away the mount on top at path, if it is a FUSE mount that

@@ -295,6 +295,11 @@ func (op *operation) elsewhere(ctx context.Context, m volume.Mounted, s seen) st
 	if m.ServerPID == 0 {
 		return ""
 	}
+	if n, ok := op.mounts.(volume.Namespaces); ok {
+		if namespace, err := n.Namespace(m.ServerPID); err != nil || namespace == s.table {
+			return "" // nothing that a look at its table could tell
+		}
+	}
 	table, err := op.mounts.OfProcess(ctx, m.ServerPID)
 	if err != nil || table.Namespace == s.table {
 		return ""

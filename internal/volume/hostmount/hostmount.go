@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -28,6 +29,8 @@ const stableReads = 5
 // between calls.
 type Tables struct {
 	proc string
+	// torn says that one reading of a mount table may lack mounts.
+	torn func() bool
 	// look is stat of a path with its links resolved; it may hang.
 	look func(path string) (volume.PathFacts, error)
 }
@@ -35,10 +38,11 @@ type Tables struct {
 var (
 	_ volume.MountTables = (*Tables)(nil)
 	_ volume.Detacher    = (*Tables)(nil)
+	_ volume.Namespaces  = (*Tables)(nil)
 )
 
 // New returns the mount tables of this host.
-func New() *Tables { return &Tables{proc: "/proc", look: look} }
+func New() *Tables { return &Tables{proc: "/proc", torn: torn, look: look} }
 
 // Own implements volume.MountTables.
 func (t *Tables) Own(ctx context.Context) (volume.MountTable, error) {
@@ -55,8 +59,16 @@ func (t *Tables) OfProcess(ctx context.Context, pid int) (volume.MountTable, err
 }
 
 func (t *Tables) read(ctx context.Context, process string) (volume.MountTable, error) {
+	if err := ctx.Err(); err != nil {
+		return volume.MountTable{}, tableError(process, err)
+	}
 	dir := filepath.Join(t.proc, process)
-	text, err := readStable(ctx, func() ([]byte, error) { return os.ReadFile(filepath.Join(dir, "mountinfo")) })
+	read := func() ([]byte, error) { return os.ReadFile(filepath.Join(dir, "mountinfo")) }
+	if t.torn() {
+		once := read
+		read = func() ([]byte, error) { return readStable(ctx, once) }
+	}
+	text, err := read()
 	if err != nil {
 		return volume.MountTable{}, tableError(process, err)
 	}
@@ -81,6 +93,15 @@ func (t *Tables) read(ctx context.Context, process string) (volume.MountTable, e
 	return table, nil
 }
 
+// Namespace implements volume.Namespaces.
+func (t *Tables) Namespace(pid int) (string, error) {
+	namespace, err := os.Readlink(filepath.Join(t.proc, strconv.Itoa(pid), "ns", "mnt"))
+	if err != nil {
+		return "", tableError(strconv.Itoa(pid), err)
+	}
+	return namespace, nil
+}
+
 // tableError makes a process that ended while it was looked at a process that
 // does not exist: the kernel answers ESRCH, or EINVAL for a zombie, which has
 // no mount namespace any more.
@@ -91,9 +112,28 @@ func tableError(process string, err error) error {
 	return fmt.Errorf("mount table of process %s: %w", process, err)
 }
 
-// readStable reads until two readings agree. The kernel hands a mount table
-// out in pieces, and before Linux 5.8 an unmount between two pieces could hide
-// a mount that has nothing to do with it. If the table never rests the last
+// torn says that the kernel is one of before Linux 5.8: it hands a mount table out
+// in pieces, and an unmount between two pieces may hide a mount that has nothing
+// to do with it (fixed by "proc/mounts: add cursor"). One that cannot be told
+// counts as old.
+var torn = sync.OnceValue(func() bool {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return true
+	}
+	return before(unix.ByteSliceToString(name.Release[:]), 5, 8)
+})
+
+// before says whether a release such as "5.10.0-8-amd64" is older than a version.
+func before(release string, major, minor int) bool {
+	var a, b int
+	if _, err := fmt.Sscanf(release, "%d.%d", &a, &b); err != nil {
+		return true
+	}
+	return a < major || a == major && b < minor
+}
+
+// readStable reads until two readings agree. If the table never rests the last
 // reading is returned.
 func readStable(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
 	last, err := read()

@@ -232,7 +232,7 @@ func TestDamagedTable(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(proc, "self", "mountinfo"), []byte("22 27 0:21\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	tables := &Tables{proc: proc}
+	tables := &Tables{proc: proc, torn: func() bool { return false }}
 	if table, err := tables.Own(t.Context()); err == nil {
 		t.Errorf("read %+v", table)
 	}
@@ -306,4 +306,31 @@ func TestStatLeavesAHungFileSystem(t *testing.T) {
 		}
 		close(back)
 	})
+}
+
+// Kernels from Linux 5.8 on hand out mount tables whole.
+func TestBefore(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.7.19": true, "4.18.0-553.el8": true, "3.10.0": true, "": true, "linux": true,
+		"5.8": false, "5.8.0-rc1": false, "5.10.0-8-amd64": false, "6.1.0-18-cloud-amd64": false, "10.0.1": false,
+	} {
+		if got := before(release, 5, 8); got != want {
+			t.Errorf("%q: %t", release, got)
+		}
+	}
+}
+
+// The namespace of a process is what its table says it is.
+func TestNamespace(t *testing.T) {
+	tables := New()
+	table, err := tables.OfProcess(t.Context(), os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tables.Namespace(os.Getpid()); err != nil || got != table.Namespace {
+		t.Errorf("%q %v, want %q", got, err, table.Namespace)
+	}
+	if _, err := tables.Namespace(1 << 30); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
 }

@@ -51,19 +51,26 @@ func New(runDir string) *Journal { return &Journal{dir: runDir, full: full} }
 // begun.
 var ErrFull = errors.New("the journal of calls is full")
 
-// Write writes a call down: with one write, without waiting for the disk or for
-// anybody. Whoever made the call has nothing to do about an error but tell it.
-func (j *Journal) Write(c Call) error {
-	text, err := json.Marshal(line{At: time.Now(), PID: os.Getpid(), Driver: c.Driver, Kind: c.Kind, Outcome: c.Outcome, Seconds: c.Took.Seconds()})
-	if err != nil {
-		return fmt.Errorf("journal of calls: %w", err)
+// Write writes calls down: with one write, without waiting for the disk or for
+// anybody. Whoever made the calls has nothing to do about an error but tell it.
+func (j *Journal) Write(calls ...Call) error {
+	var lines []byte
+	for _, c := range calls {
+		text, err := json.Marshal(line{At: time.Now(), PID: os.Getpid(), Driver: c.Driver, Kind: c.Kind, Outcome: c.Outcome, Seconds: c.Took.Seconds()})
+		if err != nil {
+			return fmt.Errorf("journal of calls: %w", err)
+		}
+		if len(text) >= maxLine {
+			return fmt.Errorf("journal of calls: a driver's name of %d bytes", len(c.Driver))
+		}
+		lines = append(append(lines, text...), '\n')
 	}
-	if len(text) >= maxLine {
-		return fmt.Errorf("journal of calls: a driver's name of %d bytes", len(c.Driver))
+	if len(lines) == 0 {
+		return nil
 	}
 	// The second attempt is for the file that the first one began anew.
 	for range 2 {
-		again, err := j.append(append(text, '\n'))
+		again, err := j.append(lines)
 		if err != nil {
 			return fmt.Errorf("journal of calls: %w", err)
 		}
