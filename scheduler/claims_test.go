@@ -83,6 +83,20 @@ func TestClaims(t *testing.T) {
 		{"many writers need no claim", func(w *schedtest.World, i *schedtest.Instance) {
 			i.Volumes[0].Access = scheduler.ManyWriters
 		}, "a2", "a2", "", ""},
+		{"many readers need no claim", func(w *schedtest.World, i *schedtest.Instance) {
+			i.Volumes[0].Access, i.Volumes[0].ReadOnly = scheduler.ManyReaders, true
+		}, "a2", "a2", "", ""},
+		{"a reader while a task writes elsewhere", func(w *schedtest.World, i *schedtest.Instance) {
+			i.Volumes[0].Access, i.Volumes[0].ReadOnly = scheduler.ManyReaders, true
+			w.Claim("v", "a1", scheduler.Held, other)
+		}, "a2", "", scheduler.VolumeHeldElsewhere, "by instance other"},
+		{"a writer of a volume for readers, beside another on its agent", func(w *schedtest.World, i *schedtest.Instance) {
+			i.Volumes[0].Access = scheduler.ManyReaders
+			w.Claim("v", "a1", scheduler.Held, other).Access = scheduler.OneAgent
+		}, "a1", "", scheduler.VolumeHeldElsewhere, "by instance other"},
+		{"releasing, its agent under a new id", func(w *schedtest.World, i *schedtest.Instance) {
+			w.Claim("v", "id-before-the-reboot", scheduler.Releasing).Hostname = "a1.test"
+		}, "a1", "", scheduler.VolumeReleasing, "is being unmounted on agent a1.test"},
 		{"mounted by a stranger, offer elsewhere", func(w *schedtest.World, i *schedtest.Instance) {
 			w.Bridge("a1")
 			w.Volume("v").AttachedTo = []string{"a1"}

@@ -211,6 +211,30 @@ func TestDisks(t *testing.T) {
 		{"block disks are not used", func(o *schedtest.Offer) { o.Source(resource.SourceBlock, "", 900) }, func(i *inst) {
 			i.Persists(resource.SourceMount, 100, "d")
 		}, ""},
+		{"raw disks are not used", func(o *schedtest.Offer) { o.Source(resource.SourceRaw, "", 900) }, func(i *inst) {
+			i.Persists(resource.SourceRoot, 10241, "d")
+		}, ""},
+		{"a mount disk is no path disk", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d")
+		}, ""},
+		{"a mount disk of the size", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 900, "d")
+		}, "/m1:900"},
+		{"a mount disk below the size", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 899.999) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 900, "d")
+		}, ""},
+		{"a profile that no disk has", func(o *schedtest.Offer) { o.Source(resource.SourceMount, "/m1", 900) }, func(i *inst) {
+			i.Persists(resource.SourceMount, 100, "d").Persistent[0].Profile = "fast"
+		}, ""},
+		{"a pattern that is none matches no path", func(o *schedtest.Offer) { o.Source(resource.SourcePath, "/p1", 900) }, func(i *inst) {
+			i.Persists(resource.SourcePath, 100, "d")
+			like(i, 0, scheduler.Unlike, "[")
+		}, ""},
+		{"a disk that holds somebody's volume", func(o *schedtest.Offer) {
+			o.Source(resource.SourceMount, "/m1", 900)
+			last := &o.Resources[len(o.Resources)-1]
+			*last = last.Reserve(resource.Reservation{Role: schedtest.Role, Dynamic: true}).Persist("theirs", "them", "data")
+		}, func(i *inst) { i.Persists(resource.SourceMount, 100, "d") }, ""},
 		{"a path disk reserved for the role by the operator", func(o *schedtest.Offer) {
 			o.Source(resource.SourcePath, "/p1", 300)
 			o.Resources[len(o.Resources)-1] = schedtest.Static(o.Resources[len(o.Resources)-1], schedtest.Role)

@@ -141,6 +141,7 @@ func anyInstance(t *rapid.T, w *schedtest.World, id string) {
 	i.Since = w.Now.Add(-time.Duration(rapid.IntRange(0, 2).Draw(t, "since")) * time.Second)
 	i.Needs(float64(rapid.IntRange(0, 30).Draw(t, "cpus"))/10, float64(rapid.IntRange(0, 300).Draw(t, "mem")))
 	i.Port(rapid.SliceOfN(rapid.SampledFrom([]uint32{0, 0, 31002}), 0, 2).Draw(t, "ports")...)
+	i.AppInstances = rapid.IntRange(0, 8).Draw(t, "instances of the app")
 	i.AcceptUnreserved = rapid.Bool().Draw(t, "unreserved")
 	i.AcceptReserved = rapid.Bool().Draw(t, "reserved")
 	for _, n := range rapid.SliceOfNDistinct(rapid.IntRange(0, 3), 0, 2, rapid.ID).Draw(t, "volumes") {
@@ -498,12 +499,7 @@ func constraintsHold(s *scheduler.Snapshot, inst *scheduler.Instance, at *schedu
 			}
 			ok = home == "" || home == mine
 		case scheduler.GroupBy:
-			want, _ := strconv.Atoi(c.Value)
-			least := counts[mine]
-			for _, n := range counts {
-				least = min(least, n)
-			}
-			ok = counts[mine] == 0 || len(counts) >= want && counts[mine] == least
+			ok = groupTakes(counts, mine, c.Value, inst.AppInstances)
 		case scheduler.Like:
 			ok = regexp.MustCompile("^(" + c.Value + ")$").MatchString(mine)
 		case scheduler.Unlike:
@@ -514,6 +510,33 @@ func constraintsHold(s *scheduler.Snapshot, inst *scheduler.Instance, at *schedu
 		}
 	}
 	return true
+}
+
+// groupTakes says whether GROUP_BY lets a group have one more instance.
+func groupTakes(counts map[string]int, mine, value string, instances int) bool {
+	groups, err := strconv.Atoi(value)
+	all, least := 1, counts[mine]
+	for _, n := range counts {
+		all += n
+		least = min(least, n)
+	}
+	if err != nil {
+		return counts[mine] == 0 || counts[mine] == least
+	}
+	if counts[mine] == 0 {
+		return len(counts) < groups
+	}
+	// One more here, and the parts that are larger than others still number no
+	// more than what does not divide evenly.
+	instances = max(instances, all)
+	larger := 0
+	for g, n := range counts {
+		if g == mine {
+			n++
+		}
+		larger += max(0, n-instances/groups)
+	}
+	return counts[mine]+1 <= instances/groups || counts[mine] == instances/groups && larger <= instances%groups
 }
 
 func volumesUsable(s *scheduler.Snapshot, inst *scheduler.Instance, at *scheduler.Offer) bool {

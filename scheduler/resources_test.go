@@ -65,6 +65,40 @@ func TestFilters(t *testing.T) {
 			i.Role = "eng/db"
 			i.Needs(13, 1)
 		}, "", ""},
+		{"reserved dynamically for the role, without labels", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			o.Add(schedtest.Scalar("cpus", 9).Reserve(resource.Reservation{Role: schedtest.Role, Principal: "ops", Dynamic: true}))
+			i.Needs(13, 1)
+		}, "", ""},
+		{"refined by a stranger below our own role's reservation", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			r := schedtest.Static(schedtest.Scalar("cpus", 9), schedtest.Role)
+			o.Add(r.Reserve(resource.Reservation{Role: schedtest.Role + "/sub", Dynamic: true}))
+			i.Needs(5, 1)
+		}, scheduler.InsufficientCPUs, "1 cpus"},
+		{"thousandths add up exactly", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			o.CPUs(0.1).CPUs(0.2) // 4.3 in all, more in floating point
+			i.Needs(4.301, 1)
+		}, scheduler.InsufficientCPUs, "0.001 cpus (has 4.3, needs 4.301)"},
+		{"thousandths are enough", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			o.CPUs(0.1).CPUs(0.2)
+			i.Needs(4.3, 1)
+		}, "", ""},
+		{"only unreserved resources, by acceptedResourceRoles", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			i.AcceptUnreserved = true
+			o.Resources = []resource.Resource{schedtest.Static(schedtest.Scalar("cpus", 9), schedtest.Role)}
+		}, scheduler.UnfulfilledRole, ""},
+		{"a port reserved for the role, with unreserved ones only", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			i.AcceptUnreserved = true
+			o.Add(schedtest.Static(portsOf(40000, 40001), schedtest.Role))
+			i.Port(40000)
+		}, scheduler.InsufficientPorts, "host port 40000"},
+		{"a port reserved for the role, too few others", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			i.AcceptUnreserved = true
+			o.Add(schedtest.Static(portsOf(40000, 40001), schedtest.Role))
+			i.Port(make([]uint32, 1001)...)
+		}, scheduler.InsufficientPorts, "host ports (has 1000, needs 1001)"},
+		{"maintenance without end", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
+			o.UnavailableFrom = w.Now.Add(-24 * time.Hour)
+		}, scheduler.AgentMaintenance, ""},
 		{"revocable", func(w *world, o *schedtest.Offer, i *schedtest.Instance) {
 			r := schedtest.Scalar("cpus", 9)
 			r.Revocable = true
@@ -220,6 +254,74 @@ func TestWhatOneTakesIsGoneForTheNext(t *testing.T) {
 		t.Fatalf("launched %v, want both", on)
 	}
 	apply(t, o.Resources, plan.Accepts[0].Operations)
+}
+
+func portsOf(begin, end uint64) resource.Resource {
+	return resource.Resource{Name: "ports", Kind: resource.Ranges, Ranges: []resource.Range{{Begin: begin, End: end}}}
+}
+
+// TestPortsOfSeveralReservations has host ports that are reserved for the role,
+// for one above it, and for nobody: each port that is taken is taken from where
+// it is, and no two instances have the same.
+func TestPortsOfSeveralReservations(t *testing.T) {
+	w := schedtest.New()
+	o := w.Offer("a1").CPUs(9).Mem(4096)
+	o.Add(portsOf(31000, 31001)).Add(schedtest.Static(portsOf(32000, 32001), "eng")).Add(schedtest.Static(portsOf(33000, 33001), "eng/db"))
+	o.For("eng/db")
+	for _, id := range []string{"x", "y"} {
+		w.Pending(id).Port(0, 0).Role = "eng/db"
+	}
+	w.Pending("z").Port(32001, 0).Role = "eng/db"
+	w.Pending("late").Port(0).Role = "eng/db"
+	plan := w.Decide()
+	if on := schedtest.On(plan); len(on) != 3 || on["late"] == "" {
+		t.Fatalf("launched %v, want what has room beside z, which goes last by its name", on)
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+	seen := map[uint32]bool{}
+	for _, id := range []string{"x", "y", "late"} {
+		l := schedtest.Launched(plan, id)
+		for _, p := range l.Ports {
+			if seen[p] {
+				t.Errorf("port %d is given twice", p)
+			}
+			seen[p] = true
+			reserved := map[uint32]string{31: resource.Unreserved, 32: "eng", 33: "eng/db"}[p/1000]
+			if !slices.ContainsFunc(l.Resources, func(r resource.Resource) bool {
+				return r.Name == "ports" && r.Role() == reserved && resource.ContainsValue(r.Ranges, uint64(p))
+			}) {
+				t.Errorf("%s has port %d, but uses %+v", id, p, l.Resources)
+			}
+		}
+	}
+}
+
+// TestFixedPortsAfterOthers has an instance want a port by its number after others
+// of the same plan have taken any: it gets the port if they have left it, and
+// waits if not.
+func TestFixedPortsAfterOthers(t *testing.T) {
+	w := schedtest.New()
+	w.Offer("a1").CPUs(9).Mem(4096).Ports(31000, 31002)
+	w.Pending("a").Port(0)
+	w.Pending("b").Port(0)
+	w.Pending("c").Port(31001)
+	launched, waited := false, false
+	for seed := range uint64(40) {
+		w.Seed = seed
+		plan := w.Decide()
+		taken := map[uint32]bool{}
+		for _, id := range []string{"a", "b"} {
+			taken[schedtest.Launched(plan, id).Ports[0]] = true
+		}
+		got := schedtest.Launched(plan, "c") != nil
+		if got == taken[31001] {
+			t.Fatalf("others have %v, c is launched: %t", taken, got)
+		}
+		launched, waited = launched || got, waited || !got
+	}
+	if !launched || !waited {
+		t.Errorf("of forty seeds c is launched by some: %t, and waits by others: %t", launched, waited)
+	}
 }
 
 func TestGPUAgentsAreOpenToThoseWhoMay(t *testing.T) {
