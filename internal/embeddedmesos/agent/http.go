@@ -39,14 +39,14 @@ func (p *process) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"", "/slave(1)"} {
 		mux.HandleFunc(prefix+"/health", func(http.ResponseWriter, *http.Request) {})
-		mux.Handle(prefix+"/containers", p.endpoint(p.serveContainers))
-		mux.Handle(prefix+"/state", p.endpoint(p.serveState))
-		mux.Handle(prefix+"/api/v1", p.endpoint(p.serveCall))
+		mux.Handle(prefix+"/containers", p.endpoint(readOnly, p.serveContainers))
+		mux.Handle(prefix+"/state", p.endpoint(readOnly, p.serveState))
+		mux.Handle(prefix+"/api/v1", p.endpoint(readWrite, p.serveCall))
 	}
 	mux.HandleFunc("/version", p.serveVersion)
-	mux.Handle("/files/browse", p.endpoint(p.serveBrowse))
-	mux.Handle("/files/read", p.endpoint(p.serveRead))
-	mux.Handle("/files/download", p.endpoint(p.serveDownload))
+	mux.Handle("/files/browse", p.endpoint(readOnly, p.serveBrowse))
+	mux.Handle("/files/read", p.endpoint(readOnly, p.serveRead))
+	mux.Handle("/files/download", p.endpoint(readOnly, p.serveDownload))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A frozen process accepts connections and answers none of them. The
 		// end of the process closes the connection, which ends the wait.
@@ -57,11 +57,18 @@ func (p *process) handler() http.Handler {
 	})
 }
 
+// The realms of authentication (src/slave/slave.cpp): the operator API is in the
+// second one even for calls that only read.
+const (
+	readOnly  = "mesos-agent-readonly"
+	readWrite = "mesos-agent-readwrite"
+)
+
 // endpoint authenticates, and turns an error into the answer.
-func (p *process) endpoint(serve func(http.ResponseWriter, *http.Request) error) http.Handler {
+func (p *process) endpoint(realm string, serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !p.authenticated(r) {
-			w.Header().Set("WWW-Authenticate", `Basic realm="mesos-agent-readonly"`)
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf("Basic realm=%q", realm))
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}

@@ -231,6 +231,17 @@ func TestAuthentication(t *testing.T) {
 			t.Errorf("%q: got %d, want %d", authorization, got, want)
 		}
 	}
+	for path, want := range map[string]string{"/api/v1": "mesos-agent-readwrite", "/state": "mesos-agent-readonly"} {
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Get(h.URL() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("WWW-Authenticate"); got != `Basic realm="`+want+`"` {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
 }
 
 // Sandboxes can be read, and nothing else, not even through a task's links.
