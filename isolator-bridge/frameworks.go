@@ -72,7 +72,7 @@ func (b *assembly) newOutside(eng *engine.Engine, drivers volume.Drivers, host *
 func (b *assembly) host(eng *engine.Engine, mounts volume.MountTables, drivers volume.Drivers) *fence.Host {
 	cfg := fence.HostConfig{Engine: eng, Mounts: mounts, Drivers: drivers, CgroupRoot: b.agentCgroupRoot, Log: b.log}
 	if b.checkpointDir != "" {
-		cfg.Containers = containersNaming(b.checkpointDir)
+		cfg.Containers = containersNaming(b.checkpointDir, eng.Canonical)
 	}
 	return fence.NewHost(cfg)
 }
@@ -82,7 +82,7 @@ func (b *assembly) leases(eng *engine.Engine, host *fence.Host, m *metrics.Metri
 	cfg := fence.Config{Store: eng.Ledger(), Target: host, WatchdogTimeout: b.watchdogTimeout,
 		Revoking: map[string]bool{}, Margin: b.fenceMargin, Changed: m.LeaseChanged, Log: b.log}
 	for _, driver := range strings.FieldsFunc(b.revokingDrivers, isComma) {
-		cfg.Revoking[driver] = true
+		cfg.Revoking[eng.Canonical(ledger.Key{Driver: driver}).Driver] = true
 	}
 	if b.watchdog != "" {
 		software, err := strconv.ParseBool(b.watchdogSoftware)
@@ -100,9 +100,9 @@ func (b *assembly) leases(eng *engine.Engine, host *fence.Host, m *metrics.Metri
 
 // containersNaming reads the agent's checkpoints anew each time: a fence must
 // not miss a container that came a moment ago.
-func containersNaming(dir string) func(ledger.Key) ([]string, error) {
+func containersNaming(dir string, canonical func(ledger.Key) ledger.Key) func(ledger.Key) ([]string, error) {
 	var mu sync.Mutex // guards checkpoints
-	checkpoints := agentstate.NewCheckpoints(dir)
+	checkpoints := agentstate.NewCheckpoints(dir, canonical)
 	return func(key ledger.Key) (ids []string, err error) {
 		mu.Lock()
 		defer mu.Unlock()

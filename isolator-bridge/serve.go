@@ -215,7 +215,7 @@ func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Led
 		agent = api
 	}
 	host := agentstate.Host{CgroupRoot: b.agentCgroupRoot, WorkDir: b.agentWorkDir}
-	watcher, err := agentstate.NewWatcher(b.checkpointDir, agent, host, filepath.Join(led.RunDir(), "named.json"))
+	watcher, err := agentstate.NewWatcher(b.checkpointDir, agent, host, filepath.Join(led.RunDir(), "named.json"), eng.Canonical)
 	if err != nil {
 		b.log.Warn("memory of the containers lost", zap.Error(err))
 	}

@@ -73,7 +73,7 @@ func (w *world) process(pid, cgroup, environ, mountinfo, cwd string) {
 
 func (w *world) watcher(a Agent) *Watcher {
 	w.t.Helper()
-	out, err := NewWatcher(filepath.Join(w.dir, "checkpoints"), a, w.host, filepath.Join(w.dir, "named.json"))
+	out, err := NewWatcher(filepath.Join(w.dir, "checkpoints"), a, w.host, filepath.Join(w.dir, "named.json"), untagged)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -198,10 +198,29 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+// untagged stands for the names that the engine knows drivers by.
+func untagged(key ledger.Key) ledger.Key {
+	return ledger.Key{Driver: strings.TrimSuffix(key.Driver, ":latest"), Volume: key.Volume}
+}
+
+// A task may call the driver by another of its names than the ledger does: its
+// volume is in use all the same.
+func TestCheckpointsByAnyNameOfTheDriver(t *testing.T) {
+	w := newWorld(t)
+	w.write("checkpoints/c/volumes", `{"volumes":[{"driver":"d:latest","name":"v"}]}`)
+	watcher := w.watcher(&answers{})
+	for range 2 { // the second time as it was remembered
+		v := watcher.Look(context.Background())
+		if got := watcher.Named(v)[ledger.Key{Driver: "d", Volume: "v"}]; !reflect.DeepEqual(got, []string{"c"}) {
+			t.Errorf("named by %v", got)
+		}
+	}
+}
+
 // A replaced checkpoint is read again, whatever its size.
 func TestCheckpointsAreReadAgainWhenReplaced(t *testing.T) {
 	w := newWorld(t)
-	c := NewCheckpoints(filepath.Join(w.dir, "checkpoints"))
+	c := NewCheckpoints(filepath.Join(w.dir, "checkpoints"), untagged)
 	for _, name := range []string{"a", "b", "c"} {
 		w.write("checkpoints/x/new", `{"volumes":[{"driver":"d","name":"`+name+`"}]}`)
 		if err := os.Rename(filepath.Join(w.dir, "checkpoints/x/new"), filepath.Join(w.dir, "checkpoints/x/volumes")); err != nil {
@@ -216,7 +235,7 @@ func TestCheckpointsAreReadAgainWhenReplaced(t *testing.T) {
 	for _, bad := range []string{"", "  \n", "{", `{"volumes":[{"driver":"d"}]}`, big, "[]"} {
 		w.write("checkpoints/x/volumes", bad)
 		// The same inode may be written twice within the clock's grain.
-		c = NewCheckpoints(c.dir)
+		c = NewCheckpoints(c.dir, untagged)
 		if got, err := c.Read(); err != nil || len(got) != 1 || got[0].Problem == "" {
 			t.Errorf("%.20q: %+v, %v", bad, got, err)
 		}

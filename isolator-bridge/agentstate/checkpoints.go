@@ -42,6 +42,8 @@ const maxCheckpoint = 1 << 20
 // --docker_volume_checkpoint_dir. It is not safe for concurrent use.
 type Checkpoints struct {
 	dir string
+	// canonical makes the key under which the ledger knows a volume.
+	canonical func(ledger.Key) ledger.Key
 	// known are the files as last read, so that only what changed is read again.
 	known map[string]remembered
 }
@@ -60,9 +62,11 @@ type stamp struct {
 	mode     fs.FileMode
 }
 
-// NewCheckpoints makes a reader of the directory.
-func NewCheckpoints(dir string) *Checkpoints {
-	return &Checkpoints{dir: dir, known: map[string]remembered{}}
+// NewCheckpoints makes a reader of the directory. The volumes that it tells are
+// those of the ledger, whatever name of a driver a task used: canonical is
+// engine.Engine.Canonical.
+func NewCheckpoints(dir string, canonical func(ledger.Key) ledger.Key) *Checkpoints {
+	return &Checkpoints{dir: dir, canonical: canonical, known: map[string]remembered{}}
 }
 
 // Read returns the checkpoints of all containers, in the order of their ids. It
@@ -155,6 +159,9 @@ func (c *Checkpoints) one(id string, owners []uint32) (remembered, bool) {
 		cp.Volumes, err = parse(path)
 		if err != nil {
 			cp.Problem = err.Error()
+		}
+		for i, key := range cp.Volumes {
+			cp.Volumes[i] = c.canonical(key)
 		}
 	}
 	return remembered{stamp: s, checkpoint: cp}, true

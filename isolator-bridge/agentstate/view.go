@@ -55,11 +55,12 @@ type Watcher struct {
 // NewWatcher makes one. An empty directory or a nil agent means that there is
 // none. File is where it remembers which container named which volume; it is
 // read here, and a file that cannot be read is taken for an empty one, which
-// the error says: the Watcher is usable all the same.
-func NewWatcher(dir string, agent Agent, host Host, file string) (*Watcher, error) {
+// the error says: the Watcher is usable all the same. Canonical is that of
+// NewCheckpoints.
+func NewWatcher(dir string, agent Agent, host Host, file string, canonical func(ledger.Key) ledger.Key) (*Watcher, error) {
 	w := &Watcher{agent: agent, host: host, loads: map[string]Workload{}}
 	if dir != "" {
-		w.checkpoints = NewCheckpoints(dir)
+		w.checkpoints = NewCheckpoints(dir, canonical)
 	}
 	var err error
 	w.memory, err = loadMemory(file)

@@ -121,8 +121,8 @@ func (d *Drivers) unknown(name string) error {
 		e.Searched = append(e.Searched, d.managedDir())
 	}
 	for _, f := range d.all() {
-		if f.problem == nil && !slices.Contains(e.Existing, f.name) {
-			e.Existing = append(e.Existing, f.name)
+		if name := untagged(f.name); f.problem == nil && !slices.Contains(e.Existing, name) {
+			e.Existing = append(e.Existing, name)
 		}
 	}
 	return e
@@ -135,7 +135,7 @@ func (d *Drivers) List(ctx context.Context) ([]volume.DriverInfo, error) {
 	}
 	infos := []volume.DriverInfo{}
 	for _, f := range d.all() {
-		info := volume.DriverInfo{Name: f.name, Kind: Kind, Source: f.source, Address: f.endpoint.address()}
+		info := volume.DriverInfo{Name: untagged(f.name), Kind: Kind, Source: f.source, Address: f.endpoint.address()}
 		if f.problem != nil {
 			info.Problem = f.problem.Error()
 		}
@@ -156,7 +156,7 @@ func (d *Drivers) all() []found {
 			}
 		}
 	}
-	slices.SortStableFunc(plugins, func(a, b found) int { return cmp.Compare(a.name, b.name) })
+	slices.SortStableFunc(plugins, func(a, b found) int { return cmp.Compare(untagged(a.name), untagged(b.name)) })
 	return plugins
 }
 

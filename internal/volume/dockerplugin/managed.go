@@ -75,8 +75,11 @@ func (d *Drivers) Canonical(name string) string {
 			name = called[0]
 		}
 	}
-	return strings.TrimSuffix(name, ":latest")
+	return untagged(name)
 }
+
+// untagged is a name without the tag that Docker adds to names that have none.
+func untagged(name string) string { return strings.TrimSuffix(name, ":latest") }
 
 // mayBeID says whether a name is long enough to be meant as the beginning of an
 // id, and looks like one.
