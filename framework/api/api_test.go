@@ -278,6 +278,12 @@ func TestTasks(t *testing.T) {
 	if got := w.ok(200, "GET", "/v2/apps/g/*/tasks", "").length("tasks"); got != 1 {
 		t.Errorf("tasks of a group: %d", got)
 	}
+	if got := w.ok(200, "GET", "/v2/apps/*/tasks", "").length("tasks"); got != 3 {
+		t.Errorf("tasks of the root: %d", got)
+	}
+	for _, path := range []string{"/v2/apps/none/*/tasks", "/v2/apps/none/*"} {
+		w.ok(404, "GET", path, "").wants("Group '/none' does not exist", "message")
+	}
 }
 
 func TestCheckResults(t *testing.T) {

@@ -85,8 +85,11 @@ func (s *server) appViews(r *http.Request, e embed, want func(*app.App) bool) ([
 }
 
 func (s *server) groupApps(w http.ResponseWriter, r *http.Request, p params) error {
-	group, err := appID(p["id"])
+	group, err := groupID(p)
 	if err != nil {
+		return err
+	}
+	if _, err := s.inGroup(r.Context(), group); err != nil {
 		return err
 	}
 	views, err := s.appViews(r, embed{counts: true, deployments: true}.add(r), func(a *app.App) bool {

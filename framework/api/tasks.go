@@ -12,7 +12,7 @@ import (
 )
 
 func (s *server) appTasks(w http.ResponseWriter, r *http.Request, p params) error {
-	if group, ok := strings.CutSuffix(p["id"], "/*"); ok {
+	if group, ok := strings.CutSuffix("/"+p["id"], "/*"); ok {
 		return s.groupTasks(w, r, group)
 	}
 	id, err := knownID(p)
@@ -27,8 +27,11 @@ func (s *server) appTasks(w http.ResponseWriter, r *http.Request, p params) erro
 }
 
 func (s *server) groupTasks(w http.ResponseWriter, r *http.Request, name string) error {
-	group, err := appID(name)
+	group, err := groupID(params{"id": strings.TrimPrefix(name, "/")})
 	if err != nil {
+		return err
+	}
+	if _, err := s.inGroup(r.Context(), group); err != nil {
 		return err
 	}
 	tasks, err := s.tasks(r, func(id app.ID) bool { return id != group && id.Within(group) }, func(string) bool { return true })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -41,6 +42,9 @@ type Timer struct {
 	P99   float64 `json:"p99"`
 	P999  float64 `json:"p999"`
 	Units string  `json:"duration_units"`
+	// Rate is the mean number of calls per second since the process started.
+	Rate      float64 `json:"mean_rate"`
+	RateUnits string  `json:"rate_units"`
 }
 
 // marathonNames are the names of those metrics that Marathon 1.7 and later has.
@@ -63,9 +67,11 @@ func (m *Metrics) Marathon() (Document, error) {
 		Version: "4.0.0", Counters: map[string]Counter{}, Gauges: map[string]Gauge{},
 		Histograms: map[string]Timer{}, Meters: map[string]Counter{}, Timers: map[string]Timer{},
 	}
+	up := time.Since(m.begun).Seconds()
+	d.Gauges["marathon.uptime.gauge.seconds"] = Gauge{up}
 	for _, f := range families {
 		for _, sample := range f.GetMetric() {
-			d.add(nameOf(f.GetName(), sample), sample)
+			d.add(nameOf(f.GetName(), sample), sample, up)
 		}
 	}
 	if err != nil {
@@ -77,28 +83,36 @@ func (m *Metrics) Marathon() (Document, error) {
 func nameOf(family string, sample *dto.Metric) string {
 	parts := []string{family}
 	for _, l := range sample.GetLabel() {
-		parts = append(parts, l.GetValue())
+		parts = append(parts, plain.Replace(l.GetValue()))
 	}
 	name := strings.Join(parts, ".")
 	if known, ok := marathonNames[name]; ok {
 		return known
 	}
+	if state, ok := strings.CutPrefix(name, "dvdi_task_status_updates_total."); ok {
+		return "marathon.mesos.task-updates." + strings.ReplaceAll(strings.ToLower(state), "_", "-") + ".counter"
+	}
 	return name
 }
 
-func (d Document) add(name string, sample *dto.Metric) {
+// plain takes out of the values of labels what collectors that make names for
+// Prometheus of Marathon's metrics leave in, and what is not allowed there.
+var plain = strings.NewReplacer("/", "_", "{", "", "}", "", "...", "", "*", "all", "+", "_", " ", "_", ":", "_")
+
+func (d Document) add(name string, sample *dto.Metric, up float64) {
 	switch {
 	case sample.GetCounter() != nil:
 		d.Counters[name] = Counter{sample.GetCounter().GetValue()}
 	case sample.GetGauge() != nil && !math.IsNaN(sample.GetGauge().GetValue()) && !math.IsInf(sample.GetGauge().GetValue(), 0):
 		d.Gauges[name] = Gauge{sample.GetGauge().GetValue()}
 	case sample.GetHistogram() != nil:
-		d.Timers[name] = timerOf(sample.GetHistogram())
+		d.Timers[name] = timerOf(sample.GetHistogram(), up)
 	}
 }
 
-func timerOf(h *dto.Histogram) Timer {
-	t := Timer{Count: h.GetSampleCount(), Units: "seconds"}
+// timerOf is a histogram as it is after so many seconds.
+func timerOf(h *dto.Histogram, up float64) Timer {
+	t := Timer{Count: h.GetSampleCount(), Units: "seconds", Rate: float64(h.GetSampleCount()) / up, RateUnits: "calls/second"}
 	if t.Count == 0 {
 		return t
 	}

@@ -23,6 +23,7 @@ type Metrics struct {
 	svc      core.Service
 	log      *zap.Logger
 	registry *prometheus.Registry
+	begun    time.Time
 
 	statuses    *prometheus.CounterVec
 	deployments *prometheus.CounterVec
@@ -37,7 +38,7 @@ type Metrics struct {
 // New returns the metrics of a core. Counters of events stay at zero until Run.
 func New(svc core.Service, version string, log *zap.Logger) *Metrics {
 	m := &Metrics{
-		svc: svc, log: log, registry: prometheus.NewRegistry(),
+		svc: svc, log: log, registry: prometheus.NewRegistry(), begun: time.Now(),
 		statuses: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dvdi_task_status_updates_total", Help: "Task status updates from Mesos by state.",
 		}, []string{"state"}),

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,7 +127,7 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]float64{
-			"dvdi_task_status_updates_total.TASK_RUNNING": 2, "dvdi_task_status_updates_total.TASK_FAILED": 1,
+			"marathon.mesos.task-updates.task-running.counter": 2, "marathon.mesos.task-updates.task-failed.counter": 1,
 			"marathon.tasks.launched.counter": 1, "dvdi_deployments_ended_total.success": 1,
 			"dvdi_deployments_ended_total.failed": 1, "dvdi_unhealthy_kills_total": 1,
 			"dvdi_deprecated_definitions_total": 1, "dvdi_metrics_interruptions_total": 1,
@@ -144,6 +145,8 @@ func TestMarathonsForm(t *testing.T) {
 		m.Started()("GET", "/v2/apps", 200)
 	}
 	m.Started()("GET", "", 200)
+	m.Started()("GET", "/v2/apps/{id...}/*", 404)
+	m.count("status_update_event", map[string]any{"taskStatus": "TASK_RUNNING"})
 	d, err := m.Marathon()
 	if err != nil {
 		t.Fatal(err)
@@ -152,8 +155,19 @@ func TestMarathonsForm(t *testing.T) {
 		d.Gauges["marathon.http.requests.active.gauge"].Value != 0 {
 		t.Errorf("gauges %+v", d.Gauges)
 	}
-	timer := d.Timers["dvdi_http_request_duration_seconds.200.GET./v2/apps"]
-	if timer.Count != 100 || timer.P50 <= 0 || timer.P50 > timer.P999 {
+	if d.Gauges["marathon.uptime.gauge.seconds"].Value <= 0 || d.Counters["marathon.mesos.task-updates.task-running.counter"].Count != 1 {
+		t.Errorf("uptime %+v, updates %+v", d.Gauges, d.Counters)
+	}
+	// Collectors put these names into Prometheus' form by replacing dots and
+	// hyphens; what is left must be allowed there.
+	allowed := regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_.-]*$`)
+	for name := range d.Timers {
+		if !allowed.MatchString(name) {
+			t.Errorf("name %q", name)
+		}
+	}
+	timer := d.Timers["dvdi_http_request_duration_seconds.200.GET._v2_apps"]
+	if timer.Count != 100 || timer.P50 <= 0 || timer.P50 > timer.P999 || timer.Rate <= 0 || timer.RateUnits == "" {
 		t.Errorf("timers %+v", d.Timers)
 	}
 	b, err := json.Marshal(d)
