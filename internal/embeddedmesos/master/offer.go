@@ -218,7 +218,7 @@ func (m *Master) makeOffer(a *agent, c candidate, now time.Time) *offer {
 	if c.framework.refuses(filterKey{c.role, a.id()}, ordered, now) {
 		return nil
 	}
-	if a.info.Domain != nil && !m.mayUse(c.framework, a) {
+	if !m.mayUse(c.framework, a) {
 		return nil
 	}
 	o := &offer{seq: m.nextOffer, agent: a, framework: c.framework, Offer: mesos.Offer{
@@ -264,13 +264,24 @@ func (o *offer) presented() mesos.Offer {
 // receivable tells whether the framework understands the resource
 // (stripIncapableResources).
 func (f *framework) receivable(r *mesos.Resource) bool {
+	switch {
+	case r.Shared != nil && !f.capable(mesos.FrameworkInfo_Capability_SHARED_RESOURCES):
+		return false
+	case r.Revocable != nil && !f.capable(mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES):
+		return false
+	}
 	return len(r.Reservations) < 2 || f.capable(mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
 }
 
-// mayUse tells whether the framework is offered an agent of its region:
-// agents in other regions than the master's go to REGION_AWARE ones only.
+// mayUse tells whether the framework is offered the agent at all: one with GPUs
+// goes to GPU_RESOURCES frameworks only (--filter_gpu_resources), one in another
+// region than the master's to REGION_AWARE ones (isCapableOfReceivingAgent).
 func (m *Master) mayUse(f *framework, a *agent) bool {
-	remote := a.info.Domain.GetFaultDomain().GetRegion().Name != m.cfg.Domain.GetFaultDomain().GetRegion().Name
+	if a.total.scalar("gpus") > 0 && !f.capable(mesos.FrameworkInfo_Capability_GPU_RESOURCES) {
+		return false
+	}
+	remote := a.info.Domain.GetFaultDomain() != nil &&
+		a.info.Domain.GetFaultDomain().GetRegion().Name != m.cfg.Domain.GetFaultDomain().GetRegion().Name
 	return !remote || f.capable(mesos.FrameworkInfo_Capability_REGION_AWARE)
 }
 
