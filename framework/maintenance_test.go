@@ -109,7 +109,7 @@ func (l *life) id() string {
 			FrameworkID string `json:"frameworkId"`
 			Connected   bool   `json:"connected"`
 		}
-		if l.get("/v2/info", &info); info.Connected {
+		if l.get("/v2/info?extensions=true", &info); info.Connected {
 			return info.FrameworkID
 		}
 	}

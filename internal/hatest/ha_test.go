@@ -102,7 +102,7 @@ func (e *env) leader() (leading *member) {
 				Leader    string `json:"leader"`
 				Connected bool   `json:"connected"`
 			}
-			if err := m.Do(e.t.Context(), http.MethodGet, "/v2/info", nil, &info); err != nil {
+			if err := m.Do(e.t.Context(), http.MethodGet, "/v2/info?extensions=true", nil, &info); err != nil {
 				return false, err.Error()
 			}
 			if info.Leader == m.addr && info.Connected {

@@ -93,7 +93,7 @@ func (d *duel) freeze(f fault, cause func(leader *member)) (loser, winner int) {
 			Leader    string `json:"leader"`
 			Connected bool   `json:"connected"`
 		}
-		err := d.members[winner].Do(d.t.Context(), http.MethodGet, "/v2/info", nil, &info)
+		err := d.members[winner].Do(d.t.Context(), http.MethodGet, "/v2/info?extensions=true", nil, &info)
 		return err == nil && info.Leader == d.members[winner].addr && info.Connected, fmt.Sprint(info, err)
 	})
 	return loser, winner

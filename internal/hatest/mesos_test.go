@@ -104,6 +104,6 @@ func (e *env) connected() bool {
 	var info struct {
 		Connected bool `json:"connected"`
 	}
-	err := e.members[0].Do(e.t.Context(), http.MethodGet, "/v2/info", nil, &info)
+	err := e.members[0].Do(e.t.Context(), http.MethodGet, "/v2/info?extensions=true", nil, &info)
 	return err == nil && info.Connected
 }
