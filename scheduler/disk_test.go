@@ -327,6 +327,41 @@ func TestRelaunchOnTheReservation(t *testing.T) {
 	}
 }
 
+// TestRelaunchGoesFirst has an instance that waits for longer want what a relaunch
+// needs beside its reservation: where its volumes are is decided, the other may go
+// anywhere.
+func TestRelaunchGoesFirst(t *testing.T) {
+	w, o, i := relaunched()
+	i.Needs(1.1, 128)
+	older := w.Pending("older").Needs(0.1, 16)
+	older.Since = w.Now.Add(-time.Hour)
+	plan := w.Decide()
+	if on := schedtest.On(plan); len(on) != 1 || on["db"] != "a1" {
+		t.Errorf("launched %v, want db alone", on)
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+}
+
+// TestReservationBesidePlainLaunches needs the books of what plain instances of the
+// same plan have taken, which are kept as totals at first.
+func TestReservationBesidePlainLaunches(t *testing.T) {
+	w := reserving()
+	o := w.Offer("a1").CPUs(2).Mem(1024).Disk(1000).Ports(31000, 31003)
+	for _, id := range []string{"a", "b"} {
+		w.Pending(id).Needs(0.5, 128).Port(0).Since = w.Now.Add(-time.Hour)
+	}
+	resident(w, "db").Needs(1, 256).Port(0, 0).Persists(resource.SourceRoot, 900, "data")
+	w.Pending("z").Needs(0.1, 1).Since = w.Now.Add(time.Second)
+	plan := w.Decide()
+	if on := schedtest.On(plan); len(on) != 3 || on["db"] != "a1" {
+		t.Fatalf("launched %v, want all but z; waiting %+v", on, plan.Waiting)
+	}
+	rest := apply(t, o.Resources, plan.Accepts[0].Operations)
+	if rest.Scalar("cpus") != 0 || rest.Scalar("mem") != 512_000 || rest.Scalar("disk") != 100_000 {
+		t.Errorf("left %+v", rest)
+	}
+}
+
 func TestAVolumeNamedTwiceIsUsedOnce(t *testing.T) {
 	w, o, i := relaunched()
 	i.Reservation.PersistenceIDs = []string{"db#data", "db#data"}

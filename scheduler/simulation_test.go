@@ -15,8 +15,8 @@ import (
 // TestSimulation plays the framework and the cluster around Decide for half an
 // hour of made-up time: tasks that fail, slow unmounts, partitions, lost hosts,
 // updates and scaling. After each step the invariants hold; when the trouble
-// ends every instance runs. A seed that fails is played alone with
-// -run TestSimulation/seed=N.
+// ends every instance runs. A seed that fails is played again by the command that
+// the failure prints.
 func TestSimulation(t *testing.T) {
 	seeds := 40
 	if exhaustive() {
@@ -25,6 +25,11 @@ func TestSimulation(t *testing.T) {
 	for seed := range seeds {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			t.Parallel()
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("to play it again: DVDI_LONG=1 go test ./scheduler -count=1 -run '^TestSimulation$/^seed=%d$'", seed)
+				}
+			})
 			s := newSimulation(t, uint64(seed))
 			for range 900 {
 				s.trouble()
