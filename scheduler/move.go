@@ -28,6 +28,12 @@ func (d *decision) move() {
 			movable = append(movable, p)
 		}
 	}
+	for i := range d.s.Pending {
+		// One that was stopped and has not found a place yet is on the move, too.
+		if p := &d.s.Pending[i]; p.Avoid != "" && d.s.Now.Before(p.AvoidUntil) {
+			room--
+		}
+	}
 	slices.SortFunc(movable, func(a, b *Placed) int { return strings.Compare(a.ID, b.ID) })
 	if d.s.Policy.Drain {
 		room = d.drain(movable, room)

@@ -123,6 +123,15 @@ func TestDrain(t *testing.T) {
 	if why := plan.Kills[0].Why; !strings.Contains(why, "a1.test is draining") || !strings.Contains(why, "a2.test") {
 		t.Errorf("why %q", why)
 	}
+	x := w.Pending("stopped before").Needs(100, 1)
+	x.Avoid, x.AvoidUntil = "a1", w.Now.Add(time.Minute)
+	if got := kills(w.Decide()); got != "p0" {
+		t.Errorf("stops %q while one of two that may be on the move has no place yet", got)
+	}
+	x.AvoidUntil = w.Now
+	if got := kills(w.Decide()); got != "p0 p1" {
+		t.Errorf("stops %q when that has had its time", got)
+	}
 	w = build()
 	w.Policy.MaintenanceMargin = time.Hour
 	for i, o := range w.Build().Offers {

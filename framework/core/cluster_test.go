@@ -27,6 +27,7 @@ type cluster struct {
 	nextOffer  int
 	nextUUID   int
 	calls      []string
+	inverse    map[string]bool // answers to inverse offers by their ids
 	violations []string
 	launches   map[string]int // by task id
 	// refuse makes Accept fail with this error; lose has it take effect all
@@ -53,6 +54,7 @@ type cluster struct {
 type agent struct {
 	id, host    string
 	zone        string
+	unavailable time.Time // start of its maintenance
 	cpus, mem   float64
 	unreachable bool
 	gone        bool // marked gone by an operator
@@ -71,7 +73,8 @@ type clusterTask struct {
 }
 
 func newCluster(hosts ...string) *cluster {
-	c := &cluster{agents: map[string]*agent{}, tasks: map[string]*clusterTask{}, launches: map[string]int{}, revoked: map[string]bool{}}
+	c := &cluster{agents: map[string]*agent{}, tasks: map[string]*clusterTask{}, launches: map[string]int{}, revoked: map[string]bool{},
+		inverse: map[string]bool{}}
 	for i, h := range hosts {
 		id := fmt.Sprintf("S%d", i)
 		c.agents[id] = &agent{id: id, host: h, cpus: 8, mem: 8192}
@@ -164,7 +167,7 @@ func (c *cluster) offer(n *conn) {
 		}
 		c.nextOffer++
 		a.offered = fmt.Sprintf("O%d", c.nextOffer)
-		offers = append(offers, scheduler.Offer{ID: a.offered, AgentID: id, Hostname: a.host, Zone: a.zone, Resources: []resource.Resource{
+		offers = append(offers, scheduler.Offer{ID: a.offered, AgentID: id, Hostname: a.host, Zone: a.zone, UnavailableFrom: a.unavailable, Resources: []resource.Resource{
 			{Name: "cpus", Kind: resource.Scalar, Scalar: milli(cpus), AllocatedRole: "*"},
 			{Name: "mem", Kind: resource.Scalar, Scalar: milli(mem), AllocatedRole: "*"},
 			{Name: "disk", Kind: resource.Scalar, Scalar: milli(10000), AllocatedRole: "*"},
@@ -302,6 +305,16 @@ func (c *cluster) send(e Event) {
 	if c.conn != nil && c.conn.connected {
 		c.conn.events <- e
 	}
+}
+
+// AnswerInverseOffers implements Mesos.
+func (n *conn) AnswerInverseOffers(_ context.Context, ids []string, accept bool, _ time.Duration) error {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	for _, id := range ids {
+		n.c.inverse[id] = accept
+	}
+	return nil
 }
 
 // Decline implements Mesos.

@@ -28,6 +28,8 @@ func (c *Core) handleEvent(tx *txn, ev Event) {
 		c.agentsBack(tx, ev.Offers)
 	case Rescind:
 		delete(c.flow.held, ev.OfferID)
+	case InverseOffers:
+		c.inverseOffers(tx, ev.Offers)
 	case Failure:
 		c.agentFailure(tx, ev)
 	case Status:

@@ -1,8 +1,11 @@
 package core
 
 import (
+	"context"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -34,7 +37,7 @@ func (c *Core) addDraining(s *scheduler.Snapshot, now time.Time) {
 			delete(c.flow.unavailable, id)
 			continue
 		}
-		if now.Before(m.from.Add(-margin)) {
+		if !c.leaving(id, now) {
 			continue
 		}
 		at := slices.IndexFunc(s.Agents, func(f scheduler.AgentFact) bool { return f.AgentID == id })
@@ -43,5 +46,81 @@ func (c *Core) addDraining(s *scheduler.Snapshot, now time.Time) {
 			at = len(s.Agents) - 1
 		}
 		s.Agents[at].Draining = true
+	}
+}
+
+// leaving tells whether an agent is about to be unavailable, as early as the
+// policy wants to know.
+func (c *Core) leaving(agentID string, now time.Time) bool {
+	m, announced := c.flow.unavailable[agentID]
+	margin := c.cfg.Policy.MaintenanceMargin
+	return announced && margin >= 0 && !now.Before(m.from.Add(-margin)) && (m.length == 0 || !now.After(m.from.Add(m.length)))
+}
+
+// inverseOffers answers whether agents will have been left when they become
+// unavailable, and sees to it: the master sends these at once, where offers would
+// tell of it only when the time is over for which they are declined.
+func (c *Core) inverseOffers(tx *txn, offers []InverseOffer) {
+	answers := map[bool][]string{}
+	for _, o := range offers {
+		accept := false // not of all that the framework has
+		if o.AgentID != "" {
+			c.flow.unavailable[o.AgentID] = maintenance{o.At, o.For}
+			accept = c.leavesInTime(o.AgentID)
+		}
+		answers[accept] = append(answers[accept], o.ID)
+		c.log.Info("maintenance of an agent announced", zap.String("agent", o.AgentID), zap.Time("from", o.At), zap.Bool("left_in_time", accept))
+	}
+	for accept, ids := range answers {
+		tx.call(call{
+			make: func(ctx context.Context) error {
+				return c.mesos.AnswerInverseOffers(ctx, ids, accept, c.cfg.Policy.Refuse)
+			},
+			done: func(_ *txn, err error) {
+				if err != nil {
+					c.log.Info("inverse offers not answered; the master asks again", zap.Strings("offers", ids), zap.Error(err))
+				}
+			},
+		})
+	}
+	c.flow.round = true
+	c.tickDraining(tx.now)
+}
+
+// drains tells whether the policy moves instances off agents before these become
+// unavailable.
+func (c *Core) drains() bool { return c.mayMove() && c.cfg.Policy.Drain }
+
+// leavesInTime tells whether nothing of the framework's will be on an agent when
+// it becomes unavailable: nothing is, or all of it is moved before.
+func (c *Core) leavesInTime(agentID string) bool {
+	for _, i := range c.state.instances {
+		if i.Task == nil || i.Task.AgentID != agentID {
+			continue
+		}
+		if !c.drains() || c.cfg.Policy.MaintenanceMargin <= 0 || !c.movable(i) && i.Moved == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// tickDraining asks for offers while something is to be moved off an agent that
+// is about to be unavailable: otherwise nobody would know where there is room.
+func (c *Core) tickDraining(now time.Time) {
+	if !c.drains() || len(c.flow.unavailable) == 0 {
+		return
+	}
+	moving, due := 0, false
+	for _, i := range c.state.instances {
+		if i.Moved != nil {
+			moving++
+		} else if i.Task != nil && c.leaving(i.Task.AgentID, now) {
+			due = due || c.movable(i)
+		}
+	}
+	if due && moving < c.cfg.Policy.MaxMoves {
+		c.flow.relook = true
+		c.flow.wantRevive()
 	}
 }

@@ -24,6 +24,10 @@ type Mesos interface {
 
 	Accept(ctx context.Context, a Accept) error
 	Decline(ctx context.Context, offerIDs []string, refuse time.Duration) error
+	// AnswerInverseOffers says whether the framework will have left the agents of
+	// inverse offers when they become unavailable. The master may ask again after
+	// refuse.
+	AnswerInverseOffers(ctx context.Context, ids []string, accept bool, refuse time.Duration) error
 	// Kill asks for a task to be stopped. agentID may be empty; grace nil
 	// leaves the task's own kill policy.
 	Kill(ctx context.Context, taskID, agentID string, grace *time.Duration) error
@@ -115,6 +119,17 @@ type Offers struct{ Offers []scheduler.Offer }
 // Rescind withdraws an offer.
 type Rescind struct{ OfferID string }
 
+// InverseOffers ask whether the framework will have left agents in time.
+type InverseOffers struct{ Offers []InverseOffer }
+
+// InverseOffer is about one agent: it becomes unavailable At, for as long as For
+// says; 0 is without end.
+type InverseOffer struct {
+	ID, AgentID string
+	At          time.Time
+	For         time.Duration
+}
+
 // Failure tells that an agent was removed from the cluster, or, with an
 // ExecutorID, that an executor ended.
 type Failure struct {
@@ -163,6 +178,7 @@ func (Subscribed) event()      {}
 func (Disconnected) event()    {}
 func (Offers) event()          {}
 func (Rescind) event()         {}
+func (InverseOffers) event()   {}
 func (Failure) event()         {}
 func (Status) event()          {}
 func (OperationStatus) event() {}

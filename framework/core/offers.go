@@ -23,6 +23,9 @@ type offerFlow struct {
 	lastLook time.Time
 	// revive: something waits that earlier declined offers may serve.
 	revive bool
+	// relook: instances are to be moved, for which the offers of all agents are
+	// wanted although nothing waits.
+	relook bool
 	// revives allows one revive per interval in the long run, since each makes
 	// the master offer everything again, but not one by one, so that a single
 	// change need not wait for its turn.
@@ -536,11 +539,14 @@ const reviveBurst = 5
 // applyFlow suppresses and revives.
 func (c *Core) applyFlow(tx *txn, plan scheduler.Plan) {
 	revive := slices.Clone(plan.Revive)
-	if c.flow.revive && c.someoneWaits(tx.now) {
+	if c.flow.revive && (c.flow.relook || c.someoneWaits(tx.now)) {
 		revive = nil // where it is too early, tick comes back to it
 		if c.flow.revives.AllowN(tx.now, 1) {
 			revive = c.waitingRoles(tx.now)
-			c.flow.revive = false
+			if c.flow.relook {
+				revive = slices.Clone(c.link.roles)
+			}
+			c.flow.revive, c.flow.relook = false, false
 		}
 	} else {
 		c.flow.revive = false

@@ -90,6 +90,20 @@ func (c *Conn) Decline(ctx context.Context, ids []string, refuse time.Duration) 
 	})
 }
 
+// AnswerInverseOffers accepts or declines inverse offers.
+func (c *Conn) AnswerInverseOffers(ctx context.Context, ids []string, accept bool, refuse time.Duration) error {
+	if accept {
+		return c.call(ctx, &scheduler.Call{
+			Type:                scheduler.Call_ACCEPT_INVERSE_OFFERS,
+			AcceptInverseOffers: &scheduler.Call_AcceptInverseOffers{InverseOfferIDs: offerIDs(ids), Filters: refuseFor(refuse)},
+		})
+	}
+	return c.call(ctx, &scheduler.Call{
+		Type:                 scheduler.Call_DECLINE_INVERSE_OFFERS,
+		DeclineInverseOffers: &scheduler.Call_DeclineInverseOffers{InverseOfferIDs: offerIDs(ids), Filters: refuseFor(refuse)},
+	})
+}
+
 // Kill asks for a task to be stopped.
 func (c *Conn) Kill(ctx context.Context, taskID, agentID string, grace *time.Duration) error {
 	kill := &scheduler.Call_Kill{TaskID: mesosgo.TaskID{Value: taskID}, AgentID: agentIDOf(agentID)}

@@ -40,6 +40,14 @@ func TestCallsOnTheWire(t *testing.T) {
 			&scheduler.Call{Type: scheduler.Call_DECLINE, Decline: &scheduler.Call_Decline{
 				OfferIDs: []mesosgo.OfferID{{Value: "o1"}, {Value: "o2"}},
 				Filters:  &mesosgo.Filters{RefuseSeconds: pointer(90.0)}}}},
+		{"accept inverse offers", func() error {
+			return c.AnswerInverseOffers(testContext(t), []string{"i1", "i2"}, true, time.Minute)
+		}, &scheduler.Call{Type: scheduler.Call_ACCEPT_INVERSE_OFFERS, AcceptInverseOffers: &scheduler.Call_AcceptInverseOffers{
+			InverseOfferIDs: []mesosgo.OfferID{{Value: "i1"}, {Value: "i2"}}, Filters: &mesosgo.Filters{RefuseSeconds: pointer(60.0)}}}},
+		{"decline an inverse offer", func() error {
+			return c.AnswerInverseOffers(testContext(t), []string{"i1"}, false, time.Minute)
+		}, &scheduler.Call{Type: scheduler.Call_DECLINE_INVERSE_OFFERS, DeclineInverseOffers: &scheduler.Call_DeclineInverseOffers{
+			InverseOfferIDs: []mesosgo.OfferID{{Value: "i1"}}, Filters: &mesosgo.Filters{RefuseSeconds: pointer(60.0)}}}},
 		{"kill", func() error { return c.Kill(testContext(t), "t1", "a1", nil) },
 			&scheduler.Call{Type: scheduler.Call_KILL, Kill: &scheduler.Call_Kill{
 				TaskID: mesosgo.TaskID{Value: "t1"}, AgentID: agent}}},

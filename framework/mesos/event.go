@@ -53,13 +53,28 @@ func (c *Conn) translate(e *scheduler.Event) (events []core.Event, known bool) {
 			AgentID:    e.GetFailure().GetAgentID().GetValue(),
 			ExecutorID: e.GetFailure().GetExecutorID().GetValue(),
 		}}, true
-	case scheduler.Event_MESSAGE, scheduler.Event_INVERSE_OFFERS, scheduler.Event_RESCIND_INVERSE_OFFER:
-		// Our tasks' executors send no messages; announced maintenance is
-		// read from the offers.
+	case scheduler.Event_INVERSE_OFFERS:
+		return []core.Event{inverseOffers(e.GetInverseOffers().GetInverseOffers())}, true
+	case scheduler.Event_MESSAGE, scheduler.Event_RESCIND_INVERSE_OFFER:
+		// Our tasks' executors send no messages; inverse offers are answered at
+		// once, and when maintenance is called off the offers say so.
 		c.log.Debug("event without use here is ignored", zap.Stringer("type", e.Type))
 		return nil, true
 	}
 	return nil, false
+}
+
+// inverseOffers translates those that are about agents: Mesos makes no others.
+func inverseOffers(list []mesosgo.InverseOffer) core.InverseOffers {
+	var out core.InverseOffers
+	for i := range list {
+		o := &list[i]
+		out.Offers = append(out.Offers, core.InverseOffer{
+			ID: o.OfferID.Value, AgentID: o.GetAgentID().GetValue(),
+			At: time.Unix(0, o.Unavailability.Start.Nanoseconds), For: time.Duration(o.Unavailability.GetDuration().GetNanoseconds()),
+		})
+	}
+	return out
 }
 
 func subscribedEvent(e *scheduler.Event_Subscribed, connectedTo, streamID string) core.Subscribed {

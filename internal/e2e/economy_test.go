@@ -184,27 +184,27 @@ func (e *env) operate(call object) (string, error) {
 }
 
 // TestInstancesAreMoved has instances moved where the operator allows it: evenly
-// over the agents when one comes back, and off an agent before its maintenance.
+// over the agents when one comes back, and off an agent before its maintenance, of
+// which an inverse offer tells, and to which the framework agrees.
 func TestInstancesAreMoved(t *testing.T) {
 	if os.Getenv("DVDI_E2E_MASTER") != "" {
 		t.Skip("the agents of an external Mesos belong to its operator")
 	}
-	e := newEnvOf(t, setup{agents: 2, pick: reference, bridges: true, args: []string{
+	e := newEnvOf(t, setup{agents: 2, pick: reference, bridges: true, tapped: true, args: []string{
 		"--min_revive_offers_interval", "200", "--max_moves", "1", "--move_draining", "--balance", "2", "--draining_seconds", "3600",
-		"--decline_offer_duration", "2000",
 	}})
 	e.fault("kill-agent", "agent2.test")
 	e.poll("the agent to be unreachable", func() (bool, string, error) {
 		text, err := e.operate(object{"type": "GET_AGENTS"})
 		return !strings.Contains(text, "agent2.test"), text, err
 	})
-	e.must(http.MethodPost, "/v2/apps", sleeper("/web", object{"instances": 3}), nil)
+	e.must(http.MethodPost, "/v2/apps", sleeper("/web", nil), nil)
 	e.must(http.MethodPost, "/v2/apps", e.app("/db", "moved", writer), nil)
 	first := e.running("/db", 1)[0]
-	e.running("/web", 3)
+	e.running("/web", 1)
 	e.settled()
 	e.fault("start-agent", "agent2.test")
-	e.spread(2, 2)
+	e.spread(1, 1)
 
 	// The volume's host goes into maintenance: all leave it, one by one, the
 	// volume when it is unmounted, and nothing comes back.
@@ -216,11 +216,17 @@ func TestInstancesAreMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	if db.Host == "agent1.test" {
-		e.spread(0, 4)
+		e.spread(0, 2)
 	} else {
-		e.spread(4, 0)
+		e.spread(2, 0)
 	}
 	moved := e.running("/db", 1, db.ID)[0]
+	if n := len(e.tap.Calls("ACCEPT_INVERSE_OFFERS")); n == 0 || len(e.tap.Calls("DECLINE_INVERSE_OFFERS")) != 0 {
+		t.Errorf("the inverse offer was accepted %d times, or declined", n)
+	}
+	if status, err := e.operate(object{"type": "GET_MAINTENANCE_STATUS"}); err != nil || !strings.Contains(status, `"ACCEPT"`) {
+		t.Errorf("the operator is told %s, %v", status, err)
+	}
 	e.must(http.MethodPost, "/v2/apps", sleeper("/fixed", object{"constraints": [][]string{{"hostname", "CLUSTER", db.Host}}}), nil)
 	e.explained("/fixed", "AgentMaintenance", "lacks an end of its maintenance")
 	e.remove("/fixed")

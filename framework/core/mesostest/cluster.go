@@ -255,6 +255,11 @@ func (a *agent) each(used []resource.Resource, change func(free, used resource.R
 	}
 }
 
+// AnswerInverseOffers implements core.Mesos: nobody makes any.
+func (c *Cluster) AnswerInverseOffers(context.Context, []string, bool, time.Duration) error {
+	return nil
+}
+
 // Decline implements core.Mesos.
 func (c *Cluster) Decline(_ context.Context, ids []string, refuse time.Duration) error {
 	c.mu.Lock()

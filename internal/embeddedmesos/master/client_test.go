@@ -328,8 +328,8 @@ func (f *client) next() *scheduler.Event {
 	}
 }
 
-// await returns the next event of a type; offers in between are ignored,
-// other events are an error.
+// await returns the next event of a type; offers and inverse offers in between
+// are ignored, other events are an error.
 func (f *client) await(want scheduler.Event_Type) *scheduler.Event {
 	f.t.Helper()
 	for {
@@ -337,7 +337,7 @@ func (f *client) await(want scheduler.Event_Type) *scheduler.Event {
 		if event.Type == want {
 			return event
 		}
-		if event.Type != scheduler.Event_OFFERS {
+		if event.Type != scheduler.Event_OFFERS && event.Type != scheduler.Event_INVERSE_OFFERS {
 			f.t.Fatalf("got %v while waiting for %s", event, want)
 		}
 	}

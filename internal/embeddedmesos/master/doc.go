@@ -10,6 +10,5 @@
 //
 // What is not here, and is refused with a message that says so: task groups,
 // custom executors, resizing of volumes, disks of resource providers, shared persistent volumes,
-// revocable resources, quota and weights. Maintenance shows in offers, but
-// inverse offers are not sent.
+// revocable resources, quota and weights.
 package master

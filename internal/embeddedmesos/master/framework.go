@@ -268,6 +268,7 @@ func (m *Master) dropStream(f *framework) {
 	}
 	f.stream.queue.Close()
 	f.stream = nil
+	m.inverses.forget(f)
 }
 
 // streamEnded is told by the HTTP request whose stream ended.

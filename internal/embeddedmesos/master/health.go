@@ -76,6 +76,7 @@ func (m *Master) deactivateAgent(a *agent) {
 	for _, o := range sortedOffers(a.offers) {
 		m.rescind(o)
 	}
+	m.dropInverses(func(key inverseKey, _ *inverse) bool { return key.agent == a.id() })
 }
 
 func (m *Master) markUnreachable(a *agent, why string) {
@@ -190,6 +191,7 @@ func (m *Master) dropAgent(a *agent, end agentEnd) {
 			timer.Stop()
 		}
 	}
+	m.dropInverses(func(key inverseKey, _ *inverse) bool { return key.agent == a.id() })
 	delete(m.agents.registered, a.id())
 	m.agentFailure(a.id())
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/allocator"
 	maintenancepb "github.com/mesos/mesos-go/api/v1/lib/maintenance"
 )
 
@@ -100,15 +101,15 @@ func (s *maintenance) validate(schedule maintenancepb.Schedule) error {
 // String implements fmt.Stringer.
 func (m machine) String() string { return m.Hostname + " (" + m.IP + ")" }
 
-// status answers GET_MAINTENANCE_STATUS.
-func (s *maintenance) status() maintenancepb.ClusterStatus {
+// status answers GET_MAINTENANCE_STATUS, with what frameworks have answered.
+func (s *maintenance) status(answers func(machine) []allocator.InverseOfferStatus) maintenancepb.ClusterStatus {
 	var status maintenancepb.ClusterStatus
 	for _, window := range s.schedule.Windows {
 		for _, id := range window.MachineIDs {
 			if m := machineOf(id); s.down[m] {
 				status.DownMachines = append(status.DownMachines, id)
 			} else {
-				status.DrainingMachines = append(status.DrainingMachines, maintenancepb.ClusterStatus_DrainingMachine{ID: id})
+				status.DrainingMachines = append(status.DrainingMachines, maintenancepb.ClusterStatus_DrainingMachine{ID: id, Statuses: answers(machineOf(id))})
 			}
 		}
 	}

@@ -49,6 +49,7 @@ type Master struct {
 	nextAgent     int
 	nextOperation int
 	schedule      *maintenance
+	inverses      *inverses
 	failure       error
 }
 
@@ -81,6 +82,7 @@ func Start(cfg Config) (*Master, error) {
 		agents:     newAgents(),
 		frameworks: newFrameworks(),
 		offers:     make(map[string]*offer),
+		inverses:   newInverses(),
 	}
 	m.schedule = registry.maintenance
 	m.recoverAgents()

@@ -60,17 +60,23 @@ func (f *framework) refuses(key filterKey, rs resources, now time.Time) bool {
 
 // addFilter records a refusal (HierarchicalAllocatorProcess::recoverResources).
 func (m *Master) addFilter(f *framework, key filterKey, rs resources, filters *mesos.Filters) {
-	timeout := defaultRefusal
-	if asked := filters.GetRefuseSeconds(); asked > maxRefusal.Seconds() {
-		timeout = maxRefusal
-	} else if asked >= 0 {
-		timeout = time.Duration(asked * float64(time.Second))
-	}
+	timeout := refusedFor(filters)
 	if timeout == 0 {
 		return
 	}
 	timeout = max(timeout, m.cfg.Timing.Allocation)
 	f.filters[key] = append(f.filters[key], filter{refused: rs.unallocated(), expires: time.Now().Add(timeout)})
+}
+
+// refusedFor is for how long a framework wants to hear no more of it.
+func refusedFor(filters *mesos.Filters) time.Duration {
+	switch asked := filters.GetRefuseSeconds(); {
+	case asked > maxRefusal.Seconds():
+		return maxRefusal
+	case asked >= 0:
+		return time.Duration(asked * float64(time.Second))
+	}
+	return defaultRefusal
 }
 
 func (f *framework) forgetAgent(id string) {
@@ -157,6 +163,7 @@ func (m *Master) allocate() {
 		}
 		m.send(f, event)
 	}
+	m.offerInversely(now)
 }
 
 // candidates returns who wants offers, the one with the smallest share first.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/allocator"
 	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
 	operator "github.com/mesos/mesos-go/api/v1/lib/master"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
@@ -438,6 +439,7 @@ func TestUnavailabilityShowsInOffers(t *testing.T) {
 	}
 	next[link.ShutdownAgent](agent)
 	f.await(scheduler.Event_RESCIND)
+	f.await(scheduler.Event_RESCIND_INVERSE_OFFER)
 	f.await(scheduler.Event_FAILURE)
 	// The next master knows of it: the agent may not come back before the
 	// machine is up again.
@@ -472,6 +474,53 @@ func TestUnavailabilityShowsInOffers(t *testing.T) {
 		t.Errorf("schedule %v", left)
 	}
 	c.agent(1).register()
+}
+
+// Frameworks that have anything on an agent are asked to leave it in time; what
+// they answer is shown to the operator, and asked again when the schedule changes.
+func TestInverseOffers(t *testing.T) {
+	c := startCluster(t)
+	c.agent(1).register()
+	f := c.subscribe(mediaJSON, framework()).subscribed()
+	f.offer(anyOffer)
+	machine := []mesos.MachineID{{Hostname: ptr("agent1.test")}}
+	window := mesosWindow(machine)
+	c.operate(schedule(window))
+	f.await(scheduler.Event_RESCIND) // of the plain offer
+	asked := func() mesos.InverseOffer {
+		t.Helper()
+		list := f.await(scheduler.Event_INVERSE_OFFERS).InverseOffers.InverseOffers
+		if len(list) != 1 || list[0].AgentID == nil {
+			t.Fatalf("inverse offers %v", list)
+		}
+		return list[0]
+	}
+	first := asked()
+	if !first.Unavailability.Equal(&window.Unavailability) {
+		t.Errorf("unavailability %v", first.Unavailability)
+	}
+	f.call(&scheduler.Call{Type: scheduler.Call_DECLINE_INVERSE_OFFERS, DeclineInverseOffers: &scheduler.Call_DeclineInverseOffers{
+		InverseOfferIDs: []mesos.OfferID{first.OfferID, {Value: "no such"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(0.0)}}})
+	second := asked()
+	f.call(&scheduler.Call{Type: scheduler.Call_ACCEPT_INVERSE_OFFERS, AcceptInverseOffers: &scheduler.Call_AcceptInverseOffers{
+		InverseOfferIDs: []mesos.OfferID{second.OfferID}, Filters: &mesos.Filters{RefuseSeconds: ptr(3600.0)}}})
+	status := c.operate(&operator.Call{Type: operator.Call_GET_MAINTENANCE_STATUS}).GetMaintenanceStatus.Status
+	if d := status.DrainingMachines; len(d) != 1 || len(d[0].Statuses) != 1 || d[0].Statuses[0].GetStatus() != allocator.InverseOfferStatus_ACCEPT {
+		t.Errorf("status %v", status)
+	}
+	window.Unavailability.Start.Nanoseconds++
+	c.operate(schedule(window))
+	f.await(scheduler.Event_RESCIND)
+	third := asked() // although the framework wanted to hear no more of it
+	c.operate(schedule())
+	f.await(scheduler.Event_RESCIND)
+	if gone := f.await(scheduler.Event_RESCIND_INVERSE_OFFER).RescindInverseOffer; gone.InverseOfferID != third.OfferID {
+		t.Errorf("rescinded %v, want %v", gone.InverseOfferID, third.OfferID)
+	}
+	status = c.operate(&operator.Call{Type: operator.Call_GET_MAINTENANCE_STATUS}).GetMaintenanceStatus.Status
+	if len(status.DrainingMachines) != 0 {
+		t.Errorf("status %v", status)
+	}
 }
 
 func schedule(windows ...maintenance.Window) *operator.Call {

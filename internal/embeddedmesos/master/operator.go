@@ -139,6 +139,9 @@ func (m *Master) refreshOffers(concerns func(*agent) bool) {
 				m.rescind(o)
 			}
 		}
+		if concerns(a) {
+			m.reassess(a)
+		}
 	}
 	m.allocate()
 }

@@ -45,7 +45,7 @@ func (m *Master) query(call master.Call_Type) *master.Response {
 		}}
 	case master.Call_GET_MAINTENANCE_STATUS:
 		return &master.Response{Type: master.Response_GET_MAINTENANCE_STATUS, GetMaintenanceStatus: &master.Response_GetMaintenanceStatus{
-			Status: m.schedule.status(),
+			Status: m.schedule.status(m.answers),
 		}}
 	case master.Call_GET_MAINTENANCE_SCHEDULE:
 		return &master.Response{Type: master.Response_GET_MAINTENANCE_SCHEDULE, GetMaintenanceSchedule: &master.Response_GetMaintenanceSchedule{

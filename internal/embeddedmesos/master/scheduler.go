@@ -3,6 +3,7 @@ package master
 import (
 	"net/http"
 
+	"github.com/mesos/mesos-go/api/v1/lib/allocator"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
@@ -114,10 +115,13 @@ func (m *Master) dispatch(f *framework, call *scheduler.Call) error {
 		m.message(f, call.Message)
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		return m.updateFramework(f, call.UpdateFramework)
-	case scheduler.Call_SHUTDOWN, scheduler.Call_REQUEST,
-		scheduler.Call_ACCEPT_INVERSE_OFFERS, scheduler.Call_DECLINE_INVERSE_OFFERS:
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		m.answerInverse(f, call.AcceptInverseOffers.InverseOfferIDs, allocator.InverseOfferStatus_ACCEPT, call.AcceptInverseOffers.Filters)
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		m.answerInverse(f, call.DeclineInverseOffers.InverseOfferIDs, allocator.InverseOfferStatus_DECLINE, call.DeclineInverseOffers.Filters)
+	case scheduler.Call_SHUTDOWN, scheduler.Call_REQUEST:
 		// Accepted without effect: there are no custom executors to shut down,
-		// the allocator never honours requests, inverse offers are not sent.
+		// the allocator never honours requests.
 	default:
 		return &httpError{status: http.StatusNotImplemented}
 	}
