@@ -378,7 +378,7 @@ func apiConfig(cfg *config.Config, l net.Listener) api.Config {
 		Name: cfg.FrameworkName, Version: version,
 		Marathon: cfg.Marathon(), Extensions: cfg.Extensions(), ZooKeeper: cfg.ZooKeeperInfo(), HTTP: httpInfo(cfg, l), LeaderURL: scheme(cfg) + leader(cfg, l),
 		User: cfg.HTTPUser, Password: cfg.HTTPPassword, Realm: cfg.HTTPRealm,
-		AllowOrigin: cfg.AllowOrigin, MaxConcurrent: cfg.MaxConcurrent, EventBuffer: cfg.EventBuffer,
+		Compress: cfg.Compress, AllowOrigin: cfg.AllowOrigin, MaxConcurrent: cfg.MaxConcurrent, EventBuffer: cfg.EventBuffer,
 	}
 }
 

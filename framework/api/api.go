@@ -34,6 +34,8 @@ type Config struct {
 	// AllowOrigin switches CORS on: the values of Access-Control-Allow-Origin
 	// separated by spaces.
 	AllowOrigin string
+	// Compress has longer answers compressed for clients that take gzip.
+	Compress bool
 	// MaxConcurrent bounds the requests served at the same time, event streams
 	// apart; 0 is no bound.
 	MaxConcurrent int
@@ -109,6 +111,9 @@ func New(cfg Config, svc core.Service, log *zap.Logger) http.Handler {
 	}
 	s.routes = s.table()
 	var h http.Handler = http.HandlerFunc(s.dispatch)
+	if s.cfg.Compress {
+		h = compressed(h)
+	}
 	h = s.authenticated(h)
 	h = s.crossOrigin(h)
 	h = s.limited(h)

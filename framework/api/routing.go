@@ -178,7 +178,11 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) string {
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
-		if err := h(w, r, p); err != nil {
+		err := acceptable(rt, r)
+		if err == nil {
+			err = h(w, r, p)
+		}
+		if err != nil {
 			s.fail(w, r, err)
 		}
 		return rt.pattern

@@ -47,6 +47,7 @@ type Config struct {
 	HTTPAddress   string
 	HTTPPort      int
 	DisableHTTP   bool
+	Compress      bool
 	HTTPSPort     int
 	HTTPSCert     string // empty: no HTTPS
 	HTTPSKey      string

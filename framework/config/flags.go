@@ -73,6 +73,7 @@ func Flags() []cli.Flag {
 		text("http_credentials", "", "`USER:PASSWORD` that API clients have to give"),
 		text("http_realm", "Mesosphere", "realm of the credentials"),
 		number("http_max_concurrent_requests", 0, "most requests at the same time, 0 for no bound"),
+		toggle("disable_http_compression", "do not compress longer answers for clients that take gzip"),
 		text("access_control_allow_origin", "", "origins that may use the API from a browser, separated by spaces"),
 		number("event_stream_max_outstanding_messages", 1024, "events that a listener may be behind before it is dropped"),
 
@@ -163,7 +164,7 @@ func FromCLI(c *cli.Context) (*Config, error) {
 		ProxyCA: c.String("leader_proxy_ca"), ProxyAnyName: c.Bool("leader_proxy_ssl_ignore_hostname"),
 
 		HTTPAddress: c.String("http_address"), HTTPPort: c.Int("http_port"), HTTPRealm: c.String("http_realm"),
-		DisableHTTP: c.Bool("disable_http"), HTTPSPort: c.Int("https_port"), HTTPSCert: c.String("ssl_cert"), HTTPSKey: c.String("ssl_key"),
+		Compress: !c.Bool("disable_http_compression"), DisableHTTP: c.Bool("disable_http"), HTTPSPort: c.Int("https_port"), HTTPSCert: c.String("ssl_cert"), HTTPSKey: c.String("ssl_key"),
 		SecretsDir:  c.String("secrets-dir"),
 		AllowOrigin: c.String("access_control_allow_origin"), MaxConcurrent: c.Int("http_max_concurrent_requests"),
 		EventBuffer: c.Int("event_stream_max_outstanding_messages"),
