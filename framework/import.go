@@ -30,6 +30,7 @@ func importCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "from", Usage: "`URL` of the Marathon (http://user:pass@host:8080), or a FILE with the answer of its /v2/apps or /v2/groups"},
 			&cli.StringFlag{Name: "url", Value: "http://127.0.0.1:8080", Usage: "`URL` of this framework's API", EnvVars: []string{"DVDI_URL"}},
+			&cli.StringFlag{Name: "ca", Usage: "`FILE` with the certificates to trust instead of the system's, for both", EnvVars: []string{"DVDI_CA"}},
 			&cli.StringFlag{Name: "journal", Value: "dvdi-import.json", Usage: "`FILE` that remembers how far each app is"},
 			&cli.BoolFlag{Name: "revert", Usage: "give the apps back to Marathon"},
 			&cli.BoolFlag{Name: "adopt", Usage: "take over apps with Mesos persistent volumes, too, with their reservations"},
@@ -57,7 +58,7 @@ func importApps(c *cli.Context) error {
 			return err
 		}
 	}
-	if cfg.Options, err = targetOptions(c.Context, c.String("url")); err != nil {
+	if cfg.Options, err = targetOptions(c.Context, c.String("url"), c.String("ca")); err != nil {
 		return err
 	}
 	t := takeover.New(cfg)
@@ -105,16 +106,16 @@ func takeoverConfig(c *cli.Context) (takeover.Config, error) {
 		Say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) },
 	}
 	var err error
-	if cfg.To, err = takeover.NewAPI(c.String("url")); err != nil {
-		return cfg, fmt.Errorf("--url: %w", err)
+	if cfg.To, err = takeover.NewAPI(c.String("url"), c.String("ca")); err != nil {
+		return cfg, fmt.Errorf("--url, --ca: %w", err)
 	}
 	from := c.String("from")
 	if from == "" {
 		return cfg, errors.New("--from: say which Marathon, or which file, to take over")
 	}
 	if strings.Contains(from, "://") {
-		if cfg.From, err = takeover.NewAPI(from); err != nil {
-			return cfg, fmt.Errorf("--from: %w", err)
+		if cfg.From, err = takeover.NewAPI(from, c.String("ca")); err != nil {
+			return cfg, fmt.Errorf("--from, --ca: %w", err)
 		}
 		from = cfg.From.URL()
 	} else {
@@ -134,8 +135,8 @@ func takeoverConfig(c *cli.Context) (takeover.Config, error) {
 }
 
 // targetOptions asks the framework how it reads definitions.
-func targetOptions(ctx context.Context, target string) (app.Options, error) {
-	api, err := client.New(client.Config{URL: target})
+func targetOptions(ctx context.Context, target, ca string) (app.Options, error) {
+	api, err := client.New(client.Config{URL: target, CA: ca})
 	if err != nil {
 		return app.Options{}, &config.Error{Err: err}
 	}

@@ -23,6 +23,25 @@ func TestImportNeverShowsPasswords(t *testing.T) {
 	}
 }
 
+// TestImportByHTTPS takes from and to frameworks whose certificate no system knows.
+func TestImportByHTTPS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	certificate(t, cert, key, 1)
+	p := start(t, "--ssl_cert="+cert, "--ssl_key="+key, "--https_port=0", "--disable_http")
+	url := "https://" + p.serving(t)
+	args := []string{"import", "--from", url, "--url", url, "--journal", filepath.Join(dir, "j")}
+	if code, out := runProgram(t, args...); code == 0 || !strings.Contains(out, "certificate") {
+		t.Errorf("without --ca: exit code %d, output %q", code, out)
+	}
+	if code, out := runProgram(t, append(args, "--ca", cert)...); code != 0 {
+		t.Errorf("exit code %d, output %q", code, out)
+	}
+	if code, out := runProgram(t, append(args, "--ca", key)...); code != exitBadFlag || !strings.Contains(out, "--ca") {
+		t.Errorf("a file without certificates: exit code %d, output %q", code, out)
+	}
+}
+
 // TestImportShortensRefusals: what answers at --from may be anything.
 func TestImportShortensRefusals(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -5,12 +5,15 @@ package takeover
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -24,13 +27,26 @@ type API struct {
 }
 
 // NewAPI checks the URL, whose credentials are used for basic authentication; it
-// does not connect.
-func NewAPI(base string) (*API, error) {
+// does not connect. ca is a file of PEM certificates to trust instead of the
+// system's, empty for none.
+func NewAPI(base, ca string) (*API, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, errors.New("the URL is not of the form http://host:port")
 	}
-	a := &API{http: &http.Client{Timeout: 30 * time.Second}}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}
+	if ca != "" {
+		pem, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, fmt.Errorf("read the certificates to trust: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate in PEM form", ca)
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	a := &API{http: &http.Client{Timeout: 30 * time.Second, Transport: transport}}
 	if u.User != nil {
 		a.user = u.User.Username()
 		a.password, _ = u.User.Password()

@@ -49,11 +49,11 @@ func newScene(t *testing.T) *scene {
 // fail its steps.
 func (s *scene) takeover(hook func() error) *Takeover {
 	s.t.Helper()
-	from, err := NewAPI(s.from.URL)
+	from, err := NewAPI(s.from.URL, "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	to, err := NewAPI(s.to.URL)
+	to, err := NewAPI(s.to.URL, "")
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -228,7 +228,7 @@ func TestTakenAgainAfterItWasGivenBack(t *testing.T) {
 
 func TestAnExportedMarathon(t *testing.T) {
 	s := newScene(t)
-	to, err := NewAPI(s.to.URL)
+	to, err := NewAPI(s.to.URL, "")
 	if err != nil {
 		t.Fatal(err)
 	}
