@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -127,8 +128,14 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	contained := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$0" "$1" && touch "$1/there" && exec sleep 1000`, path, target)
 	bystander := exec.Command("sleep", "1000")
 	bystander.Dir = elsewhere
+	// This one has a copy of the mount that no unmount reaches, and does not use it.
+	heir := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `cd / && touch "$0/heir" && exec sleep 1000`, elsewhere)
 	gone := []<-chan struct{}{user(t, holds), user(t, inside), user(t, contained)}
-	spared := user(t, bystander)
+	spared := []<-chan struct{}{user(t, bystander), user(t, heir)}
+	await(t, "the heir", func() bool {
+		_, err := os.Stat(filepath.Join(elsewhere, "heir"))
+		return err == nil
+	})
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -147,10 +154,16 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=7"); err == nil {
 		t.Error("mounted after the lease was over")
 	}
-	select {
-	case <-spared:
-		t.Error("a bystander was killed")
-	default:
+	for _, s := range spared {
+		select {
+		case <-s:
+			t.Error("a bystander was killed")
+		default:
+		}
+	}
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", heir.Process.Pid))
+	if err != nil || strings.Contains(string(table), path) {
+		t.Errorf("a copy of the mount is left: %v", err)
 	}
 }
 

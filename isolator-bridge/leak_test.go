@@ -375,6 +375,7 @@ func TestMountsOfOthersAreLeft(t *testing.T) {
 			t.Run(name+", "+use, func(t *testing.T) {
 				t.Parallel()
 				r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountNothing, Restart: volumetest.RestartForgets, Volatile: true, Bind: true})
+				r.env = append(r.env, "DVDI_BRIDGE_LEAK_GRACE=1m") // Docker's container has time to start
 				other := newAgent(t, r.plugin)
 				docker := sync.OnceFunc(func() {
 					path, err := other.dvdcli("mount", "--volumedriver=test", "--volumename=v")

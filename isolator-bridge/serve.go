@@ -108,7 +108,7 @@ func (b *assembly) run(ctx context.Context) (err error) {
 		Board: snapshot.NewBoard(), Refused: measured.Refused, Recovered: func(r server.Report) { countRecovered(measured, r) }, Ready: func() { b.notify(daemon.SdNotifyReady) }, Log: b.log,
 	}
 	host := b.host(eng, mounts, drivers)
-	cfg.Users = host
+	cfg.Users, cfg.Grace = host, b.leakGrace
 	if err := b.watch(&cfg, eng, led, host); err != nil {
 		return err
 	}

@@ -109,9 +109,12 @@ func NewBoard(cfg BoardConfig) *Board {
 // SetUses takes the latest look at the agent's containers.
 func (b *Board) SetUses(u Uses) {
 	b.mu.Lock()
+	news := !b.uses.same(u)
 	b.uses = u
 	b.mu.Unlock()
-	b.Look()
+	if news {
+		b.Look()
+	}
 }
 
 // lastUses returns the latest look.

@@ -268,6 +268,22 @@ func TestLeaseByAnyNameOfTheDriver(t *testing.T) {
 	}
 }
 
+// However often an epoch is registered, its lease keeps the length of the first
+// time, on disk too.
+func TestLeaseKeepsItsLength(t *testing.T) {
+	r := serve(t, nil)
+	c := r.client()
+	for _, lease := range []time.Duration{time.Minute, 2 * time.Second} {
+		reg, err := c.Register(r.context(), &client.RegisterRequest{FrameworkId: "f", Volume: nameV, Epoch: 4, Lease: durationpb.New(lease)})
+		if err != nil || reg.Fence.Lease.AsDuration() != time.Minute {
+			t.Errorf("%v, %v", reg, err)
+		}
+		if kept, err := r.engine.Ledger().Registration(keyV); err != nil || kept.Lease != time.Minute {
+			t.Errorf("%+v, %v", kept, err)
+		}
+	}
+}
+
 // oddDrivers has one whose file's name is not UTF-8.
 type oddDrivers struct{ drivers }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
@@ -43,17 +44,39 @@ const muteFor = 10
 // ask asks about the volumes whose turn it is and forgets all others. It says
 // whether anything changed.
 func (b *replicaBook) ask(ctx context.Context, keys []ledger.Key, now time.Time) (changed bool) {
+	silent := map[string]bool{} // drivers that had no answer
 	for _, key := range b.due(keys, now) {
 		if ctx.Err() != nil {
 			return changed
 		}
-		status, err := b.getter.Status(ctx, key)
-		if err != nil {
+		if silent[key.Driver] {
 			continue // what was known stays; health is somebody else's business
+		}
+		asking, cancel := context.WithTimeout(ctx, replicaPatience)
+		status, err := b.getter.Status(asking, key)
+		cancel()
+		if err != nil {
+			silent[key.Driver] = volume.KindOf(err) != volume.Refused && volume.KindOf(err) != volume.NotFound
+			b.failed(key, silent[key.Driver], now)
+			continue
 		}
 		changed = b.learn(key, status, now) || changed
 	}
 	return changed
+}
+
+// replicaPatience bounds one question: replicas are a preference, no more.
+const replicaPatience = 10 * time.Second
+
+// failed has a volume, or all of its driver, left alone until the next time.
+func (b *replicaBook) failed(key ledger.Key, silent bool, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if silent {
+		b.mute[key.Driver] = now.Add(b.every)
+		return
+	}
+	b.known[key] = replicas{hosts: b.known[key].hosts, asked: now}
 }
 
 func (b *replicaBook) due(keys []ledger.Key, now time.Time) []ledger.Key {

@@ -148,6 +148,9 @@ func (s *Server) Register(ctx context.Context, req *client.RegisterRequest) (*cl
 			}
 			terms, err = s.cfg.Leases.Grant(*reg)
 			reg.Trusted = terms.Trusted
+			if lease > 0 && err == nil {
+				reg.Lease = terms.Lease // of the epoch, however often it is registered
+			}
 			return err
 		})
 	out := &client.Registered{FrameworkId: reg.Framework, Epoch: reg.Epoch, Withdrawn: reg.Withdrawn}

@@ -1,6 +1,7 @@
 package facts
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
@@ -30,6 +31,12 @@ type Container struct {
 	ID, FrameworkID, TaskID, ExecutorID string
 	// Gone says that it is positively gone; otherwise it may be running.
 	Gone bool
+}
+
+// same says whether another look showed the same.
+func (u Uses) same(v Uses) bool {
+	u.Began, v.Began = time.Time{}, time.Time{}
+	return reflect.DeepEqual(u, v)
 }
 
 // live says whether a container that named the volume may be running.

@@ -164,20 +164,42 @@ func (h *Host) stopContainers(key ledger.Key) error {
 }
 
 // stopUsers kills whoever uses the subject and says who is left. With copies,
-// those count whose mount namespace has it mounted.
+// those count whose mount namespace has it at a place of its own; from namespaces
+// to which it was only handed down it is taken away, which harms nobody who does
+// not use it.
 func (h *Host) stopUsers(ctx context.Context, s *subject, server int, copies bool) error {
 	if s == nil {
 		return nil
 	}
+	tried := map[string]bool{} // namespaces
 	return h.await(func() error {
-		look := &looking{host: h, subject: s, copies: copies, spare: server, tables: map[string]seenTable{}}
+		look := h.look(s, server, copies)
 		users, err := look.all(ctx)
-		if len(users) == 0 {
-			return err
+		if len(users) > 0 {
+			err = errors.Join(err, h.kill(users))
 		}
-		return errors.Join(err, h.kill(users))
+		for namespace, i := range look.inherited {
+			err = errors.Join(err, errAgain, h.takeAway(namespace, i, tried))
+		}
+		return err
 	})
 }
+
+// takeAway takes inherited mounts away. Where the kernel does not let them go, as
+// those of a user namespace, what keeps them has to.
+func (h *Host) takeAway(namespace string, i inheritance, tried map[string]bool) error {
+	if tried[namespace] {
+		return h.kill([]user{{i.pid, "mount namespace"}})
+	}
+	tried[namespace] = true
+	if err := i.detach(); err != nil {
+		return fmt.Errorf("mount namespace %s of process %d: %w", namespace, i.pid, err)
+	}
+	return nil
+}
+
+// errAgain asks for another look.
+var errAgain = errors.New("it was mounted in another mount namespace until now")
 
 // await repeats what says what is left until nothing is or the wait is over.
 func (h *Host) await(left func() error) error {

@@ -21,13 +21,7 @@ func (h *Host) User(ctx context.Context, rec *ledger.Record) (string, error) {
 	if err != nil || s == nil {
 		return "", err
 	}
-	table, err := h.cfg.Mounts.Own(ctx)
-	if err != nil {
-		return "", err
-	}
-	known, _ := s.placesIn(table)
-	look := &looking{host: h, subject: s, known: append([]string{}, known...), spare: h.server(ctx, rec.Driver), tables: map[string]seenTable{}}
-	users, err := look.all(ctx)
+	users, err := h.look(s, h.server(ctx, rec.Driver), true).all(ctx)
 	switch {
 	case len(users) > 0:
 		return "process " + strconv.Itoa(users[0].pid) + " (" + users[0].how + ")", nil

@@ -24,6 +24,9 @@ type subject struct {
 	major, minor int
 	root         string // within the file system
 	device       uint64 // st_dev
+	// places are those at which this namespace had it: where another one has it
+	// too, that was handed down to it.
+	places []string
 	// whole says that the volume is the whole file system: whatever is on its
 	// device is on the volume.
 	whole bool
@@ -61,6 +64,7 @@ func (h *Host) subjectOf(ctx context.Context, rec *ledger.Record) (*subject, err
 	if overNetwork(m.FSType) {
 		s.whole, s.source = false, m.Source
 	}
+	s.places, _ = s.placesIn(table)
 	return s, nil
 }
 
@@ -113,8 +117,8 @@ type user struct {
 
 // all finds the processes that have something of the subject open: a file, a
 // directory, a mapping; this process and the spared one are passed over. With
-// copies also those whose mount namespace has it mounted for itself. With an
-// error, which tells of a process that may not be looked at, the list holds what
+// copies also those whose mount namespace has it at a place of its own, as a
+// container has. With an error, which tells of a process that may not be looked at, the list holds what
 // was found all the same. Init is no task: where it may not be looked at, as in a
 // container, it is passed over.
 func (l *looking) all(ctx context.Context) ([]user, error) {
@@ -151,9 +155,8 @@ type looking struct {
 	host    *Host
 	subject *subject
 	copies  bool
-	// known, if not nil, are the places of this namespace: a mount at any other
-	// place of another one is a use.
-	known []string
+	// inherited are other namespaces that have the subject where this one had it.
+	inherited map[string]inheritance
 	// spare is a process that is no user, 0 for none.
 	spare  int
 	tables map[string]seenTable
@@ -170,14 +173,14 @@ func (l *looking) at(ctx context.Context, pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(l.subject.namespaces, namespace) {
-		if l.copies && len(table.copies) > 0 {
-			return "mount namespace", nil
-		}
+	if l.copies && !slices.Contains(l.subject.namespaces, namespace) {
 		for _, place := range table.copies {
-			if l.known != nil && !slices.Contains(l.known, place) {
+			if !slices.Contains(l.subject.places, place) {
 				return "mount at " + place, nil
 			}
+		}
+		if len(table.copies) > 0 {
+			l.inherited[namespace] = inheritance{pid, table.copies}
 		}
 	}
 	dir := filepath.Join(l.host.cfg.Proc, strconv.Itoa(pid))

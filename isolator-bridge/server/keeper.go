@@ -53,7 +53,8 @@ type keeper struct {
 	looking  bool      // a look at it goes on
 	// uncompared says that the agent has not been compared with the ledger yet.
 	uncompared bool
-	pending    int  // steps of recovery that go on
+	pending    int // steps of recovery that go on
+	again      map[ledger.Key]later
 	dirty      bool // something was found since the last publication
 	verdicts   map[ledger.Key]reaper.Verdict
 	view       agentstate.View
@@ -73,12 +74,13 @@ type keeper struct {
 	mu         sync.Mutex // guards all below
 	report     Report
 	recovering bool
+	sightings  map[ledger.Key]sighting
 	// listing is for the API, which asks at any time.
 	listing *ledger.Cache
 }
 
 func newKeeper(cfg Config, iso *isolator.Isolator, h *hub, alive func()) *keeper {
-	return &keeper{cfg: cfg, log: cfg.Log, isolator: iso, hub: h, alive: alive, recovering: true, stopping: make(chan struct{}),
+	return &keeper{cfg: cfg, log: cfg.Log, isolator: iso, hub: h, alive: alive, recovering: true, sightings: map[ledger.Key]sighting{}, again: map[ledger.Key]later{}, stopping: make(chan struct{}),
 		cache: cfg.Engine.Ledger().NewCache(), listing: cfg.Engine.Ledger().NewCache(),
 		seen: map[ledger.Key]*ledger.Record{}, findings: map[ledger.Key]engine.Finding{}, files: map[string]engine.Finding{},
 		due: map[ledger.Key]time.Time{}, busy: map[ledger.Key]bool{}, slots: map[string]chan struct{}{},
@@ -127,6 +129,12 @@ func (k *keeper) tick(ctx context.Context) time.Duration {
 		k.lookAtAgent(ctx)
 	}
 	k.ticks++
+	for key, l := range k.again {
+		if !now.Before(l.at) {
+			delete(k.again, key)
+			k.lookAtEarlier(ctx, l.rec)
+		}
+	}
 	k.tidy(ctx)
 	if changed || k.dirty {
 		k.publish()
@@ -149,6 +157,9 @@ const agentEvery = 3
 // untilDue is how long until a volume has to be looked at again.
 func (k *keeper) untilDue(most time.Duration) time.Duration {
 	most = min(most, k.untilLook())
+	for _, l := range k.again {
+		most = min(most, time.Until(l.at))
+	}
 	for _, at := range k.due {
 		most = min(most, time.Until(at))
 	}
@@ -199,6 +210,15 @@ type result struct {
 	pending bool
 	// look is set after a look at the agent.
 	look *agentLook
+	// later is what an earlier boot had mounted, to be looked at again.
+	later *later
+}
+
+// later is a record of an earlier boot whose volume is mounted now, and when to
+// look at it again.
+type later struct {
+	rec *ledger.Record
+	at  time.Time
 }
 
 // look reconciles volumes in the background, each at most once at a time. A
@@ -257,6 +277,9 @@ func (k *keeper) took(ctx context.Context, r result) {
 		return
 	}
 	delete(k.busy, r.key)
+	if r.later != nil {
+		k.again[r.key] = *r.later
+	}
 	if r.items != nil {
 		return
 	}

@@ -151,23 +151,34 @@ func (k *keeper) recoverEarlierBoot(ctx context.Context) {
 		if rec == nil || !item.Hint || rec.BootID == k.cfg.Engine.Ledger().BootID() || rec.Phase == ledger.PhaseReleased {
 			continue
 		}
-		k.begin(ctx, rec.Key(), func() result {
-			return result{key: rec.Key(), items: []Item{k.giveUpEarlier(ctx, rec)}}
-		})
+		k.lookAtEarlier(ctx, rec)
 	}
 }
 
-func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
+// lookAtEarlier gives up, in the background, what an earlier boot had mounted.
+func (k *keeper) lookAtEarlier(ctx context.Context, rec *ledger.Record) {
+	k.begin(ctx, rec.Key(), func() result {
+		item, wait := k.giveUpEarlier(ctx, rec)
+		r := result{key: rec.Key(), items: []Item{item}}
+		if wait > 0 {
+			r.later = &later{rec, time.Now().Add(wait)}
+		}
+		return r
+	})
+}
+
+// giveUpEarlier says for how long to leave alone what is mounted now.
+func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) (item Item, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, volumePatience)
 	defer cancel()
-	item := Item{Source: FromLedger, Key: rec.Key(), Found: "it was mounted in an earlier boot"}
+	item = Item{Source: FromLedger, Key: rec.Key(), Found: "it was mounted in an earlier boot"}
 	holder := k.cfg.AgentHolder
 	if len(rec.Holders) > 0 {
 		holder = rec.Holders[0].Name
 	}
-	if who := k.foreignUser(ctx, rec.Key()); who != "" {
+	if who, wait := k.foreign(ctx, rec.Key()); who != "" {
 		item.Found, item.Done = "it was mounted in an earlier boot and is mounted now", "left: "+who
-		return item
+		return item, wait
 	}
 	res, err := k.cfg.Engine.UnmountIf(ctx, engine.UnmountRequest{Driver: rec.Driver, Volume: rec.Volume,
 		Holder: engine.Holder{Name: holder}}, func(current *ledger.Record) error {
@@ -186,7 +197,7 @@ func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) Item {
 	default:
 		item.Done = "looking out for it: its driver may mount it again"
 	}
-	return item
+	return item, 0
 }
 
 // recoverContainers undoes preparations of which nobody learned.
@@ -282,7 +293,7 @@ func (k *keeper) adopt(ctx context.Context, item *Item) {
 
 func (k *keeper) undo(ctx context.Context, item *Item, gone map[string]bool) {
 	item.Found = "only containers that are gone named it, and it is not in the ledger"
-	if who := k.foreignUser(ctx, item.Key); who != "" {
+	if who, wait := k.foreign(ctx, item.Key); who != "" && wait <= 0 {
 		item.Done = "left: " + who
 		return
 	}

@@ -85,6 +85,9 @@ type Config struct {
 	// Refused, if not nil, counts refused peers; Recovered gets the report.
 	Refused   access.Counter
 	Recovered func(Report)
+	// Grace is how long mounts that this ledger did not make are left to whoever
+	// made them, though nobody is seen to use them.
+	Grace time.Duration
 	// Users, if not nil, see who uses what is mounted; *fence.Host does.
 	Users Users
 	// Ready, if not nil, is called once, when the API is served and recovery is

@@ -2,38 +2,89 @@ package server
 
 import (
 	"context"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
-// foreignUser says who uses a volume that this ledger did not mount; empty if
-// nobody does, or if it is not mounted. Its driver may have mounted it for Docker,
-// or for whoever else keeps no ledger.
-func (k *keeper) foreignUser(ctx context.Context, key ledger.Key) string {
+// sighting is a mount that this ledger did not make.
+type sighting struct {
+	// mount is the id of the mount, 0 for a plain directory; since when it was
+	// seen.
+	mount int
+	since time.Time
+}
+
+// foreign looks for a mount of a volume that this ledger did not make. Its driver
+// may have made it again by itself, or for Docker, or for whoever else keeps no
+// ledger. who says why it is to be left alone, for good or as long as wait: who
+// has it mounted may be about to use it.
+func (k *keeper) foreign(ctx context.Context, key ledger.Key) (who string, wait time.Duration) {
 	if k.cfg.Users == nil {
-		return ""
+		return "", 0
 	}
 	path, err := k.cfg.Engine.Path(ctx, key.Driver, key.Volume)
 	if err != nil || path == "" {
-		return "" // then nothing will be unmounted either
+		k.sighted(key, nil)
+		return "", 0 // then nothing will be unmounted either
 	}
-	who, err := k.cfg.Users.UserAt(ctx, key.Driver, path)
+	who, err = k.cfg.Users.UserAt(ctx, key.Driver, path)
 	switch {
 	case err != nil:
-		return "whether somebody uses it cannot be seen: " + err.Error()
+		return "whether somebody uses it cannot be seen: " + err.Error(), 0
 	case who != "":
-		return who + " uses it"
+		k.sighted(key, nil)
+		return who + " uses it", 0
 	}
-	return ""
+	table, err := k.cfg.Mounts.Own(ctx)
+	if err != nil {
+		return err.Error(), 0
+	}
+	mount, _ := table.At(path)
+	if wait := k.sighted(key, &mount.ID); wait > 0 {
+		return "nobody uses it yet", wait
+	}
+	return "", 0
 }
 
-// reconcile looks at one volume. A mount that appears where one without an answer
-// is looked out for is undone, unless somebody uses it: nobody was told the path
-// of ours.
+// sighted notes that a mount is there, or none, and says how long it is still to
+// be left alone.
+func (k *keeper) sighted(key ledger.Key, mount *int) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if mount == nil {
+		delete(k.sightings, key)
+		return 0
+	}
+	s, known := k.sightings[key]
+	if !known || s.mount != *mount {
+		s = sighting{*mount, time.Now()}
+		k.sightings[key] = s
+	}
+	return k.cfg.Grace - time.Since(s.since)
+}
+
+// ofEarlierBoot says that a record tells of a mount that a reboot ended.
+func (k *keeper) ofEarlierBoot(rec *ledger.Record) bool {
+	led := k.cfg.Engine.Ledger()
+	up, err := led.SinceBoot()
+	return err == nil && !rec.Since.IsZero() && rec.Since.Before(led.Now().Add(-up))
+}
+
+// reconcile looks at one volume. A mount that appears where one is looked out for
+// is undone, unless somebody uses it: nobody was told the path of ours. Where it
+// is one of an earlier boot that is looked out for, what appears may well be
+// somebody else's, and is given time.
 func (k *keeper) reconcile(ctx context.Context, key ledger.Key) engine.Finding {
-	if rec, err := k.cfg.Engine.Ledger().Peek(key); err == nil && rec != nil && rec.Phase == ledger.PhaseWatched && rec.Call == nil {
-		if who := k.foreignUser(ctx, key); who != "" {
+	rec, err := k.cfg.Engine.Ledger().Peek(key)
+	if err == nil && rec != nil && rec.Phase == ledger.PhaseWatched && rec.Call == nil {
+		who, wait := k.foreign(ctx, key)
+		switch {
+		case who == "", wait > 0 && !k.ofEarlierBoot(rec):
+		case wait > 0:
+			return engine.Finding{Driver: key.Driver, Volume: key.Volume, State: "a mount appeared where one of an earlier boot is looked out for", After: wait}
+		default:
 			return engine.Finding{Driver: key.Driver, Volume: key.Volume, State: "looking out for a mount without an answer",
 				Problem: "one appeared and is left: " + who, After: k.cfg.FullInterval}
 		}
