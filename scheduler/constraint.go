@@ -280,7 +280,7 @@ func (g *group) mostUsed() int32 {
 
 // appState is what a round knows of an app's other instances.
 type appState struct {
-	placed    []*Placed
+	placed    []placedAt
 	instances int           // how many there are to be
 	onAgent   map[int32]int // instances by agent
 	groups    []group
@@ -288,11 +288,17 @@ type appState struct {
 	version   int     // counts launches of this round
 }
 
-func (d *decision) newAppState(placed []*Placed) *appState {
-	a := &appState{placed: placed, onAgent: make(map[int32]int, len(placed))}
+// placedAt is a placed instance and its agent, absent where that has no offer.
+type placedAt struct {
+	*Placed
+	at int32
+}
+
+func newAppState(placed []placedAt) *appState {
+	a := &appState{placed: placed, onAgent: make(map[int32]int)}
 	for _, p := range placed {
-		if at, ok := d.byAgent[p.AgentID]; ok {
-			a.onAgent[at]++
+		if p.at != absent {
+			a.onAgent[p.at]++
 		}
 		if p.Counts {
 			a.instances++

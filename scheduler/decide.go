@@ -147,7 +147,7 @@ func (d *decision) countPlaced() {
 			continue
 		}
 		if states[a] == nil {
-			states[a] = d.newAppState(placed[a])
+			states[a] = newAppState(placed[a])
 			states[a].instances += int(pending[a])
 		}
 		d.requests[i].app = states[a]
@@ -157,7 +157,7 @@ func (d *decision) countPlaced() {
 
 // addPlaced counts the placed instances on their agents. It returns, per app of
 // which something is pending, those of them that are not pending themselves.
-func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]*Placed) {
+func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]placedAt) {
 	if len(d.s.Placed) == 0 {
 		return nil
 	}
@@ -165,16 +165,20 @@ func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]*Place
 	for i := range d.s.Pending {
 		pending[d.s.Pending[i].ID] = true
 	}
-	placed = make(map[int32][]*Placed)
+	placed = make(map[int32][]placedAt)
 	for i := range d.s.Placed {
 		p := &d.s.Placed[i]
+		at, offered := d.byAgent[p.AgentID]
+		if !offered {
+			at = absent
+		}
 		if a, known := byName[p.App]; known {
 			if pending[p.ID] {
 				continue
 			}
-			placed[a] = append(placed[a], p)
+			placed[a] = append(placed[a], placedAt{p, at})
 		}
-		if at, ok := d.byAgent[p.AgentID]; ok {
+		if offered {
 			d.agents[at].load++
 			d.agents[at].before++
 		}

@@ -302,15 +302,29 @@ func (s *share) sum() {
 	if len(s.free) > 1 {
 		slices.SortStableFunc(s.free, func(a, b portion) int { return comparePortions(&a, &b) })
 	}
+	s.overlap = s.portsOverlap()
+	s.count()
+}
+
+// portsOverlap says whether a port is in several portions, which Mesos never
+// offers.
+func (s *share) portsOverlap() bool {
 	var all []resource.Range
 	for i := range s.free {
-		if p := &s.free[i]; p.what == ports {
+		p := &s.free[i]
+		switch {
+		case p.what != ports:
+		case all == nil:
+			all = p.ranges
+		default:
 			union := resource.UnionRanges(all, p.ranges)
-			s.overlap = s.overlap || countPorts(union) != countPorts(all)+countPorts(p.ranges)
+			if countPorts(union) != countPorts(all)+countPorts(p.ranges) {
+				return true
+			}
 			all = union
 		}
 	}
-	s.count()
+	return false
 }
 
 // count totals what the portions have left.
