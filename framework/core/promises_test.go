@@ -87,6 +87,11 @@ func (c diaryConn) Kill(ctx context.Context, task, agent string, grace *time.Dur
 	return c.conn.Kill(ctx, task, agent, grace)
 }
 
+func (c diaryConn) Revive(ctx context.Context, roles []string) error {
+	c.d.note("revive %v", roles)
+	return c.conn.Revive(ctx, roles)
+}
+
 func (c diaryConn) Acknowledge(ctx context.Context, s Status) error {
 	c.d.note("acknowledge %s", s.State)
 	return c.conn.Acknowledge(ctx, s)

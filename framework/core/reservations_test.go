@@ -1,9 +1,11 @@
 package core
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -57,6 +59,32 @@ func TestOffersComeWhileSomethingMayBeTakenOver(t *testing.T) {
 		r.start()
 		if !r.policy().NoSuppress {
 			t.Error("no offers come, which would show what may be taken over")
+		}
+	})
+}
+
+// TestDeclinedOffersComeAgainForWhatMayBeTakenOver: they may have shown the volumes
+// of an app before it was defined here.
+func TestDeclinedOffersComeAgainForWhatMayBeTakenOver(t *testing.T) {
+	inDiary(t, func(t *testing.T, r *rig, d *diary) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.Adopt = []string{"theirs"}
+		r.start()
+		r.pass(time.Minute)
+		before := len(d.read())
+		kept, err := app.Parse([]byte(`{"id":"/kept","cmd":"x","cpus":1,"mem":32,"instances":0,"role":"r","container":{"type":"MESOS","volumes":[
+			{"containerPath":"d","mode":"RW","persistent":{"size":10}}]}}`), app.Options{Role: "r"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.core.Change(t.Context(), Change{Upsert: []*app.App{kept}}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(time.Minute)
+		if lines := d.read()[before:]; !slices.Contains(lines, "revive [* r]") {
+			t.Errorf("nothing is asked for again: %q", lines)
 		}
 	})
 }

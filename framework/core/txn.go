@@ -80,7 +80,9 @@ func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 func (tx *txn) saveApp(r *appRecord) {
 	tx.c.rolesStale = true
 	if len(tx.c.cfg.Adopt) > 0 && r.App.Resident() {
-		tx.c.flow.wantRevive() // its volumes may have been declined before
+		// The offers of its volumes may have been declined before.
+		tx.c.flow.relook = true
+		tx.c.flow.wantRevive()
 	}
 	tx.c.state.apps[r.App.ID] = r
 	tx.changed(r.App.ID)
