@@ -370,6 +370,19 @@ func (s *session) confirm(question string) error {
 	return fmt.Errorf("not confirmed, nothing was done; give --%s in scripts", flagYes)
 }
 
+// leftovers are what crashes and damages left in the ledger's directories.
+func (s *session) leftovers() (aside, temporary []string, err error) {
+	led, err := s.openLedger()
+	if err != nil {
+		return nil, nil, err
+	}
+	if aside, err = led.Kept(); err != nil {
+		return nil, nil, err
+	}
+	temporary, err = led.Leftovers()
+	return aside, temporary, err
+}
+
 func examine(s *session) error {
 	ctx, cancel := s.context()
 	defer cancel()
@@ -377,7 +390,8 @@ func examine(s *session) error {
 	found := s.drivers(s.log())
 	defer found.Close()
 	in := doctor.Input{
-		RunDir: dirs.Run, StateDir: dirs.State, Mounts: hostmount.New(), Drivers: found, Root: "/",
+		RunDir: dirs.Run, StateDir: dirs.State, HostDir: dirs.Host, PluginDirs: found.Places(),
+		Mounts: hostmount.New(), Drivers: found, Root: "/", Leftovers: s.leftovers,
 		Policy: func() error {
 			_, err := engine.LoadPolicy(s.String(flagPolicy))
 			return err

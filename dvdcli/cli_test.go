@@ -245,6 +245,55 @@ func TestAdminCommands(t *testing.T) {
 	expect(t, p, "v", 1, 0)
 }
 
+// With --output json every command prints one JSON value and nothing else, or an
+// error in JSON.
+func TestEveryCommandInJSON(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir()).with("DVDCLI_OUTPUT", "json")
+	lines := map[string]string{ // the arguments that a command needs
+		"create": "--volumename=new", "remove": "--volumename=new", "ledger repair": "--yes", "ledger show": "--volumename=other", "ledger forget": "--yes --volumename=other",
+	}
+	vol := []string{"--volumedriver=test", "--volumename=v"}
+	b.must(mountArgs(p, "v")...)
+	b.must(mountArgs(p, "other")...)
+	var visit func(path string, from []definition)
+	visit = func(path string, from []definition) {
+		for _, d := range from {
+			name := strings.TrimSpace(path + " " + d.name)
+			if len(d.below) > 0 {
+				visit(name, d.below)
+				continue
+			}
+			args := strings.Fields(name)
+			for _, f := range d.flags() {
+				for _, v := range vol {
+					if strings.HasPrefix(v, "--"+f.Names()[0]+"=") {
+						args = append(args, v)
+					}
+				}
+			}
+			if name == "ledger repair" {
+				args = strings.Fields(name)
+			}
+			args = append(args, strings.Fields(lines[name])...)
+			out := b.run(args...)
+			var v any
+			if err := json.Unmarshal([]byte(out.stdout), &v); err != nil || out.stderr != "" || out.code != 0 && out.code != exitFindings {
+				t.Errorf("%q: %v in %+v", args, err, out)
+			}
+		}
+	}
+	visit("", definitions())
+	for _, args := range [][]string{{"get", "--volumedriver=test", "--volumename=none"}, {"ledger", "show", "--volumedriver=test", "--volumename=none"},
+		{"mount", "--volumedriver=nosuch", "--volumename=v"}} {
+		out := b.run(args...)
+		var asJSON struct{ Error, Kind string }
+		if err := json.Unmarshal([]byte(out.stderr), &asJSON); err != nil || asJSON.Error == "" || out.stdout != "" || out.code == 0 {
+			t.Errorf("%q: %v in %+v", args, err, out)
+		}
+	}
+}
+
 func TestVerboseTracesWithoutSecrets(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{})
 	b := newBox(t, p.PluginDir())

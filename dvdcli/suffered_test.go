@@ -3,17 +3,21 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
+// row is what tests hold.
+type row struct {
+	symptom, seen string
+	tests         []string // directory in the repository, test
+}
+
 // suffered are the complaints about dvdcli 0.2, the modules and the plugins that
 // this program and the volume engine have to be better at, where they were made,
 // and the tests that hold each.
-var suffered = []struct {
-	symptom, seen string
-	tests         []string // directory in the repository, test
-}{
+var suffered = []row{
 	{"pinned until unmounted by hand after a failed unmount", "MESOS-10126, dcos#1430, rexray#1301", []string{
 		"internal/volume/engine TestFailedUnmountStaysOwed",
 		"internal/volume/engine TestMountCancelsOwedUnmount",
@@ -102,9 +106,66 @@ var suffered = []struct {
 	}},
 }
 
-// Each complaint has tests, and they exist.
+// facts are those of Docker's plugin protocol, and how real plugins differ, with
+// the tests that hold what this program makes of them.
+var facts = []row{
+	{"sockets, specs and json files in Docker's order", "discovery", []string{
+		"internal/volume/dockerplugin TestOrderOfDiscovery",
+		"internal/volume/dockerplugin TestDefaultPlacesAreDockers",
+		"internal/volume/dockerplugin TestAddresses",
+		"internal/volume/dockerplugin TestBrokenDefinitions",
+		"internal/volume/dockerplugin TestTLS",
+		"internal/volume/dockerplugin TestRemotePlugin",
+	}},
+	{"managed plugins by id, rescoped, never replaced by a legacy one", "docker plugin install", []string{
+		"internal/volume/dockerplugin TestManagedPluginByAnyName",
+		"internal/volume/dockerplugin TestManagedPluginThatCannotBeUsed",
+		"internal/volume/dockerplugin TestRescope",
+	}},
+	{"handshake, headers, any type of answer", "Plugin.Activate", []string{
+		"internal/volume/dockerplugin TestHandshakeIsMadeOnce",
+		"internal/volume/dockerplugin TestHandshakeFails",
+		"internal/volume/dockerplugin TestVolumeLife",
+	}},
+	{"retries as Docker makes them, no change sent twice, no wait for what does not exist", "pkg/plugins", []string{
+		"internal/volume/dockerplugin TestWaitsForAPluginThatDoesNotAnswerYet",
+		"internal/volume/dockerplugin TestMutationsAreNeverSentTwice",
+		"internal/volume/dockerplugin TestQueriesAreRepeated",
+		"internal/volume/dockerplugin TestUnknownDriverSaysWhatThereIs",
+	}},
+	{"time-outs below those of Mesos, configurable", "volume/drivers", []string{
+		"dvdcli TestDeadlinesAreBelowMesos",
+		"dvdcli TestDefaultTimesLeaveTheNextMountItsTurn",
+		"internal/volume/engine TestPolicy",
+	}},
+	{"error bodies of every kind; 404 of a missing method or volume; not found has no type", "Err, Error, text", []string{
+		"internal/volume/dockerplugin TestEveryKindOfAnswer",
+		"internal/volume/dockerplugin TestGetOfWhatIsMissing",
+		"internal/volume/dockerplugin TestListDecides",
+	}},
+	{"capabilities are optional", "1.12", []string{
+		"internal/volume/dockerplugin TestCapabilitiesAreOptional",
+		"internal/volume/dockerplugin TestCapabilitiesThatBringNoAnswer",
+	}},
+	{"Mountpoint in Get, List and Path is a claim", "openstorage, REX-Ray", []string{
+		"internal/volume/dockerplugin TestMountReturnsWhatThePluginSays",
+		"internal/volume/engine TestClaimsAreCheckedAsAnswersAre",
+		"internal/volume/engine TestPathIsOnlyToldWhenMounted",
+	}},
+	{"repeated Mount refused, counted or ignored; an Unmount too many; Create twice", "rclone, sshfs, convoy, REX-Ray", []string{
+		"internal/volume/engine TestUnmountedByHand",
+		"internal/volume/engine TestUnmountedByHandForADriverThatKeepsItsCount",
+		"internal/volume/engine TestTwoLedgersOneMount",
+		"internal/volume/dockerplugin TestRclone",
+		"internal/volume/dockerplugin TestCreateOfWhatExists",
+		"dvdcli TestKilledAtEveryStep",
+		"dvdcli TestRcloneKilledAtEveryStep",
+	}},
+}
+
+// Each complaint and each fact has tests, and they exist.
 func TestWhatUsersSufferedIsTested(t *testing.T) {
-	for _, row := range suffered {
+	for _, row := range slices.Concat(suffered, facts) {
 		if row.seen == "" || len(row.tests) == 0 {
 			t.Errorf("%s: no tests", row.symptom)
 		}

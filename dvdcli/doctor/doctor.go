@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -39,9 +41,13 @@ type Finding struct {
 
 // Input is what to look at.
 type Input struct {
-	RunDir, StateDir string
-	Mounts           volume.MountTables
-	Drivers          volume.Drivers
+	RunDir, StateDir, HostDir string
+	// PluginDirs are where drivers are looked for.
+	PluginDirs []string
+	// Leftovers are files that the ledger set aside, and temporary ones of crashes.
+	Leftovers func() (aside, temporary []string, err error)
+	Mounts    volume.MountTables
+	Drivers   volume.Drivers
 	// Policy reads the policy and returns what is wrong with it.
 	Policy func() error
 	// Reconcile compares the ledger with the host without changing anything.
@@ -56,12 +62,17 @@ func Examine(ctx context.Context, in Input) []Finding {
 	out = append(out, directory("run directory", in.RunDir)...)
 	out = append(out, directory("state directory", in.StateDir)...)
 	out = append(out, kept(in.StateDir)...)
+	out = append(out, directory("directory of this host's ledgers", in.HostDir)...)
 	out = append(out, policy(in)...)
-	out = append(out, drivers(ctx, in)...)
+	out = append(out, pluginDirectories(in)...)
+	found, pids := drivers(ctx, in)
+	out = append(out, found...)
 	out = append(out, propagation(ctx, in)...)
-	out = append(out, namespaces(ctx, in)...)
-	out = append(out, units(in)...)
-	return append(out, records(in)...)
+	agents := processes(ctx, in.Root, "mesos-agent", "mesos-slave")
+	out = append(out, namespaces(in, agents)...)
+	out = append(out, units(in, append(pids, agents...))...)
+	out = append(out, records(in)...)
+	return append(out, leftovers(in)...)
 }
 
 func directory(what, path string) []Finding {
@@ -76,7 +87,11 @@ func directory(what, path string) []Finding {
 	case st.Mode().Perm()&0o002 != 0:
 		return []Finding{{Problem, what, path + " can be written by every user", "chmod o-w " + path}}
 	}
-	if err := unix.Access(path, unix.W_OK); err != nil {
+	err = unix.Access(path, unix.W_OK)
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return []Finding{{Problem, what, path + ": " + err.Error(), "see the kernel's log for why its file system became read-only, and remount it; until then nothing is mounted"}}
+	case err != nil:
 		return []Finding{{Problem, what, path + ": " + err.Error(), "run as the user whom it belongs to, or name another directory"}}
 	}
 	return []Finding{{Good, what, path, ""}}
@@ -99,34 +114,67 @@ func policy(in Input) []Finding {
 	return []Finding{{Good, "policy", "readable or absent", ""}}
 }
 
-func drivers(ctx context.Context, in Input) []Finding {
-	infos, err := in.Drivers.List(ctx)
-	if err != nil {
-		return []Finding{{Problem, "drivers", err.Error(), "give this user access to the plugin directories"}}
-	}
-	if len(infos) == 0 {
-		return []Finding{{Warning, "drivers", "none found", "start a volume plugin, or name its directory in DVDCLI_PLUGIN_DIRS"}}
-	}
+// pluginDirectories looks whether the places where drivers are looked for can be
+// read. Those that are missing hold nothing, which is no fault as long as there is
+// another one.
+func pluginDirectories(in Input) []Finding {
 	var out []Finding
-	for _, info := range infos {
-		out = append(out, driver(ctx, in, info))
+	missing := 0
+	for _, dir := range in.PluginDirs {
+		_, err := os.ReadDir(dir)
+		switch {
+		case err == nil:
+			out = append(out, Finding{Good, "plugin directory", dir, ""})
+		case errors.Is(err, fs.ErrNotExist):
+			missing++
+		default:
+			out = append(out, Finding{Problem, "plugin directory", err.Error(), "give this user access to it, or name another one in DVDCLI_PLUGIN_DIRS"})
+		}
+	}
+	if missing > 0 && missing == len(in.PluginDirs) {
+		out = append(out, Finding{Warning, "plugin directory", "none of " + strings.Join(in.PluginDirs, ", ") + " exists", "start a volume plugin, or name its directory in DVDCLI_PLUGIN_DIRS"})
 	}
 	return out
 }
 
-func driver(ctx context.Context, in Input, info volume.DriverInfo) Finding {
+// drivers asks all drivers, and tells the processes that serve them.
+func drivers(ctx context.Context, in Input) (out []Finding, pids []int) {
+	infos, err := in.Drivers.List(ctx)
+	if err != nil {
+		return []Finding{{Problem, "drivers", err.Error(), "give this user access to the plugin directories"}}, nil
+	}
+	if len(infos) == 0 {
+		return []Finding{{Warning, "drivers", "none found", "start a volume plugin, or name its directory in DVDCLI_PLUGIN_DIRS"}}, nil
+	}
+	out, pids = make([]Finding, len(infos)), make([]int, len(infos))
+	var wg sync.WaitGroup // one that hangs must not keep the others from being asked
+	for i, info := range infos {
+		wg.Go(func() { out[i], pids[i] = driver(ctx, in, info) })
+	}
+	wg.Wait()
+	return out, slices.DeleteFunc(pids, func(pid int) bool { return pid == 0 })
+}
+
+func driver(ctx context.Context, in Input, info volume.DriverInfo) (Finding, int) {
 	what := "driver " + info.Name
 	if info.Problem != "" {
-		return Finding{Problem, what, info.Source + ": " + info.Problem, "correct or remove that file"}
+		return Finding{Problem, what, info.Source + ": " + info.Problem, "correct or remove that file"}, 0
 	}
 	d, err := in.Drivers.Open(ctx, info.Name)
 	if err == nil {
 		_, err = d.Capabilities(ctx)
 	}
-	if err != nil {
-		return Finding{Problem, what, err.Error(), "start the driver, or remove " + info.Source + " if it is gone for good"}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return Finding{Problem, what, err.Error(), "give this user the right to write to the driver's socket, or run as root"}, 0
+	case err != nil:
+		return Finding{Problem, what, err.Error(), "start the driver, or remove " + info.Source + " if it is gone for good"}, 0
 	}
-	return Finding{Good, what, "reachable, defined by " + info.Source, ""}
+	pid := 0
+	if served, ok := d.(volume.Served); ok {
+		pid = served.ServerPID()
+	}
+	return Finding{Good, what, "reachable, defined by " + info.Source, ""}, pid
 }
 
 // propagation looks whether mounts under the root reach other namespaces.
@@ -147,15 +195,15 @@ func propagation(ctx context.Context, in Input) []Finding {
 }
 
 // namespaces compares the mount namespace of the agents with this one.
-func namespaces(ctx context.Context, in Input) []Finding {
+func namespaces(in Input, agents []int) []Finding {
 	mine, err := os.Readlink(filepath.Join(in.Root, "proc/self/ns/mnt"))
 	if err != nil {
 		return []Finding{{Warning, "mount namespaces", err.Error(), "mount /proc"}}
 	}
 	var out []Finding
-	for _, pid := range processes(ctx, in.Root, "mesos-agent", "mesos-slave") {
-		theirs, err := os.Readlink(filepath.Join(in.Root, "proc", pid, "ns/mnt"))
-		what := "mesos agent, pid " + pid
+	for _, pid := range agents {
+		theirs, err := os.Readlink(filepath.Join(in.Root, "proc", strconv.Itoa(pid), "ns/mnt"))
+		what := fmt.Sprintf("mesos agent, pid %d", pid)
 		switch {
 		case err != nil:
 			out = append(out, Finding{Warning, what, "its mount namespace cannot be read: " + err.Error(), "run doctor as root"})
@@ -170,63 +218,23 @@ func namespaces(ctx context.Context, in Input) []Finding {
 }
 
 // processes finds processes by name.
-func processes(ctx context.Context, root string, names ...string) []string {
+func processes(ctx context.Context, root string, names ...string) []int {
 	found, err := filepath.Glob(filepath.Join(root, "proc/[0-9]*/comm"))
 	if err != nil {
 		return nil
 	}
-	var out []string
+	var out []int
 	for _, f := range found {
 		if ctx.Err() != nil {
 			return out
 		}
 		data, err := os.ReadFile(f)
-		if err == nil && slices.Contains(names, strings.TrimSpace(string(data))) {
-			out = append(out, filepath.Base(filepath.Dir(f)))
-		}
-	}
-	return out
-}
-
-// hiding are unit settings that give a service a mount namespace of its own
-// (systemd.exec(5)), with the values that do not.
-var hiding = map[string][]string{
-	"PrivateTmp": {"no", "false", "0", "off"}, "PrivateMounts": {"no", "false", "0", "off"},
-	"PrivateDevices": {"no", "false", "0", "off"}, "ProtectHome": {"no", "false", "0", "off"},
-	"ProtectSystem": {"no", "false", "0", "off"}, "MountFlags": {"shared"},
-}
-
-// units reads the units of agents and plugins for settings that hide mounts.
-func units(in Input) []Finding {
-	var out []Finding
-	for _, dir := range []string{"etc/systemd/system", "run/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"} {
-		for _, pattern := range []string{"mesos-*.service", "mesos-*.service.d/*.conf", "dcos-mesos-*.service", "dcos-mesos-*.service.d/*.conf", "isolator-bridge.service", "isolator-bridge.service.d/*.conf"} {
-			files, err := filepath.Glob(filepath.Join(in.Root, dir, pattern))
-			if err != nil {
-				continue
-			}
-			for _, f := range files {
-				out = append(out, unit(f)...)
-			}
-		}
-	}
-	return out
-}
-
-func unit(file string) []Finding {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return []Finding{{Warning, "unit " + file, err.Error(), "run doctor as root"}}
-	}
-	var out []Finding
-	for line := range strings.Lines(string(data)) {
-		key, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		harmless, known := hiding[strings.TrimSpace(key)]
-		if !ok || !known || slices.Contains(harmless, strings.ToLower(strings.TrimSpace(value))) || strings.TrimSpace(value) == "" {
+		if err != nil || !slices.Contains(names, strings.TrimSpace(string(data))) {
 			continue
 		}
-		out = append(out, Finding{Problem, "unit " + file, strings.TrimSpace(line) + " gives the service mounts of its own: volumes mounted later are not seen in it, or only in it",
-			"remove the setting, systemctl daemon-reload, restart the service"})
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			out = append(out, pid)
+		}
 	}
 	return out
 }
@@ -251,6 +259,24 @@ func records(in Input) []Finding {
 	}
 	if len(out) == 0 {
 		out = append(out, Finding{Good, "ledger", fmt.Sprintf("%d records, all in order", len(findings)), ""})
+	}
+	return out
+}
+
+// leftovers are told, since nobody else looks at them.
+func leftovers(in Input) []Finding {
+	aside, temporary, err := in.Leftovers()
+	if err != nil {
+		return []Finding{{Problem, "leftovers", err.Error(), "see `dvdcli ledger list`"}}
+	}
+	var out []Finding
+	for _, f := range aside {
+		out = append(out, Finding{Warning, "leftovers", f + " is a record that could not be read",
+			"see what it says and whether the volume is mounted, then remove the file"})
+	}
+	if len(temporary) > 0 {
+		out = append(out, Finding{Warning, "leftovers", fmt.Sprintf("%d temporary files of killed processes, such as %s", len(temporary), temporary[0]),
+			"`dvdcli ledger repair`, or a running isolator-bridge, removes those older than an hour"})
 	}
 	return out
 }

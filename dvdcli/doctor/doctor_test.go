@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,6 +30,33 @@ func (n noDriver) Open(_ context.Context, name string) (volume.Driver, error) {
 	return nil, &volume.Error{Kind: volume.DriverUnreachable, Driver: name}
 }
 
+// servedBy is drivers that a process serves.
+type servedBy struct {
+	noDriver
+	pid int
+}
+
+func (s servedBy) Open(context.Context, string) (volume.Driver, error) {
+	return served{pid: s.pid}, nil
+}
+
+type served struct {
+	volume.Driver
+	pid int
+}
+
+func (s served) ServerPID() int { return s.pid }
+func (s served) Capabilities(context.Context) (volume.Capabilities, error) {
+	return volume.Capabilities{}, nil
+}
+
+// closed is drivers whose sockets belong to somebody else.
+type closed struct{ noDriver }
+
+func (closed) Open(_ context.Context, name string) (volume.Driver, error) {
+	return nil, &volume.Error{Kind: volume.DriverUnreachable, Driver: name, Err: fs.ErrPermission}
+}
+
 // sound is a host on which doctor finds nothing to complain of.
 func sound(t *testing.T) Input {
 	t.Helper()
@@ -44,7 +72,8 @@ func sound(t *testing.T) Input {
 		}
 		return d
 	}
-	return Input{RunDir: dir("run"), StateDir: dir("state"), Root: root,
+	return Input{RunDir: dir("run"), StateDir: dir("state"), HostDir: dir("host"), Root: root, PluginDirs: []string{dir("plugins"), filepath.Join(root, "missing")},
+		Leftovers: func() (aside, temporary []string, err error) { return nil, nil, nil },
 		Mounts:    mounts{volume.MountTable{Mounts: []volume.MountPoint{{Path: "/", Propagation: "shared:1"}}}},
 		Drivers:   noDriver{},
 		Policy:    func() error { return nil },
@@ -120,6 +149,37 @@ func TestFaults(t *testing.T) {
 		"drop-in": {func(t *testing.T, in *Input) {
 			write(t, in.Root, "usr/lib/systemd/system/mesos-slave.service.d/x.conf", "[Service]\n MountFlags = slave\n")
 		}, Problem, "MountFlags"},
+		"drop-in over a harmless unit": {func(t *testing.T, in *Input) {
+			write(t, in.Root, "usr/lib/systemd/system/mesos-agent.service", "[Service]\nPrivateTmp=no\n")
+			write(t, in.Root, "etc/systemd/system/mesos-agent.service.d/10-tmp.conf", "[Service]\nPrivateTmp=true\n")
+		}, Problem, "10-tmp.conf"},
+		"paths that are hidden from the agent": {func(t *testing.T, in *Input) {
+			write(t, in.Root, "etc/systemd/system/mesos-slave.service", "[Service]\nReadOnlyPaths=/srv\n")
+		}, Problem, "ReadOnlyPaths=/srv"},
+		"PrivateTmp in the unit of a plugin": {func(t *testing.T, in *Input) {
+			in.Drivers = servedBy{noDriver{[]volume.DriverInfo{{Name: "x", Source: "/x.sock"}}}, 77}
+			write(t, in.Root, "proc/77/cgroup", "0::/system.slice/rexray.service\n")
+			write(t, in.Root, "lib/systemd/system/rexray.service", "[Service]\nPrivateTmp=yes\n")
+		}, Problem, "PrivateTmp=yes"},
+		"socket of somebody else": {func(_ *testing.T, in *Input) {
+			in.Drivers = closed{noDriver{[]volume.DriverInfo{{Name: "x", Source: "/x.sock"}}}}
+		}, Problem, "permission denied"},
+		"no plugin directory": {func(_ *testing.T, in *Input) { in.PluginDirs = in.PluginDirs[1:] }, Warning, "missing"},
+		"plugin directory that is none": {func(t *testing.T, in *Input) {
+			write(t, in.Root, "file", "")
+			in.PluginDirs = append(in.PluginDirs, filepath.Join(in.Root, "file"))
+		}, Problem, "not a directory"},
+		"host directory open to all": {func(t *testing.T, in *Input) {
+			if err := os.Chmod(in.HostDir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}, Problem, "every user"},
+		"record set aside": {func(_ *testing.T, in *Input) {
+			in.Leftovers = func() (aside, temporary []string, err error) { return []string{"/run/dvdi/set-aside/v.1"}, nil, nil }
+		}, Warning, "set-aside/v.1"},
+		"temporary files": {func(_ *testing.T, in *Input) {
+			in.Leftovers = func() (aside, temporary []string, err error) { return nil, []string{"/a", "/b"}, nil }
+		}, Warning, "2 temporary files"},
 		"ledger": {func(_ *testing.T, in *Input) {
 			in.Reconcile = func() ([]engine.Finding, error) {
 				return []engine.Finding{{Driver: "d", Volume: "v", State: "mounted", Problem: "it is gone"}}, nil
@@ -145,7 +205,8 @@ func TestFaults(t *testing.T) {
 // Settings that hide nothing are left in peace.
 func TestHarmlessUnits(t *testing.T) {
 	in := sound(t)
-	write(t, in.Root, "etc/systemd/system/mesos-agent.service", "[Service]\nPrivateTmp=no\nProtectHome=false\nMountFlags=shared\n#PrivateMounts=yes\nExecStart=/usr/sbin/mesos-agent\n")
+	write(t, in.Root, "etc/systemd/system/mesos-agent.service", "[Service]\nPrivateTmp=no\nProtectHome=false\nMountFlags=shared\nProtectSystem=full\n#PrivateMounts=yes\nExecStart=/usr/sbin/mesos-agent\n")
+	write(t, in.Root, "etc/systemd/system/mesos-agent.service.d/90-mounts.conf", "[Service]\nProtectSystem=\n")
 	write(t, in.Root, "etc/systemd/system/other.service", "[Service]\nPrivateTmp=yes\n")
 	agent := filepath.Join(in.Root, "proc/43")
 	write(t, in.Root, "proc/43/comm", "mesos-agent\n")

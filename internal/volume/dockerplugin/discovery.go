@@ -113,19 +113,26 @@ func canonical(name string) bool {
 
 // unknown says where a name was looked for and what is there instead.
 func (d *Drivers) unknown(name string) error {
-	e := &volume.DriverUnknownError{Driver: name}
-	for _, p := range d.places {
-		e.Searched = append(e.Searched, p.dir)
-	}
-	if d.config.DockerRoot != "" {
-		e.Searched = append(e.Searched, d.managedDir())
-	}
+	e := &volume.DriverUnknownError{Driver: name, Searched: d.Places()}
 	for _, f := range d.all() {
 		if name := untagged(f.name); f.problem == nil && !slices.Contains(e.Existing, name) {
 			e.Existing = append(e.Existing, name)
 		}
 	}
 	return e
+}
+
+// Places are the directories in which drivers are looked for, that of the managed
+// plugins included.
+func (d *Drivers) Places() []string {
+	var out []string
+	for _, p := range d.places {
+		out = append(out, p.dir)
+	}
+	if d.config.DockerRoot != "" {
+		out = append(out, d.managedDir())
+	}
+	return out
 }
 
 // List implements volume.Drivers.
