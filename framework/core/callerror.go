@@ -36,6 +36,8 @@ func (e *CallError) Error() string {
 		text += " (another scheduler has subscribed with this framework id)"
 	case e.Status == http.StatusUnauthorized:
 		text += " (check the Mesos principal and its secret)"
+	case e.Unsubscribed():
+		text += " (the subscription has ended)"
 	case e.Status == http.StatusForbidden:
 		text += " (check the master's ACLs for the Mesos principal, its roles and users)"
 	}
@@ -48,10 +50,18 @@ func (e *CallError) Stale() bool {
 	return e.Status == http.StatusBadRequest && strings.Contains(e.Body, "didn't match the stream ID")
 }
 
+// Unsubscribed tells whether the master has no subscription of the framework:
+// it has ended, or was with a master before this one (Master::Http::scheduler).
+func (e *CallError) Unsubscribed() bool {
+	return e.Status == http.StatusForbidden && e.Body == "Framework is not subscribed" ||
+		e.Status == http.StatusBadRequest && e.Body == "Framework cannot be found"
+}
+
 // Temporary tells whether the same call may be accepted later without any
-// change here: no master leads, or the leading one is not ready.
+// change here: no master leads, the leading one is not ready, or there is no
+// subscription.
 func (e *CallError) Temporary() bool {
-	return e.Status >= 500 || e.Status == http.StatusTooManyRequests ||
+	return e.Unsubscribed() || e.Status >= 500 || e.Status == http.StatusTooManyRequests ||
 		e.Status == http.StatusTemporaryRedirect
 }
 

@@ -218,6 +218,10 @@ func TestRefusedCallIsATypedErrorWithTheMastersWords(t *testing.T) {
 		case scheduler.Call_KILL:
 			w.Header().Set("Location", "//other:5050/master/api/v1/scheduler")
 			w.WriteHeader(http.StatusTemporaryRedirect)
+		case scheduler.Call_DECLINE:
+			http.Error(w, "Framework is not subscribed", http.StatusForbidden)
+		case scheduler.Call_ACCEPT:
+			http.Error(w, "Framework cannot be found", http.StatusBadRequest)
 		default:
 			http.Error(w, "Not allowed", http.StatusForbidden)
 		}
@@ -232,6 +236,8 @@ func TestRefusedCallIsATypedErrorWithTheMastersWords(t *testing.T) {
 			Body: "The stream ID 'x' included in this request didn't match the stream ID currently associated with framework ID f"}, true, false},
 		{"no leader", c.Suppress(testContext(t), nil), core.CallError{Call: "SUPPRESS", Status: 503}, false, true},
 		{"no longer leading", c.Kill(testContext(t), "t", "a", nil), core.CallError{Call: "KILL", Status: 307}, false, true},
+		{"subscription ended", c.Decline(testContext(t), []string{"o"}, 0), core.CallError{Call: "DECLINE", Status: 403, Body: "Framework is not subscribed"}, false, true},
+		{"another master", c.Accept(testContext(t), core.Accept{}), core.CallError{Call: "ACCEPT", Status: 400, Body: "Framework cannot be found"}, false, true},
 		{"forbidden", c.Reconcile(testContext(t), nil), core.CallError{Call: "RECONCILE", Status: 403, Body: "Not allowed"}, false, false},
 	}
 	for _, test := range tests {

@@ -165,3 +165,21 @@ func TestRolesAfterTheUserHasChanged(t *testing.T) {
 	}
 	c.offeredTo("good")
 }
+
+// A subscription that ends while roles are added says nothing of the roles.
+func TestRolesWhenTheSubscriptionEnds(t *testing.T) {
+	for _, answer := range []struct {
+		status int
+		text   string
+	}{{http.StatusForbidden, "Framework is not subscribed"}, {http.StatusBadRequest, "Framework cannot be found"}} {
+		c, m := subscribedConn(t)
+		m.answer = func(w http.ResponseWriter, _ *http.Request, _ *scheduler.Call) {
+			http.Error(w, answer.text, answer.status)
+		}
+		err := c.UpdateRoles(testContext(t), []string{"dvdi", "new"})
+		var refused *core.RolesRefusedError
+		if err == nil || errors.As(err, &refused) {
+			t.Errorf("%s: UpdateRoles returned %v", answer.text, err)
+		}
+	}
+}
