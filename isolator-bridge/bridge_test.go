@@ -305,6 +305,23 @@ func TestMistakesAreFailures(t *testing.T) {
 			t.Errorf("%v succeeded: %s", args, out)
 		}
 	}
+	// Where there is no bridge it is told what to do, and a settings file says where
+	// there would be one.
+	dir := t.TempDir()
+	file := filepath.Join(dir, "f.yaml")
+	if err := os.WriteFile(file, []byte("socket: "+dir+"/configured.sock\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"report", "--run-dir", dir}, {"report", "--config", file}, {"recover", "--socket", dir + "/s"},
+		{"prepare", "--container=c", "--volume=driver=d,name=v", "--volumeopts=a=b", "--volumeopts=c=d", "--socket", dir + "/s"}} {
+		cmd := exec.Command(bridgeBinary, args...)
+		cmd.Env = []string{"HOME=" + dir}
+		want := map[string]string{"report": "is the bridge running? start it with", "recover": "--none says that", "prepare": "2 times for 1 volumes"}[args[0]]
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) || args[1] == "--config" && !strings.Contains(string(out), "configured.sock") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
 	out, err := exec.Command(bridgeBinary, "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "isolator-bridge ") {
 		t.Errorf("version: %q, %v", out, err)

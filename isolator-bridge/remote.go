@@ -9,19 +9,18 @@ import (
 	"maps"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
-	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/top"
 )
@@ -47,6 +46,7 @@ func remoteCommands() []*cli.Command {
 		{Name: "cleanup", Usage: "give up the volumes of a container that has ended", Flags: remoteFlags(10*time.Minute, container...), Action: remote(cleanup)},
 		{Name: "recover", Usage: "tell the bridge which containers there are; it gives up the volumes of others", Flags: remoteFlags(10*time.Minute, ownerFlag(),
 			&cli.StringSliceFlag{Name: "known", Usage: "`id` of a container that runs"},
+			&cli.BoolFlag{Name: "none", Usage: "there is no container any more: give up the volumes of all"},
 			&cli.StringSliceFlag{Name: "orphan", Usage: "`id` of a container that will be killed and cleaned up"}), Action: remote(recoverContainers)},
 		{Name: "usage", Usage: "tell how full the volumes of a container are", Flags: remoteFlags(time.Minute, container...), Action: remote(usage)},
 		{Name: "report", Usage: "tell what the bridge found and did when it started", Flags: remoteFlags(time.Minute), Action: remote(report)},
@@ -65,6 +65,7 @@ func ownerFlag() cli.Flag {
 func remoteFlags(deadline time.Duration, more ...cli.Flag) []cli.Flag {
 	out := append(more,
 		&cli.StringFlag{Name: flagSocket, Usage: "`socket` of the bridge (default: bridge.sock in the run directory)", EnvVars: []string{"DVDI_BRIDGE_SOCKET"}},
+		&cli.StringFlag{Name: flagConfig, Usage: "settings `file` of the bridge, which may name the socket", DefaultText: defaultConfigFile + " if it exists", EnvVars: []string{"DVDI_BRIDGE_CONFIG"}},
 		&cli.StringFlag{Name: "run-dir", Usage: "run `directory` of the bridge", EnvVars: []string{"DVDI_BRIDGE_RUN_DIR", "DVDCLI_RUN_DIR"}})
 	if deadline > 0 {
 		out = append(out, &cli.DurationFlag{Name: flagDeadline, Value: deadline, Usage: "`time` after which to give up waiting"})
@@ -83,7 +84,9 @@ func remote(do call) cli.ActionFunc {
 		}
 		path := c.String(flagSocket)
 		if path == "" {
-			path = filepath.Join(ledger.DefaultDirs(os.Geteuid(), os.Getenv).Or(ledger.Dirs{Run: c.String("run-dir")}).Run, "bridge.sock")
+			if path, err = configuredSocket(c); err != nil {
+				return err
+			}
 		}
 		ctx := c.Context
 		if d := c.Duration(flagDeadline); d > 0 {
@@ -108,6 +111,24 @@ func remote(do call) cli.ActionFunc {
 	}
 }
 
+// configuredSocket is where a bridge with this environment and settings file is.
+func configuredSocket(c *cli.Context) (string, error) {
+	s := defaultSettings()
+	if !c.IsSet("run-dir") {
+		if err := s.readFile(c.String(flagConfig), c.IsSet(flagConfig)); err != nil {
+			return "", err
+		}
+	}
+	if dir := c.String("run-dir"); dir != "" {
+		s.runDir, s.socket = dir, ""
+	}
+	path := s.socketPath()
+	if path == "" {
+		return "", errors.New("the settings say that the bridge has no socket; name one with --socket")
+	}
+	return path, nil
+}
+
 // explain prints the outcomes that a failure carries and makes its text short.
 func explain(w io.Writer, path string, err error) error {
 	st, ok := status.FromError(err)
@@ -121,7 +142,11 @@ func explain(w io.Writer, path string, err error) error {
 			}
 		}
 	}
-	return fmt.Errorf("bridge at %s: %s: %s", path, st.Code(), st.Message())
+	hint := ""
+	if st.Code() == codes.Unavailable {
+		hint = "; is the bridge running? start it with `isolator-bridge serve`, or name its socket with --socket"
+	}
+	return fmt.Errorf("bridge at %s: %s: %s%s", path, st.Code(), st.Message(), hint)
 }
 
 // printJSON prints a message for people and scripts. protojson varies its blanks
@@ -151,6 +176,9 @@ func prepare(ctx context.Context, c *cli.Context, api client.IsolatorClient) err
 		}
 	}
 	options := c.StringSlice("volumeopts")
+	if n := len(c.StringSlice("volume")); len(options) > n {
+		return fmt.Errorf("--volumeopts is given %d times for %d volumes: give each after its --volume", len(options), n)
+	}
 	for n, text := range c.StringSlice("volume") {
 		v, err := parseVolume(text)
 		if err != nil {
@@ -202,6 +230,9 @@ func cleanup(ctx context.Context, c *cli.Context, api client.IsolatorClient) err
 }
 
 func recoverContainers(ctx context.Context, c *cli.Context, api client.IsolatorClient) error {
+	if known, none := len(c.StringSlice("known"))+len(c.StringSlice("orphan")) > 0, c.Bool("none"); known == none {
+		return errors.New("name the containers that there are with --known and --orphan; --none says that there is none and gives up the volumes of all")
+	}
 	out, err := api.Recover(ctx, &client.RecoverRequest{Owner: c.String(flagOwner), Known: c.StringSlice("known"), Orphans: c.StringSlice("orphan")})
 	if err != nil {
 		return err

@@ -54,6 +54,7 @@ func newLogger(level, format string) (*zap.Logger, error) {
 	cfg := zap.NewProductionConfig()
 	// Every message counts: what is rare here is what is looked for later.
 	cfg.Sampling = nil
+	cfg.DisableStacktrace = true
 	cfg.Encoding = format
 	if err := cfg.Level.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log-level: %w", err)
@@ -225,9 +226,12 @@ func (b *assembly) watch(cfg *server.Config, eng *engine.Engine, led *ledger.Led
 		cfg.AgentHolder = agentHolderPrefix + b.agentWorkDir
 	}
 	cfg.Reaper = reaper.New(reaper.Config{Engine: eng, Watcher: watcher, Mounts: cfg.Mounts, Host: host, User: users.User, AgentHolder: b.isAgent,
-		Grace: b.leakGrace, SinceBoot: led.SinceBoot, Log: b.log, Fault: reaperFaults()})
+		IsAgent: isSomeAgent, Grace: b.leakGrace, SinceBoot: led.SinceBoot, Log: b.log, Fault: reaperFaults()})
 	return nil
 }
+
+// isSomeAgent says whether a holder is some agent of this host.
+func isSomeAgent(holder string) bool { return strings.HasPrefix(holder, agentHolderPrefix) }
 
 // isAgent says whether a holder is the agent. Several agents may share a run
 // directory: one that is named is told from the others, and where none is the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,17 +191,8 @@ func (e entry) set(text string) error {
 func loadSettings(c *cli.Context) (*settings, error) {
 	s := defaultSettings()
 	file, named := c.String(flagConfig), c.IsSet(flagConfig)
-	if !named {
-		file = defaultConfigFile
-	}
-	data, err := os.ReadFile(file)
-	switch {
-	case err == nil:
-		if err := s.readYAML(data); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-	case named || !errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("settings: %w", err)
+	if err := s.readFile(file, named); err != nil {
+		return nil, err
 	}
 	for _, e := range s.entries() {
 		if c.IsSet(e.name) {
@@ -210,6 +202,24 @@ func loadSettings(c *cli.Context) (*settings, error) {
 		}
 	}
 	return s, s.check()
+}
+
+// readFile reads a settings file; the default one, where none is named, need not
+// exist.
+func (s *settings) readFile(file string, named bool) error {
+	if !named {
+		file = defaultConfigFile
+	}
+	data, err := os.ReadFile(file)
+	switch {
+	case err == nil:
+		if err := s.readYAML(data); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	case named || !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("settings: %w", err)
+	}
+	return nil
 }
 
 // readYAML takes in a file: one mapping of names to values.
@@ -263,6 +273,29 @@ func scalarText(n *yaml.Node) (string, error) {
 	return "", errors.New("a single value or a list is expected")
 }
 
+// checkAgentURL refuses what is no address of an agent. Credentials are for files:
+// the URL is logged.
+func (s *settings) checkAgentURL() error {
+	if s.agentURL == "" {
+		for name, value := range map[string]string{"agent-ca": s.agentCA, "agent-cert": s.agentCert, "agent-credential": s.agentCredential, "agent-token": s.agentToken} {
+			if value != "" {
+				return fmt.Errorf("%s: there is no agent without --agent-url", name)
+			}
+		}
+		return nil
+	}
+	u, err := url.Parse(s.agentURL)
+	switch {
+	case err != nil:
+		return errors.New("agent-url: it is no URL")
+	case u.User != nil:
+		return errors.New("agent-url: it holds credentials; give them with --agent-credential or --agent-token")
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return fmt.Errorf("agent-url: %q is not http:// or https:// and a host", s.agentURL)
+	}
+	return nil
+}
+
 // mesosCheckpoints is Mesos's default of --docker_volume_checkpoint_dir.
 const mesosCheckpoints = "/var/run/mesos/isolators/docker/volume"
 
@@ -279,8 +312,11 @@ func (s *settings) check() error {
 			}
 		}
 	}
-	if s.agentURL != "" && !strings.HasPrefix(s.agentURL, "http://") && !strings.HasPrefix(s.agentURL, "https://") {
-		return fmt.Errorf("agent-url: %q does not begin with http:// or https://", s.agentURL)
+	if err := s.checkAgentURL(); err != nil {
+		return err
+	}
+	if s.socket != "" && s.socket != noSocket && !filepath.IsAbs(s.socket) {
+		return fmt.Errorf("socket: %q is not absolute", s.socket)
 	}
 	if (s.agentCert == "") != (s.agentKey == "") {
 		return errors.New("agent-cert and agent-key: give both or none")

@@ -96,7 +96,7 @@ func killedAt(t *testing.T, point, during string, repeat bool) {
 		if _, err := a.bridgeCLI(cleanup...); err != nil {
 			t.Errorf("cleanup: %v", err)
 		}
-	} else if _, err := a.bridgeCLI("recover"); err != nil {
+	} else if _, err := a.bridgeCLI("recover", "--none"); err != nil {
 		t.Errorf("recover: %v", err)
 	}
 	a.nothingLeft(p, "one", "two")

@@ -171,10 +171,10 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	for _, bad := range []string{"intervall: 3s", "interval: soon", "interval: -1s", "interval: 0s", "interval:", "interval: {a: b}", "allow-users: [x]", "allow-users: 1x",
-		"- a", "a: b\n---\nc: d", "agent-url: localhost:5051", "state-dir: relative", "agent-cert: /x", "agent-token: /x\nagent-credential: /y", "log-format: xml", "\tx"} {
+		"- a", "a: b\n---\nc: d", "agent-url: localhost:5051", "agent-url: http://u:sekret@a:1", "agent-url: 'http://'", "agent-token: /x", "socket: relative.sock", "state-dir: relative", "agent-cert: /x", "agent-token: /x\nagent-credential: /y", "log-format: xml", "\tx"} {
 		write(bad)
-		if _, err := settingsOf(t, nil, "--config", file); err == nil {
-			t.Errorf("%q accepted", bad)
+		if _, err := settingsOf(t, nil, "--config", file); err == nil || strings.Contains(err.Error(), "sekret") {
+			t.Errorf("%q: %v", bad, err)
 		}
 	}
 	if _, err := settingsOf(t, nil, "--config", file+".missing"); err == nil {

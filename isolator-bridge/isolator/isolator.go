@@ -33,6 +33,9 @@ type Config struct {
 	// DefaultDriver is the driver of volumes for which an environment names
 	// none; empty: rexray, as mesos-module-dvdi has it.
 	DefaultDriver string
+	// Life ends when the process has to: what a failed Prepare mounted is not
+	// waited for any more, but given up by the next Tidy. Nil: never.
+	Life context.Context
 	// Changed, if not nil, is told what happened to a volume, from any
 	// goroutine.
 	Changed func(Change)
@@ -116,6 +119,7 @@ type Isolator struct {
 	log     *zap.Logger
 	fault   func(FaultPoint)
 	turns   turns
+	life    context.Context
 }
 
 // New opens the list of containers below the ledger's run directory.
@@ -125,6 +129,9 @@ func New(cfg Config) (*Isolator, error) {
 		return nil, err
 	}
 	i := &Isolator{engine: cfg.Engine, store: s, driver: cfg.DefaultDriver, changed: cfg.Changed, log: cfg.Log, fault: cfg.Fault}
+	if i.life = cfg.Life; i.life == nil {
+		i.life = context.Background()
+	}
 	if i.driver == "" {
 		i.driver = "rexray"
 	}
@@ -332,6 +339,7 @@ const undoLimit = time.Minute
 func (i *Isolator) revert(ctx context.Context, c *container, out *Outcomes) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
+	defer context.AfterFunc(i.life, cancel)()
 	c.Phase = cleaning
 	saveErr := i.store.save(c)
 	for n, r := range i.releaseAll(ctx, c) {

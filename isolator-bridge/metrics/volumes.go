@@ -18,7 +18,7 @@ type Leases interface {
 
 // Show adds measurements that are taken when somebody asks for them.
 func (m *Metrics) Show(facts Facts, leases Leases) {
-	m.registry.MustRegister(&state{facts: facts, leases: leases})
+	m.registry.MustRegister(&state{metrics: m, facts: facts, leases: leases})
 }
 
 // LeaseChanged counts leases that ran out; it fits fence.Config.Changed.
@@ -44,8 +44,9 @@ var (
 
 // state collects what is so at the moment.
 type state struct {
-	facts  Facts
-	leases Leases
+	metrics *Metrics
+	facts   Facts
+	leases  Leases
 }
 
 // Describe implements prometheus.Collector.
@@ -70,6 +71,9 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	for _, d := range f.Drivers {
 		for _, name := range volumeStates {
 			counts[place{d.Name, name}] = 0
+		}
+		for _, to := range []fence.State{fence.Fencing, fence.Fenced} {
+			s.metrics.fencings.WithLabelValues(label(d.Name), stateName(to)) // an increase needs the zero
 		}
 		gauge(healthDesc, one(d.Healthy), d.Name)
 		gauge(attachedDesc, float64(d.Attached), d.Name)

@@ -48,6 +48,9 @@ type Config struct {
 	// others hold is never a leak. When it says so of several names, it cannot be
 	// told whose containers the agent knows, and nothing is a leak.
 	AgentHolder func(name string) bool
+	// IsAgent, if not nil, says whether a name is some agent's: that volumes are
+	// held by another one than AgentHolder's is told, as it may be a mistake.
+	IsAgent func(name string) bool
 	// Grace is how long a leak is left alone: the agent may be about to unmount.
 	Grace time.Duration
 	// SinceBoot is the clock of the grace; it counts suspended time.
@@ -115,6 +118,8 @@ type Reaper struct {
 	cfg Config
 	// since is when, on the clock since boot, a volume was first seen leaked.
 	since map[ledger.Key]time.Duration
+	// others are the other agents that were told.
+	others string
 }
 
 // New makes a Reaper. It does no I/O.
@@ -180,6 +185,7 @@ func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledg
 	named := r.cfg.Watcher.Named(view)
 	dark := r.cfg.Watcher.Dark(view)
 	several := r.severalAgents(records)
+	r.tellOthers(records)
 	var verdicts []Verdict
 	var suspects []int
 	var ids []string
@@ -209,6 +215,28 @@ func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledg
 		c.decide(&verdicts[i])
 	}
 	return verdicts, proofs
+}
+
+// tellOthers tells of agents that hold volumes and are not looked at.
+func (r *Reaper) tellOthers(records []ledger.Record) {
+	if r.cfg.IsAgent == nil {
+		return
+	}
+	var names []string
+	for _, rec := range records {
+		for _, h := range rec.Holders {
+			if r.cfg.IsAgent(h.Name) && !r.cfg.AgentHolder(h.Name) && !slices.Contains(names, h.Name) {
+				names = append(names, h.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	if all := strings.Join(names, ", "); all != r.others {
+		if r.others = all; all != "" {
+			r.cfg.Log.Warn("other agents hold volumes; their leaks are not looked for", zap.Strings("holders", names),
+				zap.String("see", "--agent-work-dir has to be as the agent was given it"))
+		}
+	}
 }
 
 // severalAgents says why it is not known which holder is the agent; empty if it

@@ -98,8 +98,10 @@ type Config struct {
 
 // Server keeps one run directory's volumes right.
 type Server struct {
-	cfg Config
-	// progress is when the loop last came around, in nanoseconds since 1970.
+	cfg  Config
+	made time.Time
+	// progress is when the loop last came around, since the Server was made: the
+	// time of day may be set.
 	progress atomic.Int64
 }
 
@@ -131,7 +133,7 @@ func New(cfg Config) *Server {
 	if cfg.Ready == nil {
 		cfg.Ready = func() {}
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, made: time.Now()}
 	s.alive()
 	return s
 }
@@ -154,7 +156,9 @@ func Lock(runDir string) (*ledger.FileLock, error) {
 // it is done: it may be killed at any time.
 func (s *Server) Run(ctx context.Context) error {
 	h := newHub()
-	iso, err := isolator.New(isolator.Config{Engine: s.cfg.Engine, DefaultDriver: s.cfg.DefaultDriver,
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	iso, err := isolator.New(isolator.Config{Engine: s.cfg.Engine, DefaultDriver: s.cfg.DefaultDriver, Life: life,
 		Changed: h.changed, Log: s.cfg.Log, Fault: s.cfg.Fault})
 	if err != nil {
 		return err
@@ -162,7 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 	k := newKeeper(s.cfg, iso, h, s.alive)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := s.serve(&service{isolator: iso, keeper: k, hub: h}, cancel)
+	stop := s.serve(&service{isolator: iso, keeper: k, hub: h}, cancel, end)
 	s.loop(ctx, k)
 	close(k.stopping)
 	stop()
@@ -198,13 +202,13 @@ func (s *Server) loop(ctx context.Context, k *keeper) {
 	}
 }
 
-func (s *Server) alive() { s.progress.Store(time.Now().UnixNano()) }
+func (s *Server) alive() { s.progress.Store(int64(time.Since(s.made))) }
 
 // Idle is how long ago the server last made progress. It is seconds at most
 // unless something is wrong with the server itself: nothing in it waits for a
 // driver.
 func (s *Server) Idle() time.Duration {
-	return time.Since(time.Unix(0, s.progress.Load()))
+	return time.Since(s.made) - time.Duration(s.progress.Load())
 }
 
 // strangers is how many connections users may have, all together, that may not
@@ -228,7 +232,7 @@ func (s *Server) listener(allowed []int) net.Listener {
 }
 
 // serve begins to serve the API and returns what ends that.
-func (s *Server) serve(impl *service, fail context.CancelCauseFunc) (stop func()) {
+func (s *Server) serve(impl *service, fail context.CancelCauseFunc, end func()) (stop func()) {
 	if s.cfg.Listener == nil {
 		return func() {}
 	}
@@ -247,7 +251,10 @@ func (s *Server) serve(impl *service, fail context.CancelCauseFunc) (stop func()
 		}
 	})
 	return func() {
-		timer := time.AfterFunc(stopPatience, server.Stop)
+		timer := time.AfterFunc(stopPatience, func() {
+			end()
+			server.Stop()
+		})
 		server.GracefulStop()
 		timer.Stop()
 		done.Wait()
