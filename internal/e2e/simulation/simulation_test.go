@@ -24,6 +24,8 @@ import (
 // that the failure prints. Nearly all take the same course each time; where
 // messages arrive in the same instant, goroutines may take them in another order,
 // above all in every fourth, where calls to the master are made at the same time.
+// In even seeds the framework asks the agents' bridges, in the others it is told
+// what is unmounted.
 func TestRandomClusters(t *testing.T) {
 	seeds := 6
 	if os.Getenv("DVDI_LONG") != "" {

@@ -55,6 +55,8 @@ type world struct {
 	// the same course each time.
 	callsAtOnce int
 	log         *zap.Logger
+	// sim are the agents' bridges; nil: their reports come by another way.
+	sim *simBridges
 }
 
 // newWorld starts a cluster and a framework. It must be called inside of a
@@ -70,6 +72,9 @@ func newWorld(t *testing.T, dir string, seed uint64, cfg simulated.Config, polic
 	var err error
 	if w.cluster, err = simulated.Start(cfg); err != nil {
 		t.Fatal(err)
+	}
+	if seed%2 == 0 {
+		w.sim = newSimBridges(w.cluster)
 	}
 	w.startFramework()
 	return w
@@ -116,10 +121,14 @@ func (w *world) startFramework() {
 		w.t.Fatal(err)
 	}
 	w.policy.Principal = principal
-	w.core, err = core.New(core.Config{
+	cfg := core.Config{
 		DefaultRole: role, Policy: w.policy, BackendExclusive: map[string]bool{refusing: true}, Adopt: w.adopt,
 		CallsAtOnce: w.callsAtOnce,
-	}, conn, w.st, w.log)
+	}
+	if w.sim != nil {
+		cfg.Bridges = w.sim
+	}
+	w.core, err = core.New(cfg, conn, w.st, w.log)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -176,6 +185,14 @@ func (w *world) clock() string { return time.Now().Format("15:04:05") }
 // bridges reports, as the bridges on reachable agents do, which claimed volumes
 // are not mounted there.
 func (w *world) bridges() {
+	if w.sim != nil {
+		reachable := map[string]bool{}
+		for _, a := range w.cluster.Agents() {
+			reachable[a.ID()] = !w.cut[a] && !w.down[a] && !w.gone[a]
+		}
+		w.sim.look(reachable)
+		return
+	}
 	for _, c := range w.claims() {
 		if c.Claim.State != scheduler.Releasing {
 			continue
@@ -217,6 +234,11 @@ func (w *world) check() {
 	w.t.Helper()
 	for _, v := range w.cluster.Violations() {
 		w.t.Fatalf("%s: %s\n%s", w.clock(), v, w.picture())
+	}
+	if w.sim != nil {
+		for _, c := range w.sim.complaints() {
+			w.t.Fatalf("%s: %s\n%s", w.clock(), c, w.picture())
+		}
 	}
 	claims := map[simulated.Volume]string{}
 	for _, c := range w.claims() {
