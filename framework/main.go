@@ -45,7 +45,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		// The exit code is decided here, not inside the library.
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {
-			return &config.Error{Err: err}
+			return &config.Error{Err: config.Explain(err)}
 		},
 		Action: func(c *cli.Context) error {
 			cfg, err := config.FromCLI(c)

@@ -357,7 +357,7 @@ func coreConfig(cfg *config.Config, l net.Listener) core.Config {
 			Principal: cfg.Principal, ReservationTimeout: cfg.ReservationTimeout,
 			MaxMoves: cfg.MaxMoves, Drain: cfg.MoveDraining, Balance: cfg.Balance,
 		},
-		Adopt:        cfg.Adopt,
+		Adopt: cfg.Adopt, AcceptByDefault: cfg.AcceptByDefault,
 		Checker:      health.New(cfg.MaxChecks),
 		ServicePorts: cfg.ServicePorts, BackendExclusive: exclusive, GlobalScope: global,
 		LaunchTimeout: cfg.LaunchTimeout, LaunchConfirm: cfg.LaunchConfirm,

@@ -11,6 +11,13 @@ import (
 // ID is an absolute app or group path such as "/prod/db".
 type ID string
 
+// What resources apps take that do not say which roles they accept.
+const (
+	AcceptAny        = "any"
+	AcceptUnreserved = "unreserved"
+	AcceptReserved   = "reserved" // for the app's role
+)
+
 // App is a canonical app definition. It is immutable once stored: an update
 // makes a new one with a new Version.
 type App struct {

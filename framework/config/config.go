@@ -75,7 +75,9 @@ type Config struct {
 	EnvPrefix      string
 	Executor       string
 	GroupRole      bool
-	ServicePorts   app.PortRange
+	// AcceptByDefault is one of the Accept constants of app.
+	AcceptByDefault string
+	ServicePorts    app.PortRange
 
 	LaunchTimeout, LaunchConfirm      time.Duration
 	ReconcileDelay, ReconcileInterval time.Duration

@@ -72,10 +72,13 @@ func TestMistakesNameTheFlag(t *testing.T) {
 		"embedded-agents":                {"--master=embedded", "--embedded-agents=0"},
 		"logging_format":                 {"--master=m", "--logging_format=xml"},
 		"placement":                      {"--master=m", "--placement=random"},
-		"max_moves":                      {"--master=m", "--move_draining"},
-		"balance":                        {"--master=m", "--max_moves=1", "--balance=1"},
-		"decision_log_size":              {"--master=m", "--decision_log_size=0"},
-		"argument \"extra\"":             {"--master=m", "extra"},
+		"accepted_resource_roles_default_behavior": {"--master=m", "--accepted_resource_roles_default_behavior=some"},
+		"new_group_enforce_role":                   {"--master=m", "--new_group_enforce_role=Top"},
+		"gpu_scheduling_behavior":                  {"--master=m", "--gpu_scheduling_behavior=none"},
+		"max_moves":                                {"--master=m", "--move_draining"},
+		"balance":                                  {"--master=m", "--max_moves=1", "--balance=1"},
+		"decision_log_size":                        {"--master=m", "--decision_log_size=0"},
+		"argument \"extra\"":                       {"--master=m", "extra"},
 	} {
 		_, err := read(t, args...)
 		var mistake *Error

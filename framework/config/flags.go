@@ -1,7 +1,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,6 +98,8 @@ func Flags() []cli.Flag {
 		text("mesos_bridge_name", "mesos-bridge", "CNI network of bridge mode"),
 		text("env_vars_prefix", "", "prefix of the PORT variables that tasks get"),
 		text("executor", "//cmd", "executor of apps that name none"),
+		text("accepted_resource_roles_default_behavior", app.AcceptAny, "resources for apps that do not say which roles they accept: "+
+			"any, unreserved, or reserved for the app's role"),
 		text("new_group_enforce_role", "off", "\"top\": apps in a group have its name as their role"),
 		number("local_port_min", app.DefaultPortRange.Min, "lowest service port to assign"),
 		number("local_port_max", app.DefaultPortRange.Max, "end of the service ports to assign, not included"),
@@ -178,7 +183,7 @@ func FromCLI(c *cli.Context) (*Config, error) {
 
 		Features: list(c.String("enable_features")), DefaultNetwork: c.String("default_network_name"),
 		BridgeName: c.String("mesos_bridge_name"), EnvPrefix: c.String("env_vars_prefix"),
-		Executor: c.String("executor"), GroupRole: c.String("new_group_enforce_role") == "top",
+		Executor: c.String("executor"), AcceptByDefault: c.String("accepted_resource_roles_default_behavior"), GroupRole: c.String("new_group_enforce_role") == "top",
 		ServicePorts: app.PortRange{Min: c.Int("local_port_min"), Max: c.Int("local_port_max")},
 
 		LaunchTimeout: ms(c, "task_launch_timeout"), LaunchConfirm: ms(c, "task_launch_confirm_timeout"),
@@ -212,6 +217,9 @@ func FromCLI(c *cli.Context) (*Config, error) {
 			return nil, &Error{err}
 		}
 	}
+	if err := checkWords(c); err != nil {
+		return nil, &Error{err}
+	}
 	if err := cfg.check(c.String("http_credentials")); err != nil {
 		return nil, &Error{err}
 	}
@@ -233,4 +241,22 @@ func list(s string) []string {
 		}
 	}
 	return out
+}
+
+// words are the values of flags that take one of a few.
+var words = map[string][]string{
+	"accepted_resource_roles_default_behavior": {app.AcceptAny, app.AcceptUnreserved, app.AcceptReserved},
+	"new_group_enforce_role":                   {"off", "top"},
+	"gpu_scheduling_behavior":                  {"restricted", "unrestricted"},
+}
+
+// checkWords refuses other values: a mistyped one would be taken for the default.
+func checkWords(c *cli.Context) error {
+	var errs []error
+	for _, flag := range slices.Sorted(maps.Keys(words)) {
+		if got := c.String(flag); !slices.Contains(words[flag], got) {
+			errs = append(errs, fmt.Errorf("--%s: %q is none of %s", flag, got, strings.Join(words[flag], ", ")))
+		}
+	}
+	return errors.Join(errs...)
 }

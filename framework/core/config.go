@@ -39,6 +39,9 @@ type Config struct {
 	// GlobalScope names the volume drivers whose volumes are the same on all
 	// agents although the drivers call themselves local.
 	GlobalScope map[string]bool
+	// AcceptByDefault is what apps without accepted resource roles take, one of
+	// the Accept constants of app [app.AcceptAny].
+	AcceptByDefault string
 	// Secrets knows the values of secrets; nil leaves all to the agents.
 	Secrets Secrets
 

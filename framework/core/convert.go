@@ -2,6 +2,7 @@ package core
 
 import (
 	"math"
+	"slices"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
@@ -47,4 +48,17 @@ func hostPorts(a *app.App) []scheduler.Port {
 		}
 	}
 	return out
+}
+
+// acceptedRoles tells whether an app takes resources that are not reserved, and
+// those reserved for its role. What it does not say is the operator's choice; an
+// app whose own reservations are made of unreserved resources needs those.
+func (c *Core) acceptedRoles(def *app.App, role string) (unreserved, reserved bool) {
+	if len(def.AcceptedRoles) > 0 {
+		return slices.Contains(def.AcceptedRoles, "*"), slices.Contains(def.AcceptedRoles, role)
+	}
+	if def.Resident() || role == "*" {
+		return true, c.cfg.AcceptByDefault != app.AcceptUnreserved
+	}
+	return c.cfg.AcceptByDefault != app.AcceptReserved, c.cfg.AcceptByDefault != app.AcceptUnreserved
 }

@@ -190,14 +190,13 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	role := roleOf(def, c.cfg.DefaultRole)
 	p := scheduler.Instance{
 		ID: i.ID, App: string(i.App), AppInstances: def.Instances, Role: role,
-		AcceptUnreserved: len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, "*"),
-		AcceptReserved:   len(def.AcceptedRoles) == 0 || slices.Contains(def.AcceptedRoles, role),
-		CPUs:             milli(def.CPUs), Mem: milli(def.Mem), Disk: milli(def.Disk),
+		CPUs: milli(def.CPUs), Mem: milli(def.Mem), Disk: milli(def.Disk),
 		GPUs:    milli(float64(def.GPUs)),
 		Ports:   hostPorts(def),
 		Volumes: c.requestsOf(i, def),
 		Since:   i.Since,
 	}
+	p.AcceptUnreserved, p.AcceptReserved = c.acceptedRoles(def, role)
 	if def.ExecutorRes != nil && def.Executor != "" && def.Executor != "//cmd" {
 		p.CPUs += milli(def.ExecutorRes.CPUs)
 		p.Mem += milli(def.ExecutorRes.Mem)
