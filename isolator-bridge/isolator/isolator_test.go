@@ -128,4 +128,15 @@ func TestDamagedContainerIsSetAside(t *testing.T) {
 	if list, bad, err := s.list(); err != nil || len(list) != 1 || len(bad) != 0 {
 		t.Errorf("again: %v, %v, %v", list, bad, err)
 	}
+	// One that cannot be read now may be as good as ever. (Reading a directory
+	// fails for root, too.)
+	if err := os.Mkdir(s.name("", "d"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.list(); err == nil {
+		t.Error("an error passed over")
+	}
+	if _, err := os.Stat(s.name("", "d")); err != nil {
+		t.Errorf("moved away: %v", err)
+	}
 }

@@ -143,7 +143,8 @@ type damaged struct {
 }
 
 // list reads all containers. Damaged files are moved out of the way; their
-// volumes are found in the ledger.
+// volumes are found in the ledger. A file that cannot be opened or read, for want
+// of descriptors or rights, is not damaged: it is an error.
 func (s store) list() ([]*container, []damaged, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -159,6 +160,9 @@ func (s store) list() ([]*container, []damaged, error) {
 		c, err := read(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if unread := (*fs.PathError)(nil); errors.As(err, &unread) {
+			return nil, nil, storeFailed("read a container", err)
 		}
 		if err == nil && s.name(c.Owner, c.ID) != file {
 			err = fmt.Errorf("it is about the container %q, which belongs elsewhere", c.ID)

@@ -302,7 +302,9 @@ func (k *keeper) setAside(items []ledger.Listed) {
 			continue
 		}
 		f := engine.Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error()}
-		if !ledger.IsNewer(item.Err) {
+		// A file that cannot be opened or read, for want of descriptors or rights, may
+		// be as good as ever.
+		if unread := (*fs.PathError)(nil); !ledger.IsNewer(item.Err) && !errors.As(item.Err, &unread) {
 			aside, err := k.cfg.Engine.Ledger().PutAside(item.File)
 			switch {
 			case ledger.IsLocked(err):
