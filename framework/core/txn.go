@@ -73,7 +73,11 @@ func (tx *txn) call(c call) { tx.calls = append(tx.calls, c) }
 func (tx *txn) publish(ev BusEvent) { tx.events = append(tx.events, ev) }
 
 // changed notes that the view of an app may be another than before.
-func (tx *txn) changed(id app.ID) { tx.shown[id] = tx.shown[id] }
+func (tx *txn) changed(id app.ID) {
+	if !tx.shown[id] {
+		tx.shown[id] = false
+	}
+}
 
 func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 
