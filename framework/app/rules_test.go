@@ -306,3 +306,25 @@ func TestContainerPathsThatMakeNoPersistenceID(t *testing.T) {
 		}
 	}
 }
+
+// Mesos passes one volume driver to Docker, and the container's name.
+func TestWhatMesosDoesNotPassToDocker(t *testing.T) {
+	body := func(kind, second string) []byte {
+		return fmt.Appendf(nil, `{"id":"/x","cmd":"x","container":{"type":%q,"docker":{"image":"i"},"volumes":[
+			{"containerPath":"/a","mode":"RW","external":{"provider":"dvdi","name":"a","shared":true,"options":{"dvdi/driver":"one"}}},
+			{"containerPath":"/b","mode":"RW","external":{"provider":"dvdi","name":"b","shared":true,"options":{"dvdi/driver":%q}}}]}}`, kind, second)
+	}
+	_, err := Parse(body(Docker, "two"), everything)
+	if err == nil || !strings.Contains(err.Error(), "must be of one driver in a DOCKER container") {
+		t.Errorf("two drivers: %v", err)
+	}
+	_, err = Parse([]byte(`{"id":"/x","container":{"type":"DOCKER","docker":{"image":"i","parameters":[{"key":"hostname","value":"a"},{"key":"name","value":"n"}]}}}`), everything)
+	if !hasDetail(err, "/container/docker/parameters(1)/key", "must not be name") {
+		t.Errorf("a container's name: %v", err)
+	}
+	for _, fine := range [][]byte{body(Docker, "one"), body(Mesos, "two")} {
+		if _, err := Parse(fine, everything); err != nil && strings.Contains(err.Error(), "one driver") {
+			t.Errorf("%s: %v", fine, err)
+		}
+	}
+}

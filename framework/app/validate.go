@@ -152,6 +152,7 @@ func validateContainer(p *problems, a *App) {
 		if c.Linux != nil {
 			p.add("/container/linuxInfo", "must be empty; it is only supported with the MESOS container type")
 		}
+		validateDockerParameters(p, c.Docker)
 		return
 	}
 	if d := c.Docker; d != nil {
@@ -207,6 +208,19 @@ func validateStrategies(p *problems, a *App) {
 	}
 	if a.Resident() && !un.Disabled {
 		p.add("/", "unreachableStrategy must be disabled for resident tasks")
+	}
+}
+
+// validateDockerParameters refuses what the master calls invalid: Mesos finds its
+// containers by the names that it gives them (MESOS-8497).
+func validateDockerParameters(p *problems, d *DockerImage) {
+	if d == nil {
+		return
+	}
+	for i, param := range d.Parameters {
+		if param.Key == "name" {
+			p.add(indexed("/container/docker/parameters", i)+"/key", "must not be name, since Mesos names its containers itself")
+		}
 	}
 }
 

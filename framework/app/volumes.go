@@ -200,7 +200,28 @@ func validateVolumes(p *problems, a *App, opts Options) {
 		}
 	}
 	validateVolumeNames(p, a, names)
+	validateDockerDrivers(p, a)
 	validateFence(p, a)
+}
+
+// validateDockerDrivers allows a DOCKER container volumes of one driver: Mesos
+// has no more than one --volume-driver for it and fails the task otherwise
+// (src/docker/docker.cpp, contract 3.2).
+func validateDockerDrivers(p *problems, a *App) {
+	if a.Container.Type != Docker {
+		return
+	}
+	first := ""
+	for _, i := range a.ExternalVolumes() {
+		driver := a.Container.Volumes[i].External.Driver()
+		if first == "" {
+			first = driver
+		}
+		if driver != "" && driver != first {
+			p.addf("/container/volumes", "must be of one driver in a DOCKER container, which Mesos allows no more, not of %s and %s", first, driver)
+			return
+		}
+	}
 }
 
 func validateVolumeNames(p *problems, a *App, names map[string]int) {
