@@ -8,6 +8,7 @@ import (
 // volume is what a round knows of an external volume that something pending
 // wants.
 type volume struct {
+	key    *VolumeKey
 	claims []*Claim // those of the snapshot and those that the plan makes
 	fact   *VolumeFact
 	users  int // how many pending requests name it
@@ -29,35 +30,29 @@ func (d *decision) indexVolumes() {
 		requests += len(s.Pending[i].Volumes)
 	}
 	all := make([]mount, 0, requests)
-	volumes := make([]volume, 0, requests) // never grows: pointers stay
-	byKey := make(map[VolumeKey]*volume, requests)
+	byKey := newLookup(requests)
 	for i, inst := range d.pending {
 		first := len(all)
 		for j := range inst.Volumes {
 			req := &inst.Volumes[j]
-			v := byKey[req.Key]
-			if v == nil {
-				volumes = append(volumes, volume{})
-				v = &volumes[len(volumes)-1]
-				byKey[req.Key] = v
-			}
+			v := byKey.add(&req.Key)
 			v.users++
 			all = append(all, mount{req, v})
 		}
 		d.requests[i].mounts = all[first:len(all):len(all)]
 	}
 	for i := range s.Volumes {
-		if v := byKey[s.Volumes[i].Key]; v != nil {
+		if v := byKey.find(&s.Volumes[i].Key); v != nil {
 			v.fact = &s.Volumes[i]
 		}
 	}
 	for i := range s.Claims {
-		if v := byKey[s.Claims[i].Key]; v != nil {
+		if v := byKey.find(&s.Claims[i].Key); v != nil {
 			v.claims = append(v.claims, &s.Claims[i])
 		}
 	}
-	for i := range volumes {
-		if cs := volumes[i].claims; len(cs) > 1 {
+	for i := range byKey.volumes {
+		if cs := byKey.volumes[i].claims; len(cs) > 1 {
 			slices.SortFunc(cs, func(a, b *Claim) int { return strings.Compare(a.AgentID, b.AgentID) })
 		}
 	}

@@ -83,6 +83,11 @@ func TestClaims(t *testing.T) {
 		{"many writers need no claim", func(w *schedtest.World, i *schedtest.Instance) {
 			i.Volumes[0].Access = scheduler.ManyWriters
 		}, "a2", "a2", "", ""},
+		{"held, a volume of that name of another driver", func(w *schedtest.World, i *schedtest.Instance) {
+			w.Claim("v", "a1", scheduler.Held, other).Key.Driver = "another"
+			v := w.Volume("v").Last("a1")
+			v.Local, v.Key.Driver = true, "another"
+		}, "a2", "a2", "", ""},
 		{"many readers need no claim", func(w *schedtest.World, i *schedtest.Instance) {
 			i.Volumes[0].Access, i.Volumes[0].ReadOnly = scheduler.ManyReaders, true
 		}, "a2", "a2", "", ""},
