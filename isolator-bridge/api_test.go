@@ -364,7 +364,8 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	}
 	b.kill()
 	socket := filepath.Join(dir, "s")
-	a.env = append(a.env, "DVDI_BRIDGE_SOCKET="+socket)
+	address := free(t)
+	a.env = append(a.env, "DVDI_BRIDGE_SOCKET="+socket, "DVDI_BRIDGE_METRICS_ADDRESS="+address)
 	binary := filepath.Join(dir, "isolator-bridge")
 	if out, err := exec.Command("cp", bridgeBinary, binary).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -385,6 +386,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	if p.States()["v"].Mounts != 0 {
 		t.Error("mounted")
 	}
+	await(t, "the refusal to be counted", func() bool { return refusals(t, address, "other_user") > 0 })
 	b.kill()
 	a.env = append(a.env, "DVDI_BRIDGE_ALLOW_USERS=12,65534")
 	b = a.start()

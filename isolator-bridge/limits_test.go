@@ -53,6 +53,8 @@ func TestRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{})
 	a := newAgent(t, p)
+	address := free(t)
+	a.env = append(a.env, "DVDI_BRIDGE_METRICS_ADDRESS="+address)
 	b := a.start()
 	api := client.NewIsolatorClient(a.dial())
 	ctx := soon(t)
@@ -94,6 +96,12 @@ func TestRequestsAreBounded(t *testing.T) {
 	}
 	if err := raw.Close(); err != nil {
 		t.Error(err)
+	}
+	if got, err := a.post(ctx, client.Isolator_Prepare_FullMethodName, strings.NewReader("\x00\x00\x00\x00\x02\xff\xff")); err != nil || got != strconv.Itoa(int(codes.Internal)) {
+		t.Errorf("a message that is none: status %s, %v", got, err)
+	}
+	for reason, least := range map[string]int{"too_large": 1, "malformed": 2} {
+		await(t, reason+" to be counted", func() bool { return refusals(t, address, reason) >= least })
 	}
 	if len(p.Calls("Mount")) != 0 {
 		t.Error("something was mounted")
@@ -161,6 +169,19 @@ func (a *agent) post(ctx context.Context, method string, body io.Reader) (string
 		return "", err
 	}
 	return resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status"), nil
+}
+
+// refusals is how many requests a bridge has refused for a reason, -1 if that is
+// not known yet.
+func refusals(t *testing.T, address, reason string) int {
+	t.Helper()
+	_, text, _ := strings.Cut(scrape(t, address), `dvdi_bridge_refused_total{reason="`+reason+`"} `)
+	n, _, _ := strings.Cut(text, "\n")
+	count, err := strconv.Atoi(n)
+	if err != nil {
+		return -1
+	}
+	return count
 }
 
 // Whoever is slow is hung up on and counted, in whatever part of a request, and
@@ -233,12 +254,7 @@ func TestSlowRequests(t *testing.T) {
 		}
 		break
 	}
-	await(t, "all to be counted", func() bool {
-		_, text, _ := strings.Cut(scrape(t, address), `dvdi_bridge_refused_total{reason="too_slow"} `)
-		n, _, _ := strings.Cut(text, "\n")
-		count, err := strconv.Atoi(n)
-		return err == nil && count >= 6
-	})
+	await(t, "all to be counted", func() bool { return refusals(t, address, "too_slow") >= 6 })
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}
@@ -289,15 +305,7 @@ func TestIdleConnections(t *testing.T) {
 		<-done
 		return conns
 	}
-	tooMany := func() int {
-		_, text, _ := strings.Cut(scrape(t, address), `dvdi_bridge_refused_total{reason="too_many"} `)
-		n, _, _ := strings.Cut(text, "\n")
-		count, err := strconv.Atoi(n)
-		if err != nil {
-			return -1
-		}
-		return count
-	}
+	tooMany := func() int { return refusals(t, address, "too_many") }
 	conns := open(65534)
 	await(t, "the strangers to be bounded", func() bool { return tooMany() >= many-10 })
 	if _, err := a.bridgeCLI("report"); err != nil {

@@ -138,6 +138,32 @@ func TestUnits(t *testing.T) {
 	}
 }
 
+// systemd itself finds nothing wrong with the units of the examples.
+func TestUnitsAreUnderstoodBySystemd(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("needs systemd-analyze")
+	}
+	dir := t.TempDir()
+	args := []string{"verify"}
+	program := regexp.MustCompile(`(?m)^(Exec\w+=)\S+`)
+	for _, unit := range []string{"isolator-bridge.service", "isolator-bridge.socket", "mesos-agent.service"} {
+		text, err := os.ReadFile(filepath.Join("..", "examples", "agent", unit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// It looks for the programs, which are not installed here.
+		text = program.ReplaceAll(text, []byte("${1}"+bridgeBinary))
+		if err := os.WriteFile(filepath.Join(dir, unit), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, filepath.Join(dir, unit))
+	}
+	if out, err := exec.Command(analyze, args...).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // settingsOf runs the settings through a command as serve does.
 func settingsOf(t *testing.T, env map[string]string, args ...string) (*settings, error) {
 	t.Helper()

@@ -190,6 +190,7 @@ func TestExamplesUseMetricsThatExist(t *testing.T) {
 		case strings.HasSuffix(file, ".yaml"):
 			checkRules(t, data)
 		}
+		checkLabels(t, file, string(data), text)
 		names := metricName.FindAllString(string(data), -1)
 		if len(names) == 0 {
 			t.Errorf("%s names no metric", file)
@@ -197,6 +198,29 @@ func TestExamplesUseMetricsThatExist(t *testing.T) {
 		for _, name := range names {
 			if !strings.Contains(text, "\n"+name+"{") && !strings.Contains(text, "\n"+name+" ") && !strings.Contains(text, "# TYPE "+name+" ") {
 				t.Errorf("%s uses %s, which does not exist", file, name)
+			}
+		}
+	}
+}
+
+var (
+	selector  = regexp.MustCompile(`(dvdi_bridge_[a-z_]+)\{([^{}]*)\}`)
+	labelName = regexp.MustCompile(`([a-z_]+) *(?:=~|!~|!=|=)`)
+)
+
+// checkLabels checks that selectors ask for labels that the metric has, or that
+// Prometheus adds.
+func checkLabels(t *testing.T, file, text, exposed string) {
+	t.Helper()
+	for _, found := range selector.FindAllStringSubmatch(text, -1) {
+		_, after, known := strings.Cut(exposed, "\n"+found[1]+"{")
+		labels, _, _ := strings.Cut(after, "}")
+		for _, l := range labelName.FindAllStringSubmatch(found[2], -1) {
+			if l[1] == "instance" || l[1] == "job" {
+				continue
+			}
+			if !known || !strings.Contains(","+labels, ","+l[1]+"=") {
+				t.Errorf("%s asks %s for the label %s, which it has not", file, found[1], l[1])
 			}
 		}
 	}
