@@ -76,7 +76,8 @@ func (s *scales) weigh(program string, args ...string) cost {
 
 // BenchmarkAgainstMinimalClient reports what dvdcli costs as multiples of a
 // client that makes the same requests to the plugin and does nothing else,
-// interleaved in one run.
+// interleaved in one run. What it costs to start dvdcli at all, and to mount
+// without waiting for a disk, tells where the rest goes.
 func BenchmarkAgainstMinimalClient(b *testing.B) {
 	const rounds = 60
 	dir := b.TempDir()
@@ -88,21 +89,26 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 	p := volumetest.StartProcess(b, volumetest.Config{})
 	x := newBox(b, p.PluginDir())
 	// A real agent's run directory is on a tmpfs, and the host's is in it.
-	if shm, err := os.MkdirTemp("/dev/shm", "dvdcli-bench-"); err == nil {
-		b.Cleanup(func() {
-			if err := os.RemoveAll(shm); err != nil {
-				b.Error(err)
-			}
-		})
-		x.set("DVDCLI_RUN_DIR", filepath.Join(shm, "run"))
-		x.set("DVDCLI_HOST_DIR", filepath.Join(shm, "run", "ledgers"))
+	shm, err := os.MkdirTemp("/dev/shm", "dvdcli-bench-")
+	if err != nil {
+		b.Skipf("no tmpfs: %v", err)
 	}
+	b.Cleanup(func() {
+		if err := os.RemoveAll(shm); err != nil {
+			b.Error(err)
+		}
+	})
+	x.set("DVDCLI_RUN_DIR", filepath.Join(shm, "run"))
+	x.set("DVDCLI_HOST_DIR", filepath.Join(shm, "run", "ledgers"))
 	x.must("create", "--volumedriver=test", "--volumename=v")
 	s := &scales{b: b, launch: release(b, dir, "./testdata/launch", ""), env: x.command().Env}
+	diskless := *s
+	diskless.env = x.with("DVDCLI_STATE_DIR", filepath.Join(shm, "state")).command().Env
 	const id = `{"Name":"v","ID":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}`
 	activate, get := []string{"/Plugin.Activate", ""}, []string{"/VolumeDriver.Get", `{"Name":"v"}`}
 	for b.Loop() {
-		var ours, theirs [3]costs
+		var ours, theirs, withoutDisk [3]costs
+		var start costs
 		for range rounds {
 			for i, args := range [][]string{
 				slices.Concat(activate, get),
@@ -111,10 +117,16 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 			} {
 				theirs[i] = append(theirs[i], s.weigh(minimal, append([]string{p.Socket()}, args...)...))
 			}
-			for i, args := range [][]string{
-				{"get", "--volumedriver=test", "--volumename=v"}, mountArgs(p, "v"), unmountArgs(p, "v"),
-			} {
-				ours[i] = append(ours[i], s.weigh(dvdcli, args...))
+			start = append(start, s.weigh(dvdcli, "version"))
+			for _, run := range []struct {
+				scales *scales
+				costs  *[3]costs
+			}{{s, &ours}, {&diskless, &withoutDisk}} {
+				for i, args := range [][]string{
+					{"get", "--volumedriver=test", "--volumename=v"}, mountArgs(p, "v"), unmountArgs(p, "v"),
+				} {
+					run.costs[i] = append(run.costs[i], run.scales.weigh(dvdcli, args...))
+				}
 			}
 		}
 		report := func(what string, a, base cost) {
@@ -124,8 +136,11 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 			b.ReportMetric(float64(a.memory)/(1<<20), what+"-peak-MiB")
 			b.ReportMetric(float64(base.memory)/(1<<20), what+"-minimal-peak-MiB")
 		}
+		both := func(c [3]costs) cost { return c[1].typical().plus(c[2].typical()) }
 		report("get", ours[0].typical(), theirs[0].typical())
-		report("mount+unmount", ours[1].typical().plus(ours[2].typical()), theirs[1].typical().plus(theirs[2].typical()))
+		report("mount+unmount", both(ours), both(theirs))
+		b.ReportMetric(float64(both(withoutDisk).wall)/float64(both(theirs).wall), "mount+unmount-diskless-wall-ratio")
+		b.ReportMetric(2*float64(start.typical().wall)/float64(both(theirs).wall), "two-starts-wall-ratio")
 	}
 }
 
@@ -134,8 +149,13 @@ func BenchmarkAgainstMinimalClient(b *testing.B) {
 // one after the other.
 func BenchmarkManyVolumes(b *testing.B) {
 	const delay = 500 * time.Millisecond
+	tags, err := releaseTags()
+	if err != nil {
+		b.Fatal(err)
+	}
 	p := volumetest.Start(b, volumetest.Config{})
 	x := newBox(b, p.PluginDir())
+	x.program = release(b, b.TempDir(), ".", tags)
 	for i := range crowd {
 		x.must("create", "--volumedriver=test", fmt.Sprintf("--volumename=v%d", i))
 	}

@@ -88,9 +88,10 @@ func release(t testing.TB, dir, pkg, tags string) string {
 
 // box is a host's directories for one dvdcli, apart from everything else.
 type box struct {
-	t   testing.TB
-	dir string
-	env []string
+	t       testing.TB
+	dir     string
+	env     []string
+	program string // empty: the one with fault points
 }
 
 func newBox(t testing.TB, pluginDirs ...string) *box {
@@ -131,7 +132,11 @@ type outcome struct {
 }
 
 func (b *box) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, args...)
+	program := b.program
+	if program == "" {
+		program = binary
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.dir}, b.env...)
 	return cmd
 }

@@ -17,7 +17,9 @@
 // The state directory (survives reboots):
 //
 //	mounts/<key>.json     the same Record as of the last Mount: which mount ID,
-//	                      backend id and publish context a driver may still hold
+//	                      backend id and publish context a driver may still hold.
+//	                      Lines with later Records may follow it, of which the last
+//	                      whole one counts
 //	volumes/<key>.json    a volume's Identity: backend id and context
 //	drivers/<key>.json    what was learned about a driver
 //	epochs/<key>.json     the Registration: under which epoch a framework may mount
@@ -32,7 +34,8 @@
 //
 // A file is replaced by writing a temporary file, fsync, rename and fsync of
 // the directory, so that a crash at any point leaves the old or the new
-// content. A file that cannot be read all the same (a damaged disk, an editor)
+// content. What need not be durable is added to mounts/<key>.json as a line, which
+// a crash loses or leaves, too. A file that cannot be read all the same (a damaged disk, an editor)
 // is moved to set-aside and reported; it stops nothing else.
 //
 // A record is written only under its lock. Locks of different volumes are

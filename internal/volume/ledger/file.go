@@ -66,6 +66,19 @@ func (s staged) commit() error {
 
 func (s staged) discard() error { return ignoreNotExist(os.Remove(s.temp)) }
 
+// appendFile adds to a file with one write; done is false if there is none.
+func appendFile(path string, data []byte) (done bool, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	_, err = f.Write(data)
+	return err == nil, errors.Join(err, f.Close())
+}
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -268,8 +268,17 @@ func (e *Entry) Intend(rec *Record, between func()) error {
 }
 
 // Keep writes the record into the state directory, where it outlives a reboot.
-// Without durable it may be lost with the power, but is never torn.
+// Without durable it may be lost with the power, which leaves what was there.
 func (e *Entry) Keep(rec *Record, durable bool) error {
+	if !durable {
+		done, err := e.amend(rec)
+		if err != nil {
+			return failed("write the ledger", e.key, err)
+		}
+		if done {
+			return nil
+		}
+	}
 	s, err := e.stage(e.ledger.cfg.StateDir, dirMounts, rec, durable)
 	if err == nil {
 		err = s.commit()
@@ -280,11 +289,34 @@ func (e *Entry) Keep(rec *Record, durable bool) error {
 	return nil
 }
 
-func (e *Entry) stage(root, dir string, rec *Record, durable bool) (staged, error) {
+// amend adds the record to the file in the state directory, if there is one. A
+// new file would have to be written to the disk before it takes the other one's
+// place, even if nobody asks for that.
+func (e *Entry) amend(rec *Record) (done bool, err error) {
+	if err := e.sign(rec); err != nil {
+		return false, err
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return false, err
+	}
+	// The line may follow one that a crash cut off.
+	return appendFile(filepath.Join(e.ledger.cfg.StateDir, dirMounts, e.key.fileName()), fmt.Appendf(nil, "\n%s\n", data))
+}
+
+// sign makes a record one of this program and boot.
+func (e *Entry) sign(rec *Record) error {
 	if rec.Key() != e.key {
-		return staged{}, fmt.Errorf("record is about driver %q volume %q", rec.Driver, rec.Volume)
+		return fmt.Errorf("record is about driver %q volume %q", rec.Driver, rec.Volume)
 	}
 	rec.Version, rec.BootID = FormatVersion, e.ledger.boot
+	return nil
+}
+
+func (e *Entry) stage(root, dir string, rec *Record, durable bool) (staged, error) {
+	if err := e.sign(rec); err != nil {
+		return staged{}, err
+	}
 	data, err := json.MarshalIndent(rec, "", "  ")
 	if err != nil {
 		return staged{}, err

@@ -498,6 +498,67 @@ func TestIntentIsAllOrNothing(t *testing.T) {
 	}
 }
 
+// What is kept without being durable follows what was: a line that a crash cut off
+// is as if it had never been written.
+func TestKeptLines(t *testing.T) {
+	l := open(t, t.TempDir())
+	e := lock(t, l, sample)
+	defer closeEntry(t, e)
+	intent := record()
+	intent.Phase, intent.Path, intent.Call = PhaseNew, "", &Call{Op: OpMount}
+	result := record()
+	kept := func(want *Record) {
+		t.Helper()
+		r, aside, err := l.loadAt(l.StateDir(), dirMounts, sample)
+		if err != nil || len(aside) != 0 || r == nil || r.Phase != want.Phase || r.Path != want.Path || (r.Call == nil) != (want.Call == nil) {
+			t.Errorf("%+v, %v, %v, want %+v", r, aside, err, want)
+		}
+	}
+	file := filepath.Join(l.StateDir(), dirMounts, sample.fileName())
+	if err := e.Keep(result, false); err != nil { // nothing that it could follow
+		t.Fatal(err)
+	}
+	kept(result)
+	if err := e.Intend(intent, func() {}); err != nil {
+		t.Fatal(err)
+	}
+	kept(intent)
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Keep(result, false); err != nil {
+		t.Fatal(err)
+	}
+	kept(result)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := len(before); n < len(whole)-2; n++ { // the last bytes are "}" and the end of the line
+		if err := os.WriteFile(file, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		kept(intent)
+	}
+	if err := e.Keep(result, false); err != nil { // behind the cut-off line
+		t.Fatal(err)
+	}
+	kept(result)
+	if err := os.WriteFile(file, append(whole, []byte(`{"version":7}`+"\n")...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := l.loadAt(l.StateDir(), dirMounts, sample); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("a line of a newer program: %v", err)
+	}
+	if err := os.WriteFile(file, append([]byte("x"), whole...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r, aside, err := l.loadAt(l.StateDir(), dirMounts, sample); r != nil || len(aside) != 1 || err != nil {
+		t.Errorf("damaged: %+v %v %v", r, aside, err)
+	}
+}
+
 // Another ledger uses a mount if somebody holds it there, or is about to, at the
 // same path as far as is known.
 func TestNeighboursUsing(t *testing.T) {

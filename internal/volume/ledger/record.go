@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -187,8 +189,38 @@ func (e errNewer) Error() string {
 	return fmt.Sprintf("it has format version %d, this program knows %d", e.version, FormatVersion)
 }
 
-// decode reads a record and checks that it says what its name says.
+// decode reads a record and checks that it says what its name says. What follows
+// it are lines with later ones, of which the last whole one counts: a crash may
+// have cut off the one that it came upon.
 func decode(data []byte, name string) (*Record, error) {
+	first, rest := firstValue(data)
+	r, err := decodeOne(first, name)
+	if err != nil {
+		return nil, err
+	}
+	for line := range bytes.Lines(rest) {
+		later, err := decodeOne(line, name)
+		if newer := (errNewer{}); errors.As(err, &newer) {
+			return nil, err
+		}
+		if err == nil {
+			r = later
+		}
+	}
+	return r, nil
+}
+
+// firstValue divides a file behind its first JSON value; one without a whole one
+// is all of it.
+func firstValue(data []byte) (first, rest []byte) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := dec.Decode(new(json.RawMessage)); err != nil {
+		return data, nil
+	}
+	return data[:dec.InputOffset()], data[dec.InputOffset():]
+}
+
+func decodeOne(data []byte, name string) (*Record, error) {
 	var head struct {
 		Version int `json:"version"`
 	}
