@@ -18,6 +18,7 @@ import (
 // (proc_pid_mounts(5): poll(2) reports POLLERR and POLLPRI).
 type Cached struct {
 	*Tables
+	looks looks
 
 	mu sync.Mutex // guards all below
 	// watch is a bare descriptor: an os.File would be polled by the runtime too,

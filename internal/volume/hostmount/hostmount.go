@@ -160,10 +160,17 @@ func readStable(ctx context.Context, read func() ([]byte, error)) ([]byte, error
 // a file system whose server hangs, so the look is left behind when ctx ends;
 // its goroutine ends with the process, or when the server comes back.
 func (t *Tables) Stat(ctx context.Context, path string) (volume.PathFacts, error) {
+	return t.stat(ctx, path, func() {})
+}
+
+// stat calls ended when the look is over, whoever waited for it.
+func (t *Tables) stat(ctx context.Context, path string, ended func()) (volume.PathFacts, error) {
 	if !filepath.IsAbs(path) {
+		ended()
 		return volume.PathFacts{}, fmt.Errorf("stat %q: %w: the path is not absolute", path, fs.ErrInvalid)
 	}
 	if err := ctx.Err(); err != nil {
+		ended()
 		return volume.PathFacts{}, fmt.Errorf("stat %s: %w", path, err)
 	}
 	type result struct {
@@ -172,6 +179,7 @@ func (t *Tables) Stat(ctx context.Context, path string) (volume.PathFacts, error
 	}
 	done := make(chan result, 1)
 	go func() {
+		defer ended()
 		facts, err := t.look(path)
 		done <- result{facts, err}
 	}()
