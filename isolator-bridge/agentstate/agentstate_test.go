@@ -91,17 +91,32 @@ func TestTracesOfContainers(t *testing.T) {
 	w.process("13", "", "", "", "/x/runs/by-cwd")
 	w.process("14", "", "PATH=/x/not-by-prefix-1:/by-suffix", "", "/")
 	w.mkdir("proc/15") // ended while it was looked at
-	ids := []string{"by-v1", "by-v2", "by-nested", "by-cgroup", "by-environ", "by-mount", "by-cwd", "by-prefix", "not-by-prefix", "gone"}
+	w.process("16", "", "X=by:colon", "", "/")
+	// Two processes of one mount namespace with roots of their own: what the one
+	// does not see the other may.
+	w.process("17", "", "", "1 2 0:3 / /x rw - ext4 a rw\n", "/")
+	w.process("18", "", "", "1 2 0:3 / /x/runs/by-root/vol rw - ext4 a rw\n", "/elsewhere")
+	root := filepath.Join(w.dir, "proc", "18", "root")
+	if err := errors.Join(os.Remove(root), os.Symlink("/chroot", root)); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range []string{"17", "18"} {
+		w.mkdir("proc/" + pid + "/ns")
+		if err := os.Symlink("mnt:[1]", filepath.Join(w.dir, "proc", pid, "ns", "mnt")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := []string{"by-v1", "by-v2", "by-nested", "by-cgroup", "by-environ", "by-mount", "by-cwd", "by:colon", "by-root", "by-prefix", "not-by-prefix", "gone"}
 	traces, err := w.host.Traces(ids)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range ids[:7] {
+	for _, id := range ids[:9] {
 		if traces[id] == "" {
 			t.Errorf("%s: no trace", id)
 		}
 	}
-	for _, id := range ids[7:] {
+	for _, id := range ids[9:] {
 		if traces[id] != "" {
 			t.Errorf("%s: %s", id, traces[id])
 		}

@@ -58,12 +58,13 @@ func (h Host) Traces(ids []string) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
+	search := newSearch(ids, traces)
 	for _, p := range processes {
 		pid, err := strconv.Atoi(p.Name())
 		if err != nil || pid == os.Getpid() || pid == hostInit {
 			continue
 		}
-		if err := h.process(p.Name(), ids, traces); err != nil {
+		if err := h.process(p.Name(), search); err != nil {
 			return nil, fmt.Errorf("look at process %d: %w", pid, err)
 		}
 	}
@@ -73,23 +74,89 @@ func (h Host) Traces(ids []string) (map[string]string, error) {
 // process looks for ids in what the kernel tells of a process. A process that
 // ends meanwhile has no trace. One that may not be looked at could be anything:
 // an error.
-func (h Host) process(pid string, ids []string, traces map[string]string) error {
+func (h Host) process(pid string, s *search) error {
 	dir := filepath.Join(h.Proc, pid)
-	for _, file := range []string{"cgroup", "environ", "mountinfo"} {
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
+	for _, file := range []string{"cgroup", "environ"} {
+		if err := s.read(dir, pid, file); err != nil {
 			return unlessIrrelevant(dir, err)
 		}
-		note(string(data), ids, traces, "process "+pid+" ("+file+")")
 	}
+	root := ""
 	for _, link := range []string{"cwd", "root"} {
 		target, err := os.Readlink(filepath.Join(dir, link))
 		if err != nil {
 			return unlessIrrelevant(dir, err)
 		}
-		note(target, ids, traces, "process "+pid+" ("+link+")")
+		s.note(target, "process "+pid+" ("+link+")")
+		root = target
+	}
+	// Of the processes that share a mount namespace and a root one tells for all.
+	if namespace, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil {
+		view := namespace + " " + root
+		if s.views[view] {
+			return nil
+		}
+		s.views[view] = true
+	}
+	if err := s.read(dir, pid, "mountinfo"); err != nil {
+		return unlessIrrelevant(dir, err)
 	}
 	return nil
+}
+
+// search looks for ids in texts.
+type search struct {
+	// words are the ids that have no trace yet and are words, others those that
+	// are none.
+	words  map[string]bool
+	others []string
+	traces map[string]string
+	views  map[string]bool // mount namespaces that were read
+}
+
+func newSearch(ids []string, traces map[string]string) *search {
+	s := &search{words: map[string]bool{}, traces: traces, views: map[string]bool{}}
+	for _, id := range ids {
+		if strings.ContainsFunc(id, func(r rune) bool { return r >= 0x80 || !wordByte(byte(r)) }) {
+			s.others = append(s.others, id)
+		} else {
+			s.words[id] = true
+		}
+	}
+	return s
+}
+
+func (s *search) read(dir, pid, file string) error {
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err == nil {
+		s.note(string(data), "process "+pid+" ("+file+")")
+	}
+	return err
+}
+
+// note looks at each word of a text once, however many ids there are.
+func (s *search) note(text, where string) {
+	for i := 0; i < len(text); i++ {
+		start := i
+		for i < len(text) && wordByte(text[i]) {
+			i++
+		}
+		if id := text[start:i]; s.words[id] {
+			delete(s.words, id)
+			s.trace(id, where)
+		}
+	}
+	for _, id := range s.others {
+		if mentions(text, id) {
+			s.trace(id, where)
+		}
+	}
+}
+
+func (s *search) trace(id, where string) {
+	if _, known := s.traces[id]; !known {
+		s.traces[id] = where
+	}
 }
 
 // unlessIrrelevant is nil for a process that ended, and for one of another user
@@ -113,14 +180,6 @@ func unlessIrrelevant(dir string, err error) error {
 // directories and no mount namespace any more.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
-}
-
-func note(text string, ids []string, traces map[string]string, where string) {
-	for _, id := range ids {
-		if _, known := traces[id]; !known && mentions(text, id) {
-			traces[id] = where
-		}
-	}
 }
 
 // Mounted says which process has the mount at path in its mount namespace at
