@@ -403,6 +403,32 @@ func TestRemoveOfWhatOthersUse(t *testing.T) {
 	b.must(append(remove, "--force")...)
 }
 
+// Two agents of a host share a volume of a plugin that keeps no account of mount
+// IDs: the first one's unmount takes nothing from the other, and the last one's
+// leaves nothing.
+func TestTwoAgentsOneMount(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0, Counting: volumetest.CountNothing})
+	b := newBox(t, p.PluginDir())
+	other := b.with("DVDCLI_RUN_DIR", filepath.Join(b.dir, "run2")).with("DVDCLI_STATE_DIR", filepath.Join(b.dir, "state2"))
+	for _, agent := range []*box{b, other} {
+		if got := agent.must(mountArgs(p, "v")...); got != p.Mountpoint("v") {
+			t.Fatalf("path %q", got)
+		}
+	}
+	if out := b.run(unmountArgs(p, "v")...); out.code != 0 || !strings.Contains(out.stderr, "run2") {
+		t.Errorf("%+v", out)
+	}
+	if !p.States()["v"].Mounted {
+		t.Fatal("the other agent's mount is gone")
+	}
+	if out := other.run(unmountArgs(p, "v")...); out.code != 0 {
+		t.Errorf("%+v", out)
+	}
+	expect(t, p, "v", 2, 2)
+	b.nothingMounted(p)
+	other.nothingMounted(p)
+}
+
 // A socket's path that is too long for the kernel is named as that.
 func TestLongSocketPath(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("x", 120))

@@ -213,6 +213,25 @@ func TestTwoLedgersOneMount(t *testing.T) {
 	}
 }
 
+// What tells of the other ledgers cannot be used any more: mounting fails, and
+// what is mounted is unmounted.
+func TestUnmountWithoutTheHostsDirectory(t *testing.T) {
+	r := newRig(t, refusing)
+	r.mustMount("v")
+	if err := os.RemoveAll(r.hostDir); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, r.hostDir, "")
+	if _, err := r.mount("w"); !errors.Is(err, volume.LedgerFailed) {
+		t.Errorf("%v", err)
+	}
+	if res := r.mustUnmount("v"); !res.Unmounted || len(res.Notes) == 0 {
+		t.Errorf("%+v", res)
+	}
+	r.expect("v", 1, 1)
+	r.clean("v")
+}
+
 // An Unmount that waits for another ledger is made by its own one, too, once
 // that one is gone.
 func TestOwedUnmountAfterTheOtherLedger(t *testing.T) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -30,14 +31,24 @@ func (op *operation) alone(ctx context.Context) error {
 // spareOthers refuses an Unmount that could take a mount away from another
 // ledger of this host: drivers that keep no account of mount IDs answer both
 // ledgers with one path and unmount it at the first Unmount. It is then owed
-// until the other one has given the volume up.
+// until the other one has given the volume up. Where the other ledgers cannot be
+// asked the Unmount is made: nothing can be mounted by any of them then, and a
+// container that cannot end would be worse.
 func (op *operation) spareOthers(ctx context.Context) error {
-	if err := op.alone(ctx); err != nil && !op.goesOnWithout(err) {
+	err := op.alone(ctx)
+	if errors.Is(err, volume.Deadline) {
 		return err
 	}
-	other, err := op.neighbours.Using(op.ledger, op.rec)
-	if err != nil || other == "" {
-		return err
+	other := ""
+	if err == nil || op.goesOnWithout(err) {
+		other, err = op.neighbours.Using(op.ledger, op.rec)
+	}
+	if err != nil {
+		op.note("whether another ledger of this host uses the mount cannot be told: " + err.Error())
+		return nil
+	}
+	if other == "" {
+		return nil
 	}
 	if s := op.look(ctx); s.what == absent {
 		return nil // there is nothing that could be taken away

@@ -103,7 +103,7 @@ func (e *Engine) Reconcile(ctx context.Context, req ReconcileRequest) ([]Finding
 // unreadable deals with a file that is no record that could be used.
 func (e *Engine) unreadable(item ledger.Listed, req ReconcileRequest) Finding {
 	f := Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error()}
-	if ledger.IsNewer(item.Err) || req.Only != nil {
+	if ledger.IsNewer(item.Err) || ledger.IsUnread(item.Err) || req.Only != nil {
 		return f
 	}
 	f.Action = "set it aside"
