@@ -46,6 +46,13 @@ func (p *place) field(name string) (value string, ok bool) {
 	return value, ok
 }
 
+// Field returns the value that a constraint's field has for a placed instance,
+// false where its agent has no such attribute or fault domain.
+func (p *Placed) Field(name string) (value string, ok bool) {
+	at := place{p.Hostname, p.Region, p.Zone, p.Attributes}
+	return at.field(name)
+}
+
 // counts says whether the constraint looks at the app's other instances; the
 // rest depend on the agent alone.
 func (c *Constraint) counts() bool {
@@ -316,8 +323,7 @@ func (d *decision) group(a *appState, name string) *group {
 	}
 	g := newGroup(d.field(name))
 	for _, p := range a.placed {
-		at := place{p.Hostname, p.Region, p.Zone, p.Attributes}
-		if v, ok := at.field(name); ok && p.Counts {
+		if v, ok := p.Field(name); ok && p.Counts {
 			g.add(g.field.number(v))
 		}
 	}

@@ -1,9 +1,13 @@
 package core
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -61,4 +65,51 @@ func TestGroupsTakeTheirPartOnly(t *testing.T) {
 		zone("z2", "b")
 		r.until("all run", func() bool { return r.app("/web").Running == 4 })
 	})
+}
+
+// TestSurplusComesFromTheLargestGroup gives where instances run, the oldest
+// first, and which of them are stopped.
+func TestSurplusComesFromTheLargestGroup(t *testing.T) {
+	for _, c := range []struct {
+		zones       string // one letter each, "-" for one that waits, capitals for ones that start
+		constraints string
+		selection   string
+		n           int
+		want        string // the places of those that are stopped
+	}{
+		{"aabb", `[["@zone","GROUP_BY","2"]]`, "YOUNGEST_FIRST", 2, "[1 3]"},
+		{"aabb", `[["@zone","GROUP_BY","2"]]`, "OLDEST_FIRST", 2, "[0 2]"},
+		{"aabb", `[["@zone","GROUP_BY"]]`, "YOUNGEST_FIRST", 3, "[1 2 3]"},
+		{"aabb", `[["@zone","UNIQUE"]]`, "YOUNGEST_FIRST", 2, "[2 3]"}, // nothing to keep spread
+		{"aaabc", `[["@zone","GROUP_BY","3"]]`, "YOUNGEST_FIRST", 2, "[1 2]"},
+		{"aab-", `[["@zone","GROUP_BY","2"]]`, "YOUNGEST_FIRST", 2, "[1 3]"}, // who waits goes first
+		{"aaB", `[["@zone","GROUP_BY","2"]]`, "YOUNGEST_FIRST", 1, "[2]"},
+		{"aabb", `[["hostname","LIKE",".*"],["rack","GROUP_BY","2"]]`, "YOUNGEST_FIRST", 2, "[2 3]"}, // nobody has a rack
+	} {
+		var list []*instance
+		for n, z := range c.zones {
+			i := &instance{ID: fmt.Sprint(n), Phase: active, Task: &task{
+				State: taskRunning, Zone: strings.ToLower(string(z)), StagedAt: time.Unix(int64(n), 0),
+			}}
+			switch {
+			case z == '-':
+				i.Phase, i.Task = waiting, nil
+			case z < 'a':
+				i.Task.State = taskStarting
+			}
+			list = append(list, i)
+		}
+		def, err := app.Parse([]byte(fmt.Sprintf(`{"id":"/web","cmd":"serve","killSelection":%q,"constraints":%s}`, c.selection, c.constraints)), app.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range surplusOf(list, def, c.n) {
+			got = append(got, i.ID)
+		}
+		slices.Sort(got)
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("of %s by %s %s %v are stopped, want %s", c.zones, c.constraints, c.selection, got, c.want)
+		}
+	}
 }

@@ -124,7 +124,7 @@ func (c *Core) scale(tx *txn, g goal, list []*instance) {
 		missing -= stopping
 	}
 	c.createInstances(tx, g.def, missing)
-	surplus := killOrder(counted, g.def)[:max(0, len(counted)-g.n)]
+	surplus := surplusOf(counted, g.def, len(counted)-g.n)
 	if g.n == 0 {
 		surplus = append(surplus, uncounted...)
 	}
@@ -144,23 +144,9 @@ func (c *Core) unreachable(i *instance) app.UnreachableStrategy {
 // does not run before what runs, instances of older configurations before
 // newer ones, then the app's kill selection (contract 5.1).
 func killOrder(list []*instance, def *app.App) []*instance {
-	rank := func(i *instance) int {
-		switch {
-		case i.Phase == waiting:
-			return 0
-		case i.lost():
-			return 1
-		case i.Phase == launching || i.Task.State == taskStaging:
-			return 2
-		case i.Task.State == taskStarting:
-			return 3
-		default:
-			return 4
-		}
-	}
 	out := slices.Clone(list)
 	slices.SortStableFunc(out, func(a, b *instance) int {
-		if d := rank(a) - rank(b); d != 0 {
+		if d := killRank(a) - killRank(b); d != 0 {
 			return d
 		}
 		if d := a.Config.Compare(b.Config); d != 0 {
@@ -177,6 +163,24 @@ func killOrder(list []*instance, def *app.App) []*instance {
 	}
 	return out
 }
+
+// killRank orders instances by how far they have come; killRunning is the last.
+func killRank(i *instance) int {
+	switch {
+	case i.Phase == waiting:
+		return 0
+	case i.lost():
+		return 1
+	case i.Phase == launching || i.Task.State == taskStaging:
+		return 2
+	case i.Task.State == taskStarting:
+		return 3
+	default:
+		return killRunning
+	}
+}
+
+const killRunning = 4
 
 // replaceOld replaces instances of other configurations than the goal's.
 func (c *Core) replaceOld(tx *txn, g goal, list []*instance) {
