@@ -93,7 +93,9 @@ func (c *Cache) dir(dir string, files map[string]cachedFile) (out []Listed, chan
 			f.item.Record, err = decode(data, e.Name())
 		}
 		f.item.Err = err
-		files[path] = f
+		if !IsUnread(err) {
+			files[path] = f
+		}
 		out = append(out, f.item)
 	}
 	return out, changed, nil

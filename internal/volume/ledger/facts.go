@@ -103,6 +103,9 @@ func (l *Ledger) readFact(dir, name string, v any) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if IsUnread(err) {
+		return err
+	}
 	if err == nil {
 		if err = json.Unmarshal(data, v); err == nil {
 			return nil

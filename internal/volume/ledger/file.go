@@ -113,6 +113,18 @@ func readFile(path string) ([]byte, error) {
 	return data, nil
 }
 
+// IsUnread says that a file could not be opened or read, for want of
+// descriptors, memory or rights, or because the disk failed. What it holds may
+// be as good as ever, unlike that of a file of the wrong kind or content.
+func IsUnread(err error) bool {
+	var at *fs.PathError
+	if !errors.As(err, &at) {
+		return false
+	}
+	// A link or a socket in a record's place is no record of ours.
+	return !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENXIO)
+}
+
 func removeFile(path string) error {
 	err := ignoreNotExist(os.Remove(path))
 	if errors.Is(err, syscall.EROFS) {

@@ -172,9 +172,10 @@ type SetAside struct {
 	Reason string `json:"reason"`
 }
 
-// Load reads the volume's record. One that cannot be read is set aside. It
-// fails with volume.BadRecord for a record of a newer format, which is left
-// alone.
+// Load reads the volume's record. One that is damaged is set aside. It fails
+// with volume.BadRecord for a record of a newer format and with
+// volume.LedgerFailed for one that cannot be read now, see IsUnread; both are
+// left alone.
 func (e *Entry) Load() (Loaded, error) {
 	var out Loaded
 	current, aside, err := e.ledger.loadAt(e.ledger.cfg.RunDir, dirVolumes, e.key)
@@ -207,6 +208,9 @@ func (l *Ledger) loadAt(root, dir string, key Key) (*Record, []SetAside, error) 
 	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
+	}
+	if IsUnread(err) {
+		return nil, nil, failed("read the ledger", key, err)
 	}
 	if err == nil {
 		var rec *Record

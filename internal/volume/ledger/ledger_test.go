@@ -452,6 +452,29 @@ func TestNeighbours(t *testing.T) {
 	}
 }
 
+// Who is at a path is found whatever bytes the path has, and nobody else is.
+func TestOccupants(t *testing.T) {
+	l := open(t, t.TempDir())
+	for i, path := range []string{"/vol/a", "/vol/ab", `/vol/"quoted" <&> \ ü`, "/vol/new\nline"} {
+		key := Key{Driver: "d", Volume: fmt.Sprint("v", i)}
+		e := lock(t, l, key)
+		r := record()
+		r.Driver, r.Volume, r.Phase, r.Path, r.Resolved, r.Call = key.Driver, key.Volume, PhaseMounted, path, path, nil
+		if err := errors.Join(e.Save(r), e.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Occupants(path, Key{}); err != nil || len(got) != 1 || got[0].Key() != key {
+			t.Errorf("%q: %+v %v", path, got, err)
+		}
+		if got, err := l.Occupants(path, key); err != nil || len(got) != 0 {
+			t.Errorf("%q but %v: %+v %v", path, key, got, err)
+		}
+	}
+	if got, err := l.Occupants("/vol", Key{}); err != nil || len(got) != 0 {
+		t.Errorf("%+v %v", got, err)
+	}
+}
+
 // An intent that one of the directories cannot hold leaves both as they were.
 func TestIntentIsAllOrNothing(t *testing.T) {
 	for _, full := range []string{"run", "state"} {

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -154,7 +156,8 @@ func (l *Ledger) Peek(key Key) (*Record, error) {
 
 // PutAside moves a record file that List could not read out of the way, under
 // its lock. It does nothing to a file that can be read by now, that a newer
-// program wrote, or that is gone. IsLocked tells that somebody is working on it.
+// program wrote, or that is gone. IsLocked tells that somebody is working on it,
+// IsUnread that the file may be as good as ever.
 func (l *Ledger) PutAside(file string) (SetAside, error) {
 	name := filepath.Base(file)
 	lock, err := TryLockFile(filepath.Join(l.cfg.RunDir, dirLocks, strings.TrimSuffix(name, recordSuffix)+".lock"))
@@ -166,11 +169,12 @@ func (l *Ledger) PutAside(file string) (SetAside, error) {
 	if err == nil {
 		_, err = decode(data, name)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !IsNewer(err) {
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist), IsNewer(err):
+		err = nil
+	case !IsUnread(err):
 		// Files lie two levels below the directory that keeps what is set aside.
 		aside, err = setAside(filepath.Dir(filepath.Dir(file)), file, err)
-	} else {
-		err = nil
 	}
 	return aside, errors.Join(err, lock.Unlock())
 }
@@ -178,14 +182,27 @@ func (l *Ledger) PutAside(file string) (SetAside, error) {
 // Occupants returns the records of this boot, other than that of except, that
 // say that they are mounted at this path, with links resolved.
 func (l *Ledger) Occupants(resolved string, except Key) ([]*Record, error) {
-	items, err := l.listDir(filepath.Join(l.cfg.RunDir, dirVolumes))
+	dir := filepath.Join(l.cfg.RunDir, dirVolumes)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, failed("list the ledger", except, err)
+	}
+	// Each mount asks this, and all but one of many records are of other paths.
+	path, err := json.Marshal(resolved)
+	if err != nil {
+		return nil, failed("list the ledger", except, err)
 	}
 	var out []*Record
-	for _, i := range items {
-		r := i.Record
-		if r == nil || r.BootID != l.boot || r.Key() == except || r.Resolved != resolved {
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), recordSuffix) || strings.HasPrefix(e.Name(), tempPrefix) || e.Name() == except.fileName() {
+			continue
+		}
+		data, err := readFile(filepath.Join(dir, e.Name()))
+		if err != nil || !bytes.Contains(data, path) {
+			continue // gone meanwhile, or nobody can tell what it is about
+		}
+		r, err := decode(data, e.Name())
+		if err != nil || r.BootID != l.boot || r.Resolved != resolved {
 			continue
 		}
 		if r.Phase == PhaseMounted || r.Phase == PhasePending {

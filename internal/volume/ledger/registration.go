@@ -43,8 +43,8 @@ type Registration struct {
 func (r Registration) Key() Key { return Key{Driver: r.Driver, Volume: r.Volume} }
 
 // Registration reads what is registered for the volume; Epoch is 0 if nothing
-// is. volume.BadRecord if it cannot be read: a mount that should be refused
-// must not pass for that.
+// is. volume.BadRecord if it is damaged, volume.LedgerFailed if it cannot be
+// read now, see IsUnread: a mount that should be refused must not pass for that.
 func (l *Ledger) Registration(key Key) (Registration, error) {
 	return readRegistration(filepath.Join(l.cfg.StateDir, dirEpochs, key.fileName()), key)
 }
@@ -53,6 +53,9 @@ func readRegistration(path string, key Key) (Registration, error) {
 	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Registration{}, nil
+	}
+	if IsUnread(err) {
+		return Registration{}, failed("read the registered epoch", key, err)
 	}
 	var r Registration
 	if err == nil {
