@@ -22,6 +22,9 @@ func (d *decision) funnel(r *request, s *share, static verdict, ms []mount, stra
 	if r.bound && (stranger || !d.holdsReservation(r.inst, s)) {
 		return failsReservation
 	}
+	if r.joins && !d.joinsHere(r, s) {
+		return failsReservation
+	}
 	if static != fits && static <= failsDriver {
 		return static
 	}

@@ -66,6 +66,8 @@ type request struct {
 	// placed in this round, is bound to no agent and cannot be bound by others,
 	// and wants nothing but amounts and as many ports.
 	bound, avoiding, barred, free, plain bool
+	// joins: it names shared persistent volumes, which may exist.
+	joins bool
 }
 
 // shapeOf finds the shape of a request, and with it its class.
@@ -205,6 +207,10 @@ func appendPersistent(key []byte, inst *Instance) []byte {
 		key = binary.AppendVarint(key, int64(p.MaxSize))
 		key = appendString(key, p.Profile)
 		key = appendConstraints(key, p.Constraints, false)
+		if p.Shared {
+			key = appendString(key, p.PersistenceID)
+			key = appendString(key, p.AgentID)
+		}
 	}
 	return key
 }

@@ -21,6 +21,7 @@ type decision struct {
 	classes  map[string]*class
 	shapes   map[string]*shape
 	patterns map[string]*regexp.Regexp
+	shared   map[string]int32   // shares by the shared persistent volume that they hold, nil for none
 	owners   map[string][]int32 // shares by the instance that reserved in them
 	requests []request
 	waiting  []wait
@@ -212,6 +213,7 @@ func (d *decision) read(r *request, inst *Instance) {
 	r.inst = d.found(inst)
 	r.id = inst.ID
 	r.bound = r.inst.Reservation != nil
+	r.joins = joins(r.inst)
 	r.plain = !resident(r.inst) && !slices.ContainsFunc(inst.Ports, func(p Port) bool { return p.Number != 0 })
 	r.avoiding = inst.Avoid != "" && d.s.Now.Before(inst.AvoidUntil)
 	r.barred = inst.NotBefore.After(d.s.Now) || d.wiped[inst.ID]
@@ -225,7 +227,7 @@ func (d *decision) read(r *request, inst *Instance) {
 	default:
 		r.rank = rankFree
 		// Claims of this plan bind only what shares its volumes.
-		r.free = !slices.ContainsFunc(r.mounts, func(m mount) bool { return m.users > 1 })
+		r.free = !r.joins && !slices.ContainsFunc(r.mounts, func(m mount) bool { return m.users > 1 })
 	}
 }
 
@@ -234,6 +236,11 @@ func (d *decision) read(r *request, inst *Instance) {
 func (d *decision) pins(r *request) (agents []int32, pinned bool) {
 	if res := r.inst.Reservation; res != nil {
 		return d.appendAgents(nil, res.AgentID), true
+	}
+	if r.joins {
+		if agents, pinned := d.sharedPin(r); pinned {
+			return agents, true
+		}
 	}
 	for i := range r.mounts {
 		m := &r.mounts[i]
@@ -340,7 +347,7 @@ func (d *decision) choose(r *request) (share int32, why string, wait *step) {
 	sh := r.shape
 	// A claim that binds to no agent may still rule one out, or spare it an
 	// attachment: such an instance does not speak for its shape.
-	special := r.avoiding || slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 })
+	special := r.avoiding || r.joins || slices.ContainsFunc(r.mounts, func(m mount) bool { return len(m.claims) > 0 })
 	if !special && sh.exhausted && (sh.app == nil || sh.exhaustedAt == sh.app.version) {
 		return -1, "", nil
 	}
@@ -412,6 +419,9 @@ func (d *decision) whyPinned(r *request, s *share) string {
 	host := d.agents[s.agent].hostname
 	if r.inst.Reservation != nil {
 		return "its reservation and volumes are on " + host
+	}
+	if _, shared := d.sharedPin(r); shared {
+		return "a volume that it shares is on " + host
 	}
 	for i := range r.mounts {
 		m := &r.mounts[i]

@@ -27,9 +27,15 @@ func (d *decision) disksFit(r *request, s *share) bool {
 // cutDisks finds a piece of disk for each persistent volume of a request and
 // leaves enough of the agent's root disk for the task itself.
 func (d *decision) cutDisks(r *request, s *share) ([]cut, bool) {
-	reqs := make([]*PersistentRequest, len(r.inst.Persistent))
-	for i := range reqs {
-		reqs[i] = &r.inst.Persistent[i]
+	reqs := make([]*PersistentRequest, 0, len(r.inst.Persistent))
+	for i := range r.inst.Persistent {
+		q := &r.inst.Persistent[i]
+		if q.Shared {
+			if _, exists := d.sharedHome(q); exists {
+				continue // it is joined, not made
+			}
+		}
+		reqs = append(reqs, q)
 	}
 	slices.SortStableFunc(reqs, func(a, b *PersistentRequest) int { return cmp.Compare(b.Size, a.Size) })
 	left := make([]resource.Milli, len(s.free))
@@ -161,7 +167,7 @@ func (s *share) holdsVolumes(owner string, ids []string) bool {
 func (s *share) volume(owner, id string) *portion {
 	for i := range s.free {
 		p := &s.free[i]
-		if p.use == useOwned && p.owner == owner && p.res.IsPersistent() && p.res.Disk.PersistenceID == id {
+		if p.use == useOwned && (p.owner == owner || p.res.Shared) && p.res.IsPersistent() && p.res.Disk.PersistenceID == id {
 			return p
 		}
 	}
@@ -214,17 +220,27 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 		l.Resources[i] = l.Resources[i].Reserve(by)
 		reserve = append(reserve, l.Resources[i])
 	}
-	var create []resource.Resource
+	var joined, create []resource.Resource
+	for i := range r.inst.Persistent {
+		if q := &r.inst.Persistent[i]; q.Shared {
+			if p := s.volume(r.id, q.PersistenceID); p != nil {
+				joined = append(joined, *p.res)
+			}
+		}
+	}
 	for _, c := range cuts {
 		piece := s.free[c.portion].res.WithScalar(c.size).Reserve(by)
 		reserve = append(reserve, piece)
 		v := piece.Persist(c.req.PersistenceID, d.s.Policy.Principal, c.req.ContainerPath)
 		v.Shared = c.req.Shared
 		create = append(create, v)
+		if v.Shared {
+			d.offerShared(s, r.id, portion{left: v.Scalar, res: &v})
+		}
 	}
 	s.ops = appendByProvider(s.ops, OpReserve, r.inst.ID, reserve)
 	s.ops = appendByProvider(s.ops, OpCreate, r.inst.ID, create)
-	l.Resources = append(l.Resources, create...)
+	l.Resources = append(append(l.Resources, create...), joined...)
 }
 
 // spendDisks takes the pieces off the share's free portions.

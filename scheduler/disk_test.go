@@ -549,3 +549,90 @@ func TestSharedPersistentVolumeStaysOffered(t *testing.T) {
 		t.Errorf("left %+v, want the shared volume in it", rest)
 	}
 }
+
+// sharing adds an instance that shares volume "shared" with others.
+func sharing(w *schedtest.World, id string) *schedtest.Instance {
+	i := resident(w, id).Persists(resource.SourceRoot, 10, "data")
+	i.Persistent[0].Shared, i.Persistent[0].PersistenceID = true, "shared"
+	return i
+}
+
+// sharedVolume is the volume as the instance "first" has made it.
+func sharedVolume(on *schedtest.Offer) *schedtest.Offer {
+	v := schedtest.Scalar("disk", 10).Reserve(resource.Reservation{
+		Role: schedtest.Role, Principal: "me", Dynamic: true, Labels: labels("first"),
+	}).Persist("shared", "me", "data")
+	v.Shared = true
+	return on.Add(v)
+}
+
+// TestSharedPersistentVolumeIsJoined: who names a shared volume that exists runs
+// where it is, with the volume as it is offered, and nothing is created; of those
+// that name one that does not exist yet the first makes it.
+func TestSharedPersistentVolumeIsJoined(t *testing.T) {
+	uses := func(p scheduler.Plan, id string) bool {
+		l := schedtest.Launched(p, id)
+		return l != nil && slices.ContainsFunc(l.Resources, func(r resource.Resource) bool {
+			return r.Shared && r.IsPersistent() && r.Disk.PersistenceID == "shared" && r.ReservationLabels()[1].Value == "first"
+		})
+	}
+	t.Run("in the round that makes it", func(t *testing.T) {
+		w := reserving()
+		w.Agents("a1", "a2")
+		sharing(w, "first")
+		sharing(w, "second").Since = w.Now.Add(time.Second)
+		plan := w.Decide()
+		on := schedtest.On(plan)
+		if kinds(plan) != "reserve create launch reserve launch" || on["first"] != on["second"] || !uses(plan, "first") || !uses(plan, "second") {
+			t.Fatalf("%s: %v", kinds(plan), on)
+		}
+		for i, a := range []string{"a1", "a2"} {
+			if a == on["first"] {
+				apply(t, w.At(i).Resources, plan.Accepts[0].Operations)
+			}
+		}
+	})
+	t.Run("while others use it", func(t *testing.T) {
+		w := reserving()
+		w.Agents("a1")
+		o := sharedVolume(w.Offer("a2").Usual())
+		w.Placed("first", "a2")
+		sharing(w, "second")
+		plan := w.Decide()
+		if kinds(plan) != "reserve launch" || schedtest.On(plan)["second"] != "a2" || !uses(plan, "second") {
+			t.Fatalf("%s on %v", kinds(plan), schedtest.On(plan))
+		}
+		apply(t, o.Resources, plan.Accepts[0].Operations)
+	})
+	t.Run("where its agent has no room", func(t *testing.T) {
+		w := reserving()
+		w.Agents("a1")
+		sharedVolume(w.Offer("a2").CPUs(0.5).Mem(4096).Disk(100))
+		w.Placed("first", "a2")
+		sharing(w, "second")
+		plan := w.Decide()
+		if waits := schedtest.Waits(plan, "second"); kinds(plan) != "" || waits == nil || !strings.Contains(waits.Text, "on agent a2.test") {
+			t.Fatalf("%s: %+v", kinds(plan), waits)
+		}
+	})
+	t.Run("where its agent makes no offer", func(t *testing.T) {
+		w := reserving()
+		w.Agents("a1")
+		sharing(w, "second").Persistent[0].AgentID = "a2"
+		plan := w.Decide()
+		if kinds(plan) != "" || schedtest.Reasons(plan, "second")[scheduler.NoReservationFound] != 1 {
+			t.Fatalf("%s: %v", kinds(plan), schedtest.Waits(plan, "second"))
+		}
+	})
+	t.Run("on its own reservation", func(t *testing.T) {
+		w := reserving()
+		own := resource.Reservation{Role: schedtest.Role, Principal: "me", Dynamic: true, Labels: labels("second")}
+		sharedVolume(w.Offer("a2").Add(schedtest.Scalar("cpus", 1).Reserve(own)).Add(schedtest.Scalar("mem", 128).Reserve(own)))
+		w.Placed("first", "a2")
+		sharing(w, "second").Reservation = &scheduler.ReservationState{AgentID: "a2", PersistenceIDs: []string{"shared"}}
+		plan := w.Decide()
+		if kinds(plan) != "launch" || !uses(plan, "second") {
+			t.Fatalf("%s", kinds(plan))
+		}
+	})
+}

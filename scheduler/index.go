@@ -144,6 +144,7 @@ func (d *decision) indexOffers() {
 		d.shares[i].sum()
 		for _, id := range d.shares[i].ownersLeft() {
 			d.owners[id] = append(d.owners[id], int32(i))
+			d.indexShared(int32(i))
 		}
 	}
 }

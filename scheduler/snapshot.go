@@ -238,7 +238,13 @@ type PersistentRequest struct {
 	Size, MaxSize resource.Milli // MiB in thousandths; MaxSize 0 is no bound
 	Profile       string
 	Constraints   []Constraint // field "path", LIKE or UNLIKE
-	Shared        bool
+	// Shared volumes may be used by several tasks on one agent: instances that
+	// name the same PersistenceID have the volume together. AgentID is where it
+	// is, as far as the caller knows; empty: it does not exist yet, unless an
+	// offer shows it. Destroying one is the caller's to time: Mesos refuses that
+	// while a task uses it.
+	Shared  bool
+	AgentID string `json:",omitempty"`
 }
 
 // ReservationState is an instance's own reservation on an agent.

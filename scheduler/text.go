@@ -32,6 +32,9 @@ func (d *decision) text(w *wait, out *Waiting) string {
 	if res := r.inst.Reservation; res != nil {
 		parts = append(parts, d.reservationText(res))
 	}
+	if agents, shared := d.sharedPin(r); shared && r.joins {
+		parts = append(parts, d.sharedText(agents, r))
+	}
 	if w.step != nil {
 		parts = append(parts, d.stepText(w))
 	}
@@ -159,6 +162,22 @@ func (d *decision) reservationText(res *ReservationState) string {
 		return fmt.Sprintf("waits until agent %s offers what was reserved there; given up at %s", host, clock(res.Deadline))
 	}
 	return fmt.Sprintf("its persistent volumes are on agent %s; it starts when that agent offers them", host)
+}
+
+// sharedText says where the shared volumes of a request are.
+func (d *decision) sharedText(agents []int32, r *request) string {
+	var hosts []string
+	for _, a := range agents {
+		hosts = append(hosts, d.agents[a].hostname)
+	}
+	if len(hosts) == 0 {
+		for i := range r.inst.Persistent {
+			if q := &r.inst.Persistent[i]; q.Shared && q.AgentID != "" {
+				hosts = append(hosts, q.AgentID)
+			}
+		}
+	}
+	return fmt.Sprintf("a persistent volume that it shares is on agent %s; it starts when that agent offers it and has room", strings.Join(hosts, ", "))
 }
 
 func (d *decision) stepText(w *wait) string {
