@@ -20,8 +20,13 @@
 //     directory or a mapping of it open.
 //  2. It has the driver unmount the volume.
 //  3. It looks whether a process or a mount namespace has anything of the volume
-//     left. If so it begins again; if not it writes down that the epoch is
-//     fenced.
+//     left. A process whose namespace has the volume at a place of its own, as a
+//     container has, is killed; from namespaces to which the mount was only handed
+//     down it is taken away. If anything was left it begins again; if not it
+//     writes down that the epoch is fenced.
+//
+// It does so for the claim that is registered, and for no other: a lease whose
+// epoch was superseded ends without that.
 //
 // # When that may be relied upon
 //
