@@ -111,6 +111,7 @@ func (r *rig) until(what string, ok func() bool) {
 	for range 3000 {
 		synctest.Wait()
 		if ok() {
+			synctest.Wait() // for what follows from it: views are shown before that is done
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
