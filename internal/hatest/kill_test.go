@@ -163,8 +163,9 @@ func killAtCommits(t *testing.T, k *killEnv, first int) {
 			break
 		}
 	}
-	if n, _ := k.member.exited(); n != kills || kills < 5 {
-		t.Errorf("killed %d times, it ended %d times", kills, n)
+	// On a busy machine it may also lose its session, and end by itself.
+	if n := k.member.killed(); n != kills || kills < 5 {
+		t.Errorf("%d faults happened, it was killed %d times", kills, n)
 	}
 	k.neverTwice()
 }

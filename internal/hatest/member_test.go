@@ -216,6 +216,18 @@ func (l *leads) over(name string, at time.Time) {
 	}
 }
 
+// killed returns how often a signal has ended the process.
+func (m *member) killed() (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, code := range m.exits {
+		if code < 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // count is how often the lead has changed hands.
 func (l *leads) count() int {
 	l.mu.Lock()
