@@ -92,6 +92,9 @@ func (b *assembly) leases(eng *engine.Engine, host *fence.Host, m *metrics.Metri
 		cfg.Watchdog = &fence.Device{Path: b.watchdog, Software: software}
 	}
 	keeper, err := fence.NewKeeper(cfg)
+	if errors.Is(err, volume.LedgerFailed) {
+		return nil, fmt.Errorf("leases: %w", err) // one of them would never end
+	}
 	if err != nil {
 		b.log.Warn("registered epochs that cannot be read", zap.Error(err))
 	}

@@ -304,7 +304,7 @@ func (k *keeper) setAside(items []ledger.Listed) {
 		f := engine.Finding{File: item.File, State: "cannot be read", Problem: item.Err.Error()}
 		// A file that cannot be opened or read, for want of descriptors or rights, may
 		// be as good as ever.
-		if unread := (*fs.PathError)(nil); !ledger.IsNewer(item.Err) && !errors.As(item.Err, &unread) {
+		if !ledger.IsNewer(item.Err) && !ledger.IsUnread(item.Err) {
 			aside, err := k.cfg.Engine.Ledger().PutAside(item.File)
 			switch {
 			case ledger.IsLocked(err):
