@@ -145,6 +145,7 @@ func TestUsage(t *testing.T) {
 	invoke(t, "", "app", "list", "--ca", "/nonexistent").refused("/nonexistent")
 	invoke(t, "", "app", "list", "--credentials", "nopassword").refused("USER:PASSWORD")
 	invoke(t, "", "volume", "release", "d").refused("DRIVER NAME")
+	invoke(t, "", "volume", "keep", "d").refused("DRIVER NAME")
 	invoke(t, "", "volume", "release", "d", "v").refused("--force")
 }
 
@@ -289,4 +290,5 @@ func TestReleaseOfAVolume(t *testing.T) {
 	against(t, f, "", "volume", "release", "--force", "refvol", "dbdata").says(nil, "released")
 	against(t, f, "", "volume", "show", "dbdata").refusedBy(404)
 	against(t, f, "", "volume", "release", "--force", "refvol", "dbdata").refusedBy(404)
+	against(t, f, "", "volume", "keep", "refvol", "dbdata").refusedBy(404)
 }

@@ -72,6 +72,9 @@ func TestVolumesOfTheClassDeleteAreRemoved(t *testing.T) {
 		t.Errorf("after the wipe the volume holds %q, %v", log, err)
 	}
 
+	e.keeps(second.Host)
+	second = e.running("/scratch", 1)[0]
+
 	on := e.cluster.Node(second.Host)
 	on.KillBridge()
 	e.deleteApp(e.ctx, "/scratch")
@@ -89,4 +92,36 @@ func TestVolumesOfTheClassDeleteAreRemoved(t *testing.T) {
 		out, err := e.command("volume", "list", "--url", e.URL)
 		return err == nil && !strings.Contains(out, "part-"), out, nil
 	})
+}
+
+// keeps deletes the app while nobody can say that its volume is unmounted, keeps
+// the volume by the command for it, and makes the app again: it finds its data.
+func (e *env) keeps(host string) {
+	e.t.Helper()
+	var def struct {
+		App object `json:"app"`
+	}
+	e.must(http.MethodGet, "/v2/apps/scratch", nil, &def)
+	delete(def.App, "version")
+	on := e.cluster.Node(host)
+	on.KillBridge()
+	e.deleteApp(e.ctx, "/scratch")
+	e.poll("the volume to be kept", func() (bool, string, error) {
+		out, err := e.command("volume", "keep", "--url", e.URL, "refvol", "part-0")
+		return err == nil && strings.Contains(out, "kept"), out, nil
+	})
+	if err := on.StartBridge(e.ctx); err != nil {
+		e.t.Fatal(err)
+	}
+	e.poll("the claim to end", func() (bool, string, error) {
+		c := e.claims()
+		return len(c) == 0, strings.Join(c, ","), nil
+	})
+	e.must(http.MethodPost, "/v2/apps", def.App, nil)
+	kept := e.running("/scratch", 1)[0]
+	e.settled()
+	log, err := os.ReadFile(filepath.Join(e.cluster.Store(), "volumes", "v-part-0", "data", "log"))
+	if err != nil || strings.Count(string(log), "\n") != 2 || !strings.Contains(string(log), kept.ID) {
+		e.t.Errorf("the volume that was kept holds %q, %v", log, err)
+	}
 }
