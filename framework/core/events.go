@@ -124,7 +124,7 @@ func (c *Core) agentFailure(tx *txn, ev Failure) {
 		return
 	}
 	c.link.agentAway(ev.AgentID)
-	if c.state.hasClaimOn(ev.AgentID) || c.state.hasReservationOn(ev.AgentID) {
+	if c.state.hasClaimOn(ev.AgentID) || c.state.hasReservationOn(ev.AgentID) || c.state.hasHomeOn(ev.AgentID) {
 		c.probeAgents(tx, true)
 	}
 }
