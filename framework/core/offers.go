@@ -23,8 +23,8 @@ type offerFlow struct {
 	lastLook time.Time
 	// revive: something waits that earlier declined offers may serve.
 	revive bool
-	// relook: instances are to be moved, for which the offers of all agents are
-	// wanted although nothing waits.
+	// relook: instances are to be moved, or volumes may be taken over, for which
+	// the offers of all agents are wanted although nothing waits.
 	relook bool
 	// revives allows one revive per interval in the long run, since each makes
 	// the master offer everything again, but not one by one, so that a single
