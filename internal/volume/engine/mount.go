@@ -137,6 +137,12 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 	if m.rec == nil {
 		return false, nil
 	}
+	if m.rec.Phase != ledger.PhaseMounted {
+		// Without a holder it keeps no other ledger of the host from unmounting.
+		if err := m.alone(ctx); err != nil {
+			return false, err
+		}
+	}
 	m.suspect = m.rec.Doubt
 	if m.rec.Path == "" || (m.rec.Phase != ledger.PhaseMounted && m.rec.Kind != ledger.KindMountPoint && m.rec.Doubt) {
 		return m.takeOverUnseen(ctx)
@@ -318,6 +324,10 @@ func (op *operation) orphan(ctx context.Context, path string, holder Holder) (*l
 	}
 	if err := op.alone(ctx); err != nil {
 		return nil, err
+	}
+	// Whoever had the volume meanwhile may just have unmounted it.
+	if s = op.lookAt(ctx, path, ledger.KindUnknown); s.what != present || s.dead != nil {
+		return nil, nil
 	}
 	other, err := op.neighbours.Holding(op.ledger, op.key)
 	if err != nil {

@@ -114,6 +114,9 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 		op.rec.Phase = ledger.PhaseMounted
 		op.rec.Since = op.ledger.Now()
 		s.describe(op.rec)
+		// What another ledger of this host has there need not be this call's work.
+		other, err := op.neighbours.Holding(op.ledger, op.key)
+		op.rec.Doubt = op.rec.Doubt || other != "" || err != nil
 		op.note(fmt.Sprintf("an earlier mount without an answer was found done at %s", s.path))
 		return true, op.entry.Save(op.rec)
 	}
