@@ -119,6 +119,13 @@ func (f *fakeBridge) Withdraw(ctx context.Context, r *client.WithdrawRequest) (*
 	return &client.Withdrawn{Released: r.Epoch == 1, Reason: "mounted"}, nil
 }
 
+func (f *fakeBridge) Remove(ctx context.Context, r *client.RemoveRequest) (*client.Removed, error) {
+	if err := f.note(ctx, "remove "+r.FrameworkId+" "+r.Volume.Name); err != nil {
+		return nil, err
+	}
+	return &client.Removed{Removed: r.Epoch == 1, Reason: "mounted"}, nil
+}
+
 func (f *fakeBridge) did() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,7 +176,7 @@ func await(t *testing.T, what string, ok func() bool) {
 var key = scheduler.VolumeKey{Driver: "d", Name: "v"}
 
 func facts(state client.Volume_State) *client.Change {
-	return &client.Change{Revision: 1, Facts: &client.Facts{Zone: "z", Capabilities: &client.Capabilities{Epochs: true, Leases: true},
+	return &client.Change{Revision: 1, Facts: &client.Facts{Zone: "z", Capabilities: &client.Capabilities{Epochs: true, Leases: true, Removal: true},
 		Drivers: []*client.Driver{{Name: "d", Scope: "local", Healthy: true, AttachLimit: 4, Attached: 2}},
 		Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: state, Replicas: []string{"h2"}}}}}
 }
@@ -209,7 +216,7 @@ func TestReports(t *testing.T) {
 	f.changes <- facts(client.Volume_MOUNTED)
 	report("mounted", func(r *core.BridgeReport) bool {
 		d := r.Agent.Drivers
-		return r.Agent.Known && r.Agent.Zone == "z" && r.Epochs && r.Leases && r.Volumes[key].Attached && r.Volumes[key].Replicas[0] == "h2" &&
+		return r.Agent.Known && r.Agent.Zone == "z" && r.Epochs && r.Leases && r.Removal && r.Volumes[key].Attached && r.Volumes[key].Replicas[0] == "h2" &&
 			len(d) == 1 && d[0] == scheduler.DriverFact{Name: "d", Healthy: true, AttachLimit: 4, Attached: 2} &&
 			r.Scopes["d"] == app.ScopeLocal
 	})
@@ -270,6 +277,39 @@ func TestRegisterAndWithdraw(t *testing.T) {
 	f.mu.Unlock()
 	if _, err := h.Register(ctx, "fw", e); status.Code(errors.Unwrap(err)) != codes.FailedPrecondition {
 		t.Errorf("%v", err)
+	}
+}
+
+// A volume is removed through the bridge of one agent, never by who may have lost
+// the lead.
+func TestRemove(t *testing.T) {
+	f := startBridge(t, "127.0.0.1:0")
+	lost := make(chan struct{})
+	h := newHub(t, func(c *Config) { c.Lost = lost })
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	e := core.Epoch{AgentID: "a1", Key: key, Number: 1}
+	if _, _, err := h.Remove(ctx, "fw", e); err == nil {
+		t.Error("removed through an agent that is not tracked")
+	}
+	track(h, f)
+	if removed, _, err := h.Remove(ctx, "fw", e); err != nil || !removed || !slices.Contains(f.did(), "remove fw v") {
+		t.Errorf("%v, %v, %q", removed, err, f.did())
+	}
+	e.Number = 2
+	if removed, reason, err := h.Remove(ctx, "fw", e); err != nil || removed || reason != "mounted" {
+		t.Errorf("%v, %q, %v", removed, reason, err)
+	}
+	f.mu.Lock()
+	f.fail = status.Error(codes.FailedPrecondition, "it has snapshots")
+	f.mu.Unlock()
+	if _, _, err := h.Remove(ctx, "fw", e); status.Code(errors.Unwrap(err)) != codes.FailedPrecondition {
+		t.Errorf("%v", err)
+	}
+	before := len(f.did())
+	close(lost)
+	if removed, reason, err := h.Remove(ctx, "fw", e); err != nil || removed || reason == "" || len(f.did()) != before {
+		t.Errorf("%v, %q, %v after the lead was lost", removed, reason, err)
 	}
 }
 
