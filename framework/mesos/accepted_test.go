@@ -3,6 +3,7 @@ package mesos
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
@@ -86,11 +87,14 @@ func takePorts(t *testing.T, task *core.Task, offer placement.Offer) {
 		if r.Name != "ports" {
 			continue
 		}
-		first := r.Ranges[0].Begin
-		for i := range n {
-			task.Ports = append(task.Ports, uint32(first)+uint32(i))
+		var chosen []resource.Range
+		for _, free := range r.Ranges {
+			for port := free.Begin; port <= free.End && len(task.Ports) < n; port++ {
+				task.Ports = append(task.Ports, uint32(port))
+				chosen = append(chosen, resource.Range{Begin: port, End: port})
+			}
 		}
-		task.Resources = append(task.Resources, r.WithRanges([]resource.Range{{Begin: first, End: first + uint64(n) - 1}}))
+		task.Resources = append(task.Resources, r.WithRanges(resource.NormalizeRanges(chosen)))
 		return
 	}
 	t.Fatalf("no ports in the offer %+v", offer.Resources)
@@ -99,7 +103,10 @@ func takePorts(t *testing.T, task *core.Task, offer placement.Offer) {
 // anyOffer waits for an offer, whatever else arrives.
 func (c *testConn) anyOffer() placement.Offer {
 	c.t.Helper()
-	for {
+	for end := time.Now().Add(3 * deadline); ; {
+		if time.Now().After(end) {
+			c.t.Fatal("no offer")
+		}
 		e := c.next()
 		c.acknowledge(e)
 		offers, ok := e.(core.Offers)
@@ -116,7 +123,10 @@ func (c *testConn) anyOffer() placement.Offer {
 // firstStatus acknowledges what comes until the task's first status.
 func (c *testConn) firstStatus(id string) core.Status {
 	c.t.Helper()
-	for {
+	for end := time.Now().Add(3 * deadline); ; {
+		if time.Now().After(end) {
+			c.t.Fatalf("no status of task %s", id)
+		}
 		e := c.next()
 		c.acknowledge(e)
 		switch e := e.(type) {
