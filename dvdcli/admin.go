@@ -164,15 +164,17 @@ func recordsOf(led *ledger.Ledger) ([]recordResult, error) {
 	}
 	out := []recordResult{}
 	for _, i := range items {
-		out = append(out, recordResult{File: i.File, State: stateOf(i), Record: i.Record})
+		out = append(out, recordResult{File: i.File, State: stateOf(i, led.BootID()), Record: i.Record})
 	}
 	return out, nil
 }
 
-func stateOf(i ledger.Listed) string {
+func stateOf(i ledger.Listed, boot string) string {
 	switch {
 	case i.Record == nil:
 		return "unreadable: " + i.Err.Error()
+	case i.Hint && i.Record.BootID == boot:
+		return "copy only" // the run directory lost it; the next mount writes it anew
 	case i.Hint:
 		return "earlier boot"
 	case i.Record.Call != nil:

@@ -143,7 +143,7 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
-	m.suspect = m.rec.Doubt
+	m.suspect, m.changed = m.rec.Doubt, m.copied
 	if m.rec.Path == "" || (m.rec.Phase != ledger.PhaseMounted && m.rec.Kind != ledger.KindMountPoint && m.rec.Doubt) {
 		return m.takeOverUnseen(ctx)
 	}

@@ -213,6 +213,28 @@ func TestTwoLedgersOneMount(t *testing.T) {
 	}
 }
 
+// A record that the run directory lost is there again with the next mount, where
+// the bridge looks for it.
+func TestLostRecordIsWrittenAnew(t *testing.T) {
+	r := newRig(t, counting)
+	r.mustMount("v")
+	for _, file := range r.records() {
+		if err := os.Remove(file.File); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list := r.records(); len(list) != 1 || !list[0].Hint {
+		t.Fatalf("records %+v", list)
+	}
+	r.mustMount("v")
+	if list := r.records(); len(list) != 1 || list[0].Hint || list[0].Record.Phase != ledger.PhaseMounted {
+		t.Errorf("records %+v", list)
+	}
+	r.mustUnmount("v")
+	r.expect("v", 1, 1)
+	r.clean("v")
+}
+
 // What tells of the other ledgers cannot be used any more: mounting fails, and
 // what is mounted is unmounted.
 func TestUnmountWithoutTheHostsDirectory(t *testing.T) {

@@ -35,6 +35,9 @@ type operation struct {
 	rec *ledger.Record
 	// hint is a record of an earlier boot.
 	hint *ledger.Record
+	// copied says that rec is the state directory's copy and that the run directory
+	// has none.
+	copied bool
 	// damaged says that a record was set aside: what it said is unknown.
 	damaged bool
 	// suspect says that the driver may hold our mount ID although nothing is
@@ -94,6 +97,7 @@ func (op *operation) attach(entry *ledger.Entry) error {
 		// This boot, but the run directory lost it: somebody emptied it, or its
 		// record was damaged. The copy is as good until the mount table objects.
 		op.rec, op.hint = op.hint, nil
+		op.copied = true
 	}
 	if op.hint != nil && op.hint.Phase == ledger.PhaseReleased {
 		op.hint = nil
