@@ -130,6 +130,8 @@ func (c *testConn) firstStatus(id string) core.Status {
 		e := c.next()
 		c.acknowledge(e)
 		switch e := e.(type) {
+		case core.Subscribed: // what the master said meanwhile is lost
+			c.tolerate(c.Reconcile(testContext(c.t), []core.TaskRef{{TaskID: id}}))
 		case core.Status:
 			if e.TaskID == id {
 				return e
