@@ -229,15 +229,21 @@ func TestInstancesAreMoved(t *testing.T) {
 	}
 	e.must(http.MethodPost, "/v2/apps", sleeper("/fixed", object{"constraints": [][]string{{"hostname", "CLUSTER", db.Host}}}), nil)
 	e.explained("/fixed", "AgentMaintenance", "lacks an end of its maintenance")
-	e.remove("/fixed")
-	e.remove("/db")
-	lines := []string{first.ID}
-	for _, task := range []string{db.ID, moved.ID} {
-		if task != lines[len(lines)-1] {
-			lines = append(lines, task)
+	// It has the volume of those before it, as far as they came to write.
+	before := strings.Join([]string{first.ID, db.ID}, " ")
+	e.poll("it writes to its volume", func() (bool, string, error) {
+		found, err := e.logs("store")
+		if err != nil || len(found) != 1 {
+			return false, strings.Join(found, " | "), err
 		}
-	}
-	e.holds("moved", lines...)
+		lines := strings.Fields(found[0])
+		for _, line := range lines[:max(0, len(lines)-1)] {
+			if !strings.Contains(before, line) {
+				return false, found[0], fmt.Errorf("a stranger wrote %s", line)
+			}
+		}
+		return len(lines) > 0 && lines[len(lines)-1] == moved.ID, found[0], nil
+	})
 }
 
 // spread waits until so many instances of /web and /db run on each agent.

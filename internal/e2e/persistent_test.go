@@ -74,6 +74,19 @@ func TestPersistentDisks(t *testing.T) {
 		"mount": filepath.Join(disks[2].Root, "log"), "nvme": filepath.Join(disks[4].Root, "log"),
 	}
 	tasks := []string{first.ID}
+	wrote := func() {
+		t.Helper()
+		for name, log := range logs {
+			e.poll("volume "+name+" to hold what all tasks wrote", func() (bool, string, error) {
+				data, err := os.ReadFile(log)
+				if os.IsNotExist(err) {
+					return false, "nothing", nil
+				}
+				return strings.Join(strings.Fields(string(data)), " ") == strings.Join(tasks, " "), string(data), err
+			})
+		}
+	}
+	wrote()
 	again := func(what string) {
 		t.Helper()
 		seen := len(e.accepts(0))
@@ -88,6 +101,7 @@ func TestPersistentDisks(t *testing.T) {
 				t.Errorf("after %s: %s, want a launch on what is reserved", what, a.kinds())
 			}
 		}
+		wrote()
 	}
 	again("its task's end")
 	e.Framework.Kill()
@@ -97,12 +111,6 @@ func TestPersistentDisks(t *testing.T) {
 	e.fault("start-agent", first.Host)
 	e.running("/disks", 1)
 	again("the agent's restart")
-	for name, log := range logs {
-		e.poll("volume "+name+" to hold what all tasks wrote", func() (bool, string, error) {
-			data, err := os.ReadFile(log)
-			return strings.Join(strings.Fields(string(data)), " ") == strings.Join(tasks, " "), string(data), err
-		})
-	}
 	e.allOrNone()
 	e.wiped(logs, ids)
 }

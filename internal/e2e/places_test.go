@@ -85,6 +85,7 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 	localOptions["options"] = object{"dvdi/driver": "localvol"}
 	e.must(http.MethodPost, "/v2/apps", local, nil)
 	home := e.running("/local", 1)[0]
+	e.wrote("node*/plugin-state/localvol", home.ID)
 
 	zonal := e.app("/zonal", "zoned", writer)
 	zonal["container"].(object)["volumes"].([]object)[0]["external"].(object)["options"] = object{"dvdi/class": "zonal"}
@@ -117,15 +118,22 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 			t.Errorf("%s runs on %s, its volume was on %s (%s)", id, now.Host, home.Host, before.ID)
 		}
 	}
-	e.poll("the local volume to hold what both tasks wrote", func() (bool, string, error) {
-		found, err := e.localLogs()
-		return len(found) == 1 && len(strings.Fields(found[0])) == 2 && strings.HasPrefix(found[0], home.ID), strings.Join(found, " | "), err
+	e.wrote("node*/plugin-state/localvol", home.ID, e.running("/local", 1)[0].ID)
+}
+
+// wrote waits until the only log in the volumes below directories has a line of
+// each task, in order.
+func (e *env) wrote(pattern string, tasks ...string) {
+	e.t.Helper()
+	e.poll("a volume to hold what its tasks wrote", func() (bool, string, error) {
+		found, err := e.logs(pattern)
+		return len(found) == 1 && slices.Equal(strings.Fields(found[0]), tasks), strings.Join(found, " | "), err
 	})
 }
 
-// localLogs are the contents of the logs in the volumes of localPlugin.
-func (e *env) localLogs() (logs []string, err error) {
-	stores, err := filepath.Glob(filepath.Join(e.dir, "node*", "plugin-state", "localvol"))
+// logs are the contents of the logs in the volumes below directories.
+func (e *env) logs(pattern string) (logs []string, err error) {
+	stores, err := filepath.Glob(filepath.Join(e.dir, pattern))
 	for _, s := range stores {
 		err = errors.Join(err, filepath.WalkDir(s, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.Name() != "log" {
