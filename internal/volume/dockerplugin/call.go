@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func (d *driver) exchange(ctx context.Context, c call, method string, body []byt
 
 // hopeless errors are the same at the next attempt.
 func hopeless(err error) bool {
-	return errors.Is(err, errTooLarge) || errors.As(err, new(*tls.CertificateVerificationError))
+	return errors.Is(err, errTooLarge) || errors.Is(err, fs.ErrPermission) || errors.As(err, new(*tls.CertificateVerificationError))
 }
 
 // tooLate says that another attempt after wait would not be made in time.
@@ -120,6 +121,9 @@ func (d *driver) noAnswer(c call, start time.Time, a attempt) error {
 func (d *driver) unreachable(c call, start time.Time, cause error) *volume.Error {
 	err := d.fail(c, start, volume.DriverUnreachable, 0, "", cause)
 	err.Hint = fmt.Sprintf("start the plugin that listens on %s, or remove %s", d.found.endpoint.address(), d.found.source)
+	if errors.Is(cause, fs.ErrPermission) {
+		err.Hint = "this user may not connect to " + d.found.endpoint.address() + ": run dvdcli as the plugin's user or root, or give the right to write to the socket"
+	}
 	return err
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -586,5 +588,16 @@ func TestSecretsStayOut(t *testing.T) {
 	}
 	if got := p.Calls("Create")[0].Opts["password"]; got != secret {
 		t.Errorf("the plugin got %q", got)
+	}
+}
+
+// A socket that this user may not connect to will not open by waiting. (Root may
+// connect to any, so that no test can have it happen.)
+func TestForbiddenSocketIsNotTriedAgain(t *testing.T) {
+	if err := (&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}); !hopeless(err) {
+		t.Errorf("tried again after %v", err)
+	}
+	if err := (&net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}); hopeless(err) {
+		t.Errorf("not tried again after %v", err)
 	}
 }

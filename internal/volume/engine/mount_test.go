@@ -236,7 +236,8 @@ func TestLostRecordIsWrittenAnew(t *testing.T) {
 }
 
 // What tells of the other ledgers cannot be used any more: mounting fails, and
-// what is mounted is unmounted.
+// the container ends, but its unmount is owed until nobody else can be working
+// with the mount.
 func TestUnmountWithoutTheHostsDirectory(t *testing.T) {
 	r := newRig(t, refusing)
 	r.mustMount("v")
@@ -247,7 +248,14 @@ func TestUnmountWithoutTheHostsDirectory(t *testing.T) {
 	if _, err := r.mount("w"); !errors.Is(err, volume.LedgerFailed) {
 		t.Errorf("%v", err)
 	}
-	if res := r.mustUnmount("v"); !res.Unmounted || len(res.Notes) == 0 {
+	if res := r.mustUnmount("v"); res.Unmounted || len(res.Notes) == 0 {
+		t.Errorf("%+v", res)
+	}
+	r.expect("v", 1, 0)
+	if err := os.Remove(r.hostDir); err != nil {
+		t.Fatal(err)
+	}
+	if res := r.mustUnmount("v"); !res.Unmounted {
 		t.Errorf("%+v", res)
 	}
 	r.expect("v", 1, 1)

@@ -31,9 +31,9 @@ func (op *operation) alone(ctx context.Context) error {
 // spareOthers refuses an Unmount that could take a mount away from another
 // ledger of this host: drivers that keep no account of mount IDs answer both
 // ledgers with one path and unmount it at the first Unmount. It is then owed
-// until the other one has given the volume up. Where the other ledgers cannot be
-// asked the Unmount is made: nothing can be mounted by any of them then, and a
-// container that cannot end would be worse.
+// until the other one has given the volume up, and so it is while the other
+// ledgers cannot be asked: the container ends all the same, and what another
+// one works with stays.
 func (op *operation) spareOthers(ctx context.Context) error {
 	err := op.alone(ctx)
 	if errors.Is(err, volume.Deadline) {
@@ -43,15 +43,15 @@ func (op *operation) spareOthers(ctx context.Context) error {
 	if err == nil || op.goesOnWithout(err) {
 		other, err = op.neighbours.Using(op.ledger, op.rec)
 	}
-	if err != nil {
-		op.note("whether another ledger of this host uses the mount cannot be told: " + err.Error())
-		return nil
-	}
-	if other == "" {
+	if err == nil && other == "" {
 		return nil
 	}
 	if s := op.look(ctx); s.what == absent {
 		return nil // there is nothing that could be taken away
+	}
+	if err != nil {
+		return op.fail(volume.InUse, "whether another ledger of this host uses the same mount cannot be told",
+			"mend "+op.neighbours.Dir+", in which the ledgers of a host know of each other; it is unmounted then", err)
 	}
 	return op.fail(volume.InUse, "the ledger in "+other+" uses the same mount",
 		"it is unmounted once that one has given it up", nil)
