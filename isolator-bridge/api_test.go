@@ -266,7 +266,7 @@ func TestPrepareFromEnvironment(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	a.env = append(base, "DVDI_VOLUME_NAME=bare", "DVDI_VOLUME_OPTS=size=5,iops=150", "DVDI_VOLUME_DVDCLI=/bin/evil",
+	a.env = append(base, "DVDI_VOLUME_NAME=bare", "DVDI_VOLUME_OPTS=size=5,iops=150", "DVDI_VOLUME_DVDCLI=/bin/evil", "DVDI_VOLUME_BACKUP=daily",
 		"DVDI_VOLUME_NAME9=nine", "DVDI_VOLUME_DRIVER9=rexray", "DVDI_VOLUME_CONTAINERPATH9="+path, "DVDI_VOLUME_OPTS3=size=1")
 	out, err := a.bridgeCLI("prepare", "--container", "c1", "--environment")
 	if err != nil {
@@ -282,6 +282,7 @@ func TestPrepareFromEnvironment(t *testing.T) {
 		t.Errorf("options %v", o)
 	}
 	b.awaitLog("DVDI_VOLUME_DVDCLI is ignored")
+	b.awaitLog("DVDI_VOLUME_BACKUP is no variable for a volume and is ignored")
 	for _, wrong := range []string{"DVDI_VOLUME_NAME0=x", "DVDI_VOLUME_NAME10=x", "DVDI_VOLUME_CONTAINERPATH9=relative",
 		"DVDI_VOLUME_CONTAINERPATH9=/nowhere/at/all", "DVDI_VOLUME_CONTAINERPATH9=/tmp/../nowhere", "DVDI_VOLUME_OPTS=dvdi.epoch=3"} {
 		a.env = append(append([]string{}, base...), "DVDI_VOLUME_NAME=other", "DVDI_VOLUME_NAME9=otherNine", wrong)

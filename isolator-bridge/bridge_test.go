@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -325,5 +326,27 @@ func TestMistakesAreFailures(t *testing.T) {
 	out, err := exec.Command(bridgeBinary, "version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "isolator-bridge ") {
 		t.Errorf("version: %q, %v", out, err)
+	}
+}
+
+// The help tells the times that hold where none is set.
+func TestHelpTellsTheTimesOfCalls(t *testing.T) {
+	cmd := exec.Command(bridgeBinary, "serve", "--help")
+	cmd.Env = []string{"HOME=" + t.TempDir()}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := engine.DefaultTimeouts()
+	if calls.Create != calls.Mount || calls.Remove != calls.Query || calls.Unmount != calls.Query {
+		t.Fatalf("the help knows two times only: %+v", calls)
+	}
+	for flag, want := range map[string]string{"--call-timeout": fmt.Sprintf("(default: %v for create and mount, else %v)", calls.Mount, calls.Query),
+		"--call-margin": fmt.Sprintf("(default: %v)", calls.Margin)} {
+		_, text, found := strings.Cut(string(out), flag+" ")
+		line, _, _ := strings.Cut(text, "\n")
+		if !found || !strings.Contains(line, want) {
+			t.Errorf("%s: %q has no %q", flag, line, want)
+		}
 	}
 }

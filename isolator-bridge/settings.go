@@ -71,14 +71,15 @@ type entry struct {
 
 // entries are all settings, in the order in which help shows them.
 func (s *settings) entries() []entry {
+	calls := engine.DefaultTimeouts()
 	return []entry{
 		{"run-dir", "`directory` of what is mounted (default /run/dvdi for root)", &s.runDir, true},
 		{"state-dir", "`directory` of what survives a reboot (default /var/lib/dvdi for root)", &s.stateDir, true},
 		{"host-dir", "`directory` in which the ledgers of this host know of each other", &s.hostDir, true},
 		{"plugin-dirs", "`directories` with plugin sockets and specs, separated by colons (default: Docker's)", &s.pluginDirs, true},
 		{"policy", "policy `file` of this agent", &s.policy, true},
-		{"call-timeout", "`time` for one call to a driver (default: Docker's)", &s.callTimeout, true},
-		{"call-margin", "`time` after which a driver that did not answer in its time is taken to have finished", &s.callMargin, true},
+		{"call-timeout", fmt.Sprintf("`time` for one call to a driver (default: %v for create and mount, else %v)", calls.Mount, calls.Query), &s.callTimeout, true},
+		{"call-margin", fmt.Sprintf("`time` after which a driver that did not answer in its time is taken to have finished (default: %v)", calls.Margin), &s.callMargin, true},
 		{"interval", "longest `time` between two looks at the ledger; the agent is asked every third time", &s.interval, false},
 		{"full-interval", "longest `time` between two looks at every volume", &s.fullInterval, false},
 

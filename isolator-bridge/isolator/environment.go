@@ -57,7 +57,9 @@ const maxVolumes = 10
 // CONTAINERPATH and EXPLICITCREATE, bare or with a digit 1 to 9. Companions
 // without a name ask for nothing, and a volume that is named twice is mounted
 // once. DVDI_VOLUME_DVDCLI, by which a user could have had any program run as
-// root, is ignored. The notes tell what was ignored. Errors are volume.Invalid.
+// root, is ignored, as are variables of other names; one that begins as those do
+// and goes on otherwise is an error, as a task must not run without the volume
+// that was meant. The notes tell what was ignored. Errors are volume.Invalid.
 func FromEnvironment(env map[string]string, defaultDriver string) (specs []Spec, notes []string, err error) {
 	var sets [maxVolumes]map[string]string
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -65,6 +67,10 @@ func FromEnvironment(env map[string]string, defaultDriver string) (specs []Spec,
 			continue
 		}
 		base, index, ok := splitVariable(name)
+		if !ok && !likeVariable(name) {
+			notes = append(notes, name+" is no variable for a volume and is ignored")
+			continue
+		}
 		if !ok {
 			return nil, nil, invalid(name+" is no variable for a volume", "variables are "+envName+", _DRIVER, _OPTS, _CONTAINERPATH and _EXPLICITCREATE, alone or with a digit from 1 to 9")
 		}
@@ -112,6 +118,14 @@ func splitVariable(name string) (base string, index int, ok bool) {
 		return base, index, true
 	}
 	return "", 0, false
+}
+
+// likeVariable says whether a name that is none of the variables begins as one:
+// it is taken for a misspelt one.
+func likeVariable(name string) bool {
+	return slices.ContainsFunc([]string{envName, envDriver, envOptions, envPath, envExplicit}, func(base string) bool {
+		return strings.HasPrefix(name, base)
+	})
 }
 
 func numbered(name string, index int) string {

@@ -42,7 +42,8 @@ func TestFromEnvironment(t *testing.T) {
 		{name: "digit 0", env: map[string]string{"DVDI_VOLUME_NAME0": "n"}, bad: true},
 		{name: "two digits", env: map[string]string{"DVDI_VOLUME_NAME11": "n"}, bad: true},
 		{name: "letter", env: map[string]string{"DVDI_VOLUME_NAMEx": "n"}, bad: true},
-		{name: "unknown", env: map[string]string{"DVDI_VOLUME_SIZE": "n"}, bad: true},
+		{name: "unknown", env: map[string]string{"DVDI_VOLUME_SIZE": "n", "DVDI_VOLUME_": "n", "DVDI_VOLUME_3": "n", "DVDI_VOLUME_NAME": "n"},
+			want: []Spec{spec("rexray", "n")}, notes: 3},
 		{name: "engine's option", env: map[string]string{"DVDI_VOLUME_NAME": "n", "DVDI_VOLUME_OPTS": "dvdi.epoch=1"}, bad: true},
 		{name: "option without a key", env: map[string]string{"DVDI_VOLUME_NAME": "n", "DVDI_VOLUME_OPTS": "=1"}, bad: true},
 	} {
