@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 )
@@ -434,5 +436,78 @@ func TestJournalFailsNoMount(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestDamagedRegistrationIsFenced: a bridge that cannot read what is registered
+// when it starts ends the use of the volume with its lease, and is done then: a
+// higher epoch can be registered.
+func TestDamagedRegistrationIsFenced(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may look at the processes of others")
+	}
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{Bind: true})
+	a := newAgent(t, p)
+	b, c := a.forFrameworks()
+	name := &client.VolumeName{Driver: "test", Name: "v"}
+	register := func(epoch uint64) error {
+		_, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: epoch, Lease: durationpb.New(5 * time.Second)})
+		return err
+	}
+	if err := register(7); err != nil {
+		t.Fatal(err)
+	}
+	path, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := exec.Command("sleep", "1000")
+	task.Dir = path
+	gone := user(t, task)
+	b.kill()
+	file := filepath.Join(a.variable("DVDCLI_STATE_DIR"), "epochs", ledger.Key{Driver: "test", Volume: "v"}.FileName()+".json")
+	if _, err := os.Stat(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b = a.start()
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Fatal("the task lives on after its lease")
+	}
+	await(t, "unmounted", func() bool { return !p.States()["v"].Mounted })
+	b.awaitLog("volume fenced, its registration is damaged")
+	await(t, "a higher epoch", func() bool { return register(8) == nil })
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWrongWorkDirIsTold: a bridge that was told another work directory than the
+// agent's, as by a symbolic link, does not find the agent's leaks, and says so.
+func TestWrongWorkDirIsTold(t *testing.T) {
+	t.Parallel()
+	r := newLeakRig(t, volumetest.Config{})
+	agent := slices.Index(r.env, "DVDCLI_HOLDER=agent")
+	r.env[agent] = "DVDCLI_HOLDER=mesos-agent:/real"
+	r.run("c1", "v")
+	r.mesos.lists("c1")
+	r.env[agent] = "DVDI_BRIDGE_AGENT_WORK_DIR=/link"
+	b, c := r.forFrameworks()
+	await(t, "the problem in the facts", func() bool {
+		f, err := c.GetFacts(soon(t), &client.GetFactsRequest{})
+		return err == nil && len(f.Volumes) == 1 && strings.Contains(f.Volumes[0].Problem, "mesos-agent:/real") &&
+			strings.Contains(f.Volumes[0].Problem, "--agent-work-dir")
+	})
+	r.stays("v")
+	if n := strings.Count(b.logged(), "other agents hold volumes"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+	if err := b.stop(); err != nil {
+		t.Error(err)
 	}
 }

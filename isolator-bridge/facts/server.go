@@ -309,7 +309,7 @@ func refusal(err error, detail *client.Registered) error {
 	switch {
 	case errors.Is(err, fence.ErrFencing):
 		code = codes.Aborted
-	case errors.Is(err, fence.ErrLeased):
+	case errors.Is(err, fence.ErrLeased), errors.Is(err, fence.ErrOver):
 		code = codes.FailedPrecondition
 	}
 	st := status.New(code, err.Error())

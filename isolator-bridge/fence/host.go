@@ -123,15 +123,22 @@ func (h *Host) registered(c Claim) error {
 			zap.String("volume", c.Key.Volume), zap.Error(err))
 		return nil
 	}
-	if reg.Epoch != c.Epoch || reg.Framework != c.Framework {
+	if reg.Epoch != c.Epoch || c.Framework != "" && reg.Framework != c.Framework {
 		return fmt.Errorf("%w: epoch %d of framework %q", ErrSuperseded, reg.Epoch, reg.Framework)
 	}
 	return nil
 }
 
-// Fenced implements Target.
+// Fenced implements Target. In a registration that is damaged nothing can be
+// noted, and under it nothing mounts: the fence has come to its end.
 func (h *Host) Fenced(ctx context.Context, c Claim) error {
-	return h.cfg.Engine.MarkFenced(ctx, c.Key, c.Epoch)
+	err := h.cfg.Engine.MarkFenced(ctx, c.Key, c.Epoch)
+	if errors.Is(err, volume.BadRecord) {
+		h.cfg.Log.Warn("volume fenced, its registration is damaged", zap.String("driver", c.Key.Driver),
+			zap.String("volume", c.Key.Volume), zap.Uint64("epoch", c.Epoch), zap.Error(err))
+		return nil
+	}
+	return err
 }
 
 // stopContainers kills the control groups of the containers that named the

@@ -3,6 +3,7 @@ package fence
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -18,12 +19,14 @@ type Store interface {
 	Lease(ledger.Key) ledger.Lease
 	SaveLease(key ledger.Key, epoch uint64, expiresBoot time.Duration) error
 	Registrations() ([]ledger.Registration, error)
+	Registration(ledger.Key) (ledger.Registration, error)
+	List() ([]ledger.Listed, error)
 }
 
 // Claim is whose lease on a volume it is.
 type Claim struct {
 	Key       ledger.Key
-	Framework string
+	Framework string // empty: not known
 	Epoch     uint64
 }
 
@@ -98,7 +101,8 @@ type Keeper struct {
 
 // NewKeeper reads the registrations that have a lease. A lease that cannot be
 // found on disk is over: the volume will be fenced. The error tells of
-// registrations that cannot be read; the Keeper can be used all the same.
+// registrations that cannot be read; the Keeper can be used all the same. What
+// has a lease under one of those cannot renew it, and is fenced when it is over.
 func NewKeeper(cfg Config) (*Keeper, error) {
 	k := &Keeper{cfg: cfg.withDefaults(), boot: hashBoot(cfg.Store.BootID()), kick: make(chan struct{}, 1), mu: make(lock, 1), leases: map[ledger.Key]*lease{}}
 	k.dog = dog{device: k.cfg.Watchdog, asked: k.cfg.WatchdogTimeout, timeout: k.cfg.WatchdogTimeout}
@@ -121,7 +125,34 @@ func NewKeeper(cfg Config) (*Keeper, error) {
 		}
 		k.leases[l.key] = l
 	}
-	return k, err
+	if err == nil {
+		return k, nil
+	}
+	return k, errors.Join(err, k.keepUnreadable())
+}
+
+// keepUnreadable keeps the leases of volumes with a record whose registration
+// cannot be read: the lease knows the epoch and its end. The registration may
+// have promised that something enforces that. Volumes without a record are not
+// mounted, and nothing mounts them under such a registration.
+func (k *Keeper) keepUnreadable() error {
+	items, err := k.cfg.Store.List()
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if item.Record == nil {
+			continue
+		}
+		key := item.Record.Key()
+		if _, err := k.cfg.Store.Registration(key); err == nil {
+			continue
+		}
+		if kept := k.cfg.Store.Lease(key); kept.Epoch > 0 {
+			k.leases[key] = &lease{key: key, epoch: kept.Epoch, expires: kept.ExpiresBoot, trust: k.trustOf(key.Driver), state: Holding}
+		}
+	}
+	return nil
 }
 
 // trustOf says what will enforce an expiry, if it can.
@@ -169,7 +200,8 @@ func (k *Keeper) dependents(now time.Duration) (some, over bool) {
 // gets none; Registered with the same terms then ends what came before.
 //
 // ErrFencing: an older epoch's lease is over and not everything that used the
-// volume is gone yet. ErrLeased: the epoch has a lease and is to lose it.
+// volume is gone yet. ErrLeased: the epoch has a lease and is to lose it. ErrOver:
+// its lease is over and was fenced, which nothing but the lease knows any more.
 func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 	k.mu.lock()
 	defer k.mu.unlock()
@@ -186,6 +218,8 @@ func (k *Keeper) Grant(reg ledger.Registration) (Terms, error) {
 		return k.terms(old, now), nil
 	case old != nil && old.over(now):
 		return Terms{}, ErrFencing
+	case old != nil && old.framework == "" && old.epoch == reg.Epoch && old.state == Fenced:
+		return Terms{}, fmt.Errorf("%w; claim the volume anew, under a higher epoch", ErrOver)
 	case reg.Lease == 0:
 		return Terms{before: old}, nil
 	}

@@ -59,7 +59,7 @@ var (
 // lease is one volume's.
 type lease struct {
 	key       ledger.Key
-	framework string
+	framework string // empty: its registration cannot be read
 	epoch     uint64
 	length    time.Duration
 	expires   time.Duration // CLOCK_BOOTTIME

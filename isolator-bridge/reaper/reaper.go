@@ -87,6 +87,9 @@ const (
 	// Unclaimed: nobody is known to have named it, and it cannot be shown that
 	// nobody uses it.
 	Unclaimed State = "unclaimed"
+	// Foreign: it is held by another agent than the one that is looked at, though
+	// it seems to be this one's.
+	Foreign State = "foreign"
 	// Reaped: it was leaked and is given up now.
 	Reaped State = "reaped"
 )
@@ -167,13 +170,21 @@ func (r *Reaper) Pass(ctx context.Context, view agentstate.View, records []ledge
 }
 
 func holderOf(records []ledger.Record, key ledger.Key, is func(string) bool) string {
-	for _, rec := range records {
-		if rec.Key() == key {
-			for _, h := range rec.Holders {
-				if is(h.Name) {
-					return h.Name
-				}
+	for i := range records {
+		if records[i].Key() == key {
+			if name := holding(&records[i], is); name != "" {
+				return name
 			}
+		}
+	}
+	return ""
+}
+
+// holding is the first of a record's holders that is what is asked for.
+func holding(rec *ledger.Record, is func(string) bool) string {
+	for _, h := range rec.Holders {
+		if is(h.Name) {
+			return h.Name
 		}
 	}
 	return ""
@@ -186,11 +197,18 @@ func (r *Reaper) judge(ctx context.Context, view agentstate.View, records []ledg
 	dark := r.cfg.Watcher.Dark(view)
 	several := r.severalAgents(records)
 	r.tellOthers(records)
+	own := slices.ContainsFunc(records, func(rec ledger.Record) bool { return holding(&rec, r.cfg.AgentHolder) != "" })
 	var verdicts []Verdict
 	var suspects []int
 	var ids []string
 	for _, rec := range records {
-		if rec.Phase != ledger.PhaseMounted || rec.Call != nil || holderOf([]ledger.Record{rec}, rec.Key(), r.cfg.AgentHolder) == "" {
+		if rec.Phase != ledger.PhaseMounted || rec.Call != nil {
+			continue
+		}
+		if holding(&rec, r.cfg.AgentHolder) == "" {
+			if reason := r.foreign(&rec, !own || listedOne(view, named[rec.Key()]) != ""); reason != "" {
+				verdicts = append(verdicts, Verdict{Key: rec.Key(), State: Foreign, Containers: named[rec.Key()], Reason: reason})
+			}
 			continue
 		}
 		v := Verdict{Key: rec.Key(), State: Used, Containers: named[rec.Key()]}
@@ -237,6 +255,21 @@ func (r *Reaper) tellOthers(records []ledger.Record) {
 				zap.String("see", "--agent-work-dir has to be as the agent was given it"))
 		}
 	}
+}
+
+// foreign says why a volume that the agent does not hold may be the agent's all
+// the same, under a name that the bridge was not told; empty if it is not held by
+// an agent or nothing speaks for that. Agents may share a run directory: it takes
+// a container that this one lists, or that nothing is held by its name at all.
+func (r *Reaper) foreign(rec *ledger.Record, likely bool) string {
+	if r.cfg.IsAgent == nil || !likely {
+		return ""
+	}
+	other := holding(rec, r.cfg.IsAgent)
+	if other == "" {
+		return ""
+	}
+	return "it is held by " + other + ", whose leaks are not looked for; if that is the agent of this bridge, --agent-work-dir has to be as the agent was given it"
 }
 
 // severalAgents says why it is not known which holder is the agent; empty if it

@@ -181,3 +181,44 @@ func TestSeveralAgents(t *testing.T) {
 		t.Errorf("the only agent's: %+v", v)
 	}
 }
+
+// A volume that another agent holds is told of if it seems to be this agent's, and
+// never given up: work directories have to be the same to the letter.
+func TestHeldByAnotherAgent(t *testing.T) {
+	some := func(name string) bool { return strings.HasPrefix(name, "mesos-agent:") }
+	listed := agentstate.View{Listed: map[string]agentstate.Container{"c1": {}}}
+	own := ledger.Record{Driver: "d", Volume: "own", Phase: ledger.PhaseMounted, Holders: []ledger.Holder{{Name: "mesos-agent:/link"}}}
+	for name, test := range map[string]struct {
+		holder string
+		view   agentstate.View
+		more   []ledger.Record
+		told   bool
+	}{
+		"nothing is held by the agent":     {holder: "mesos-agent:/real", told: true},
+		"two agents":                       {holder: "mesos-agent:/real", more: []ledger.Record{own}},
+		"a container that the agent lists": {holder: "mesos-agent:/real", view: listed, more: []ledger.Record{own}, told: true},
+		"somebody else":                    {holder: "person"},
+	} {
+		f := leaked()
+		f.record.Holders[0].Name = test.holder
+		r := reaperOf(f, &clock{})
+		r.cfg.AgentHolder, r.cfg.IsAgent = func(n string) bool { return n == "mesos-agent:/link" }, some
+		list, err := r.Pass(context.Background(), test.view, append([]ledger.Record{*f.record}, test.more...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := false
+		for _, v := range list {
+			if v.Key != key {
+				continue
+			}
+			told = v.State == Foreign && strings.Contains(v.Reason, "mesos-agent:/real")
+			if v.Due || v.After > 0 || !told {
+				t.Errorf("%s: %+v", name, v)
+			}
+		}
+		if told != test.told {
+			t.Errorf("%s: told %v", name, told)
+		}
+	}
+}

@@ -557,7 +557,7 @@ func (k *keeper) publish() {
 		if verdict.State == reaper.Leaked {
 			v.Leaked, v.LeakedSince = true, s.Time.Add(-verdict.Since)
 		}
-		if verdict.State == reaper.Unclaimed && v.Problem == "" {
+		if (verdict.State == reaper.Unclaimed || verdict.State == reaper.Foreign) && v.Problem == "" {
 			v.Problem = verdict.Reason
 		}
 		s.Volumes[key] = v
