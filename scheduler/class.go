@@ -92,16 +92,21 @@ func (d *decision) shapeOf(r *request) *shape {
 	if s, ok := d.shapes[string(key)]; ok {
 		return s
 	}
-	counting := slices.DeleteFunc(slices.Clone(inst.Constraints), func(c Constraint) bool { return !c.counts() })
+	s := newShape(r, d.classFor(key[:split], r, false))
+	d.shapes[string(key)] = s
+	return s
+}
+
+func newShape(r *request, c *class) *shape {
+	inst := r.inst
 	s := &shape{
-		counting: counting,
-		class:    d.classFor(key[:split], r, false),
+		counting: slices.DeleteFunc(slices.Clone(inst.Constraints), func(c Constraint) bool { return !c.counts() }),
+		class:    c,
 		needs:    amounts{inst.CPUs, inst.Mem, inst.Disk, inst.GPUs, int64(len(inst.Ports))},
 	}
-	if len(counting) > 0 {
+	if len(s.counting) > 0 {
 		s.app = r.app
 	}
-	d.shapes[string(key)] = s
 	return s
 }
 

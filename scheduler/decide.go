@@ -29,9 +29,9 @@ type decision struct {
 	fields   map[string]*field
 
 	wiped     map[string]bool
-	moved     map[string]bool // instances stopped to be moved
-	budget    int             // what is left of explainBudget
-	prospects *prospects      // of what waits, nil until needed
+	moved     map[string]int32 // instances stopped to be moved, and the shares that have room
+	budget    int              // what is left of explainBudget
+	prospects *prospects       // of what waits, nil until needed
 
 	last   leafOf
 	keyBuf []byte

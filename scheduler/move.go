@@ -6,13 +6,15 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
 )
 
 // move stops instances that should run elsewhere, at most as many at a time as
 // the policy allows: off agents that are draining, and from the fullest to the
 // emptiest agent if balancing is on. The instance is stopped only if an agent
-// other than its own could take its cpus and memory now, beside the others that
-// are moved; where it goes is decided when it is pending, by the rules for
+// other than its own could take it now, as far as Snapshot.Kinds says what it asks
+// for, beside the others that are moved; where it goes is decided when it is pending, by the rules for
 // everything that is. It runs last: it takes from what the round has left.
 func (d *decision) move() {
 	room := d.s.Policy.MaxMoves
@@ -51,17 +53,20 @@ func (p *Policy) balances() bool { return p.Balance > 0 && !p.Pack }
 
 func (d *decision) drain(movable []*Placed, room int) int {
 	tries := triesPerMove * room
+	full := make(map[stay]bool)
 	for _, p := range movable {
 		if room <= 0 || tries <= 0 {
 			return room
 		}
-		if !d.leaving(p.AgentID) {
+		if !d.leaving(p.AgentID) || full[stayOf(p)] {
 			continue
 		}
 		tries--
 		if to := d.roomFor(p); to >= 0 {
 			d.stop(p, to, fmt.Sprintf("agent %s is draining; %s has room", p.Hostname, d.hostOf(to)))
 			room--
+		} else {
+			full[stayOf(p)] = true
 		}
 	}
 	return room
@@ -91,8 +96,9 @@ func (d *decision) emptiest() int {
 }
 
 // roomFor returns the share of the emptiest agent that could take a placed
-// instance's cpus and memory, -1 if there is none.
+// instance, -1 if there is none.
 func (d *decision) roomFor(p *Placed) int32 {
+	r := d.successor(p)
 	best := int32(-1)
 	for i := range d.shares {
 		s := &d.shares[i]
@@ -100,12 +106,79 @@ func (d *decision) roomFor(p *Placed) int32 {
 		if a.id == p.AgentID || a.maintenance || best >= 0 && a.load >= d.agents[d.shares[best].agent].load {
 			continue
 		}
-		if t := s.total[useUnreserved].plus(s.total[useReserved]); t.cpus >= p.CPUs && t.mem >= p.Mem {
+		t := s.total[useUnreserved].plus(s.total[useReserved])
+		if t.cpus >= p.CPUs && t.mem >= p.Mem && d.takesOver(r, p, s) {
 			best = int32(i)
 		}
 	}
 	return best
 }
+
+// successor is what a placed instance will ask for when it is pending again, nil
+// if nobody says. Its own volumes do not count: they come along.
+func (d *decision) successor(p *Placed) *request {
+	kind, known := d.s.Kinds[p.Kind]
+	if !known {
+		return nil
+	}
+	inst := kind
+	inst.ID = p.ID
+	r := &request{inst: &inst, id: p.ID, plain: !resident(&inst) &&
+		!slices.ContainsFunc(inst.Ports, func(p Port) bool { return p.Number != 0 })}
+	for i := range inst.Volumes {
+		r.mounts = append(r.mounts, mount{&inst.Volumes[i], &volume{key: &inst.Volumes[i].Key}})
+	}
+	if slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() }) {
+		r.app = newAppState(d.without(p))
+		r.app.instances = max(r.app.instances+1, inst.AppInstances)
+	}
+	key := d.classKey(r, false)
+	d.keyBuf = key
+	r.shape = newShape(r, d.classFor(key, r, false))
+	return r
+}
+
+// without lists the other instances of an app, those that this round has moved
+// where it moved them.
+func (d *decision) without(p *Placed) []placedAt {
+	var list []placedAt
+	for i := range d.s.Placed {
+		q := &d.s.Placed[i]
+		if q.App != p.App || q.ID == p.ID {
+			continue
+		}
+		to, isMoved := d.moved[q.ID]
+		if isMoved {
+			a := &d.agents[d.shares[to].agent]
+			c := *q
+			c.AgentID, c.Hostname, c.Region, c.Zone, c.Attributes = a.id, a.hostname, a.region, a.zone, a.attributes
+			q = &c
+		}
+		at, offered := d.byAgent[q.AgentID]
+		if !offered {
+			at = absent
+		}
+		list = append(list, placedAt{q, at})
+	}
+	return list
+}
+
+// takesOver says whether a share could take what a placed instance asks for.
+func (d *decision) takesOver(r *request, p *Placed, s *share) bool {
+	if zone := d.agents[s.agent].zone; p.VolumeZone != "" && zone != "" && zone != p.VolumeZone {
+		return false
+	}
+	return r == nil || d.funnel(r, s, d.classVerdict(r.shape.class, s), nil, true) == fits
+}
+
+// stay are instances that find room nowhere alike: of the same kind, on the same
+// agent. Room only shrinks within a round, so one is looked at for all.
+type stay struct {
+	kind, agent, zone string
+	cpus, mem         resource.Milli
+}
+
+func stayOf(p *Placed) stay { return stay{p.Kind, p.AgentID, p.VolumeZone, p.CPUs, p.Mem} }
 
 func (d *decision) hostOf(share int32) string { return d.agents[d.shares[share].agent].hostname }
 
@@ -115,7 +188,8 @@ func (d *decision) hostOf(share int32) string { return d.agents[d.shares[share].
 func (d *decision) balance(movable []*Placed, room int) {
 	loads := make(map[string]int)
 	for i := range d.s.Placed {
-		if p := &d.s.Placed[i]; !d.moved[p.ID] {
+		p := &d.s.Placed[i]
+		if _, gone := d.moved[p.ID]; !gone {
 			loads[p.AgentID]++
 		}
 	}
@@ -125,15 +199,17 @@ func (d *decision) balance(movable []*Placed, room int) {
 		return cmp.Or(cmp.Compare(loads[b.AgentID], loads[a.AgentID]), strings.Compare(a.AgentID, b.AgentID))
 	})
 	tries := triesPerMove * room
+	full := make(map[stay]bool)
 	for _, p := range movable {
 		if room <= 0 || tries <= 0 || loads[p.AgentID]-emptiest < least {
 			return // those that follow are on agents with no more
 		}
-		if d.moved[p.ID] {
+		if _, gone := d.moved[p.ID]; gone || full[stayOf(p)] {
 			continue
 		}
 		tries--
 		to := d.roomFor(p)
+		full[stayOf(p)] = to < 0
 		if to < 0 || loads[p.AgentID]-d.agents[d.shares[to].agent].load < least {
 			continue
 		}
@@ -149,9 +225,9 @@ func (d *decision) balance(movable []*Placed, room int) {
 func (d *decision) stop(p *Placed, to int32, why string) {
 	d.plan.Kills = append(d.plan.Kills, Kill{InstanceID: p.ID, AgentID: p.AgentID, Why: why})
 	if d.moved == nil {
-		d.moved = make(map[string]bool)
+		d.moved = make(map[string]int32)
 	}
-	d.moved[p.ID] = true
+	d.moved[p.ID] = to
 	s := &d.shares[to]
 	d.agents[s.agent].load++
 	s.total[useUnreserved].cpus -= p.CPUs

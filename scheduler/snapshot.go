@@ -24,6 +24,10 @@ type Snapshot struct {
 	Volumes []VolumeFact
 	Agents  []AgentFact
 	Roles   []RoleState // offer flow per role, for suppress and revive
+	// Kinds are what placed instances that can be moved ask for when they are
+	// pending again, by Placed.Kind. Of a kind only what its instances have in
+	// common is looked at: neither its id nor the names of its volumes.
+	Kinds map[string]Instance `json:",omitempty"`
 
 	// Known are instances that are neither pending nor placed but keep their
 	// reservation and volumes, as stopped ones do.
@@ -277,6 +281,11 @@ type Placed struct {
 	CPUs, Mem resource.Milli
 	// Moving is set from the kill of a move until the instance runs again.
 	Moving bool
+	// Kind says in Snapshot.Kinds what it asks for, so that it is moved only
+	// where it could run; empty or unknown: its cpus and memory are all that is
+	// known. VolumeZone is where its volumes can be attached, empty for anywhere.
+	Kind       string `json:",omitempty"`
+	VolumeZone string `json:",omitempty"`
 }
 
 // ClaimState is the state of a claim on an exclusive volume.

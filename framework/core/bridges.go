@@ -455,11 +455,18 @@ func (c *Core) addBridgeFacts(s *scheduler.Snapshot) {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
+	var launched map[string]map[scheduler.VolumeKey]bool
 	for _, id := range ids {
 		r := reports[id]
 		s.Agents = append(s.Agents, r.Agent)
 		if !r.Agent.Known {
 			continue
+		}
+		if limitsAttachments(r) {
+			if launched == nil {
+				launched = c.volumesByAgent()
+			}
+			s.Agents[len(s.Agents)-1].Drivers = attachmentsAhead(r, launched[id])
 		}
 		for key, v := range r.Volumes {
 			f := facts[key]
@@ -482,6 +489,47 @@ func (c *Core) addBridgeFacts(s *scheduler.Snapshot) {
 			s.Claims[n].State, s.Claims[n].FenceAt = scheduler.Fenced, at
 		}
 	}
+}
+
+// limitsAttachments tells whether a driver on an agent can attach so many volumes
+// only.
+func limitsAttachments(r *BridgeReport) bool {
+	return slices.ContainsFunc(r.Agent.Drivers, func(d scheduler.DriverFact) bool { return d.AttachLimit > 0 })
+}
+
+// volumesByAgent are the exclusive volumes that tasks have, by the tasks' agents.
+func (c *Core) volumesByAgent() map[string]map[scheduler.VolumeKey]bool {
+	out := map[string]map[scheduler.VolumeKey]bool{}
+	for _, i := range c.state.instances {
+		if i.Task == nil || i.Forgotten {
+			continue
+		}
+		for _, key := range i.Task.Volumes {
+			if out[i.Task.AgentID] == nil {
+				out[i.Task.AgentID] = map[scheduler.VolumeKey]bool{}
+			}
+			out[i.Task.AgentID][key] = true
+		}
+	}
+	return out
+}
+
+// attachmentsAhead are an agent's drivers with what was launched there and its
+// bridge has not seen attached yet: its word is always that of a moment ago, and
+// several rounds may fall between two.
+func attachmentsAhead(r *BridgeReport, launched map[scheduler.VolumeKey]bool) []scheduler.DriverFact {
+	drivers := slices.Clone(r.Agent.Drivers)
+	for key := range launched {
+		if r.Volumes[key].Attached {
+			continue
+		}
+		for n := range drivers {
+			if drivers[n].Name == key.Driver {
+				drivers[n].Attached++
+			}
+		}
+	}
+	return drivers
 }
 
 // isHome tells whether a volume that an agent's bridge reports is the one that

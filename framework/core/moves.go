@@ -37,6 +37,37 @@ func (c *Core) move(tx *txn, k scheduler.Kill) {
 	c.kill(tx, i, "moved: "+k.Why)
 }
 
+// addKind tells the scheduler what an instance that may be moved asks for, once
+// for all of an app's configuration.
+func (c *Core) addKind(s *scheduler.Snapshot, p *scheduler.Placed, i *instance) {
+	if !p.Movable {
+		return
+	}
+	p.VolumeZone = c.zoneOfVolumes(i)
+	p.Kind = string(i.App) + " " + i.Config.String()
+	if _, known := s.Kinds[p.Kind]; known {
+		return
+	}
+	kind := c.pendingInstance(i, c.state.definition(i), s.Now)
+	kind.ID, kind.Since, kind.NotBefore = "", time.Time{}, time.Time{}
+	kind.Labels, kind.Avoid, kind.AvoidUntil = nil, "", time.Time{}
+	if s.Kinds == nil {
+		s.Kinds = map[string]scheduler.Instance{}
+	}
+	s.Kinds[p.Kind] = kind
+}
+
+// zoneOfVolumes is the only zone in which an instance's volumes can be attached,
+// empty for any.
+func (c *Core) zoneOfVolumes(i *instance) string {
+	for _, key := range i.Task.Volumes {
+		if v := c.state.volumes[key]; v != nil && v.Home != nil && v.Home.Zone != "" {
+			return v.Home.Zone
+		}
+	}
+	return ""
+}
+
 // movable tells whether an instance may be stopped to be started elsewhere: one
 // that runs, whose data is not bound to the agent, alone or by others that use
 // it, and of which no deployment is under way.

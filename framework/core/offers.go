@@ -127,9 +127,10 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 	}
 	for _, i := range c.state.instances {
 		if p, ok := c.placed(i); ok {
+			c.addKind(&s, &p, i)
 			s.Placed = append(s.Placed, p)
 		} else if def := c.state.definition(i); def != nil && i.Phase == waiting {
-			s.Pending = append(s.Pending, c.pendingInstance(i, def))
+			s.Pending = append(s.Pending, c.pendingInstance(i, def, now))
 		}
 		switch {
 		case i.Phase == wiping:
@@ -152,8 +153,14 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 func (c *Core) addVolumes(s *scheduler.Snapshot) {
 	seen := map[scheduler.VolumeKey]bool{}
 	for i := range s.Pending {
-		for _, r := range s.Pending[i].Volumes {
+		for n := range s.Pending[i].Volumes {
+			r := &s.Pending[i].Volumes[n]
 			v := c.state.volumes[r.Key]
+			if v != nil && v.Claim != nil && !v.Claim.Exclusive {
+				// What is mounted may have been before anybody said so: the claim
+				// stays as it was made.
+				r.BackendExclusive = false
+			}
 			if v == nil || seen[r.Key] {
 				continue
 			}
@@ -186,7 +193,7 @@ func (c *Core) placed(i *instance) (scheduler.Placed, bool) {
 
 // pendingInstance translates an instance that waits into what the scheduler
 // needs to know of it.
-func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
+func (c *Core) pendingInstance(i *instance, def *app.App, now time.Time) scheduler.Instance {
 	role := roleOf(def, c.cfg.DefaultRole)
 	p := scheduler.Instance{
 		ID: i.ID, App: string(i.App), AppInstances: def.Instances, Role: role,
@@ -222,7 +229,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App) scheduler.Instance {
 	}
 	if c.removalText(i) != "" {
 		// Until the volume is removed.
-		if soon := time.Now().Add(c.cfg.Tick); soon.After(p.NotBefore) {
+		if soon := now.Add(c.cfg.Tick); soon.After(p.NotBefore) {
 			p.NotBefore = soon
 		}
 	}
