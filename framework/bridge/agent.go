@@ -171,8 +171,9 @@ func (v *view) report(agentID string) *core.BridgeReport {
 		case client.Volume_MOUNTED, client.Volume_UNSETTLED, client.Volume_PENDING:
 			attached = true
 		}
-		if attached || len(vol.Replicas) > 0 {
-			r.Volumes[key] = core.BridgeVolume{Attached: attached, Replicas: vol.Replicas}
+		owner := vol.GetRegistered().GetFrameworkId()
+		if attached || owner != "" || len(vol.Replicas) > 0 {
+			r.Volumes[key] = core.BridgeVolume{Attached: attached, Framework: owner, Replicas: vol.Replicas}
 		}
 	}
 	return r

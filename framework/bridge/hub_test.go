@@ -227,9 +227,9 @@ func TestReports(t *testing.T) {
 	f.mu.Unlock()
 	f.changes <- &client.Change{Revision: 2, Gone: []*client.VolumeName{{Driver: "d", Name: "v"}}}
 	report("gone", func(r *core.BridgeReport) bool { return len(r.Volumes) == 0 })
-	f.changes <- &client.Change{Revision: 3, Head: &client.Facts{Zone: "z2"}, Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: client.Volume_PENDING}}}
+	f.changes <- &client.Change{Revision: 3, Head: &client.Facts{Zone: "z2"}, Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: client.Volume_PENDING, Registered: &client.Registered{FrameworkId: "fw", Epoch: 1}}}}
 	report("pending", func(r *core.BridgeReport) bool {
-		return r.Agent.Zone == "z2" && r.Volumes[key].Attached && len(r.Scopes) == 0
+		return r.Agent.Zone == "z2" && r.Volumes[key].Attached && r.Volumes[key].Framework == "fw" && len(r.Scopes) == 0
 	})
 	f.server.Stop()
 	report("lost", func(r *core.BridgeReport) bool { return !r.Agent.Known && r.Volumes[key].Attached })

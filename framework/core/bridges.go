@@ -93,7 +93,9 @@ type BridgeReport struct {
 type BridgeVolume struct {
 	// Attached: it is mounted, or may be.
 	Attached bool
-	Replicas []string
+	// Framework is whose epoch is registered there, or was last.
+	Framework string
+	Replicas  []string
 }
 
 // bridgeFlow is what the core knows of bridges. None of it is stored.

@@ -257,8 +257,10 @@ func (c *Core) volumeRemoved(tx *txn, v *volumeRecord, agentID string) {
 }
 
 // remover is the agent through which a volume is removed: the one that had it
-// last, since nobody else can say that it is not mounted there; any other only
-// after that one was removed for good. The problem says why there is none.
+// last, since nobody else can say that it is not mounted there; another one that
+// had it for this framework only after that one was removed for good. Bridges
+// remove nothing for who never registered it with them. The problem says why
+// there is none.
 func (c *Core) remover(v *volumeRecord) (agentID, problem string) {
 	if c.cfg.Bridges == nil {
 		return "", "no bridge of any agent is asked: give --bridge_token_file or --bridge_cert"
@@ -279,11 +281,13 @@ func (c *Core) remover(v *volumeRecord) (agentID, problem string) {
 		return "", "the bridge of " + last + " does not answer"
 	}
 	for _, id := range sortedKeys(reports) {
-		if r := reports[id]; r.known() && r.Removal && r.serves(v.Key.Driver) {
+		if r := reports[id]; r.known() && r.Removal && r.serves(v.Key.Driver) &&
+			r.Volumes[v.Key].Framework == c.state.meta.FrameworkID {
 			return id, ""
 		}
 	}
-	return "", last + " is gone for good, and no other with driver " + v.Key.Driver + " has a bridge that answers"
+	return "", last + " is gone for good, and no other that had it for this framework has a bridge that answers: remove it in its storage, " +
+		"then have the framework forget that"
 }
 
 // serves tells whether a driver of the agent works.

@@ -257,7 +257,7 @@ func TestKeptVolumes(t *testing.T) {
 }
 
 // Only the agent that had the volume last removes it, where nobody else has it
-// mounted; another one only when that agent is gone for good.
+// mounted; another one that had it only when that agent is gone for good.
 func TestWhoRemovesAVolume(t *testing.T) {
 	withBridges(t, func(t *testing.T, r *rig, f *fakeBridges) {
 		key := scheduler.VolumeKey{Driver: "ref", Name: "tmp"}
@@ -292,6 +292,10 @@ func TestWhoRemovesAVolume(t *testing.T) {
 		r.restart() // the agent is still asked for, by what is stored
 		problem("does not answer")
 		r.cluster.markGone(last)
+		problem("no other that had it for this framework")
+		f.set(func() {
+			f.reports[other].Volumes = map[scheduler.VolumeKey]BridgeVolume{key: {Framework: testFramework}}
+		})
 		r.until("the other agent removed it", func() bool { return f.did("remove "+other+" tmp 1") == 1 })
 		r.removed()
 	})

@@ -65,8 +65,9 @@ type AgentClient interface {
 	// and its data through the driver. Nothing is ever forced. Repeating it is
 	// safe: a volume that the driver does not know any more is removed.
 	//
-	//	FAILED_PRECONDITION: as of Register, or somebody on this host uses the
-	//	  volume without a record of it, or the driver refuses.
+	//	FAILED_PRECONDITION: as of Register, or the framework never had the volume
+	//	  registered on this host, or somebody on this host uses the volume without
+	//	  a record of it, or the driver refuses.
 	//	ABORTED, UNAVAILABLE: the driver has not answered or cannot; try again.
 	Remove(ctx context.Context, in *RemoveRequest, opts ...grpc.CallOption) (*Removed, error)
 }
@@ -179,8 +180,9 @@ type AgentServer interface {
 	// and its data through the driver. Nothing is ever forced. Repeating it is
 	// safe: a volume that the driver does not know any more is removed.
 	//
-	//	FAILED_PRECONDITION: as of Register, or somebody on this host uses the
-	//	  volume without a record of it, or the driver refuses.
+	//	FAILED_PRECONDITION: as of Register, or the framework never had the volume
+	//	  registered on this host, or somebody on this host uses the volume without
+	//	  a record of it, or the driver refuses.
 	//	ABORTED, UNAVAILABLE: the driver has not answered or cannot; try again.
 	Remove(context.Context, *RemoveRequest) (*Removed, error)
 	mustEmbedUnimplementedAgentServer()

@@ -15,7 +15,8 @@ import (
 
 // Remove implements client.AgentServer. The epoch is withdrawn first: from then
 // on nothing mounts the volume here under it, and if anything of its use is left
-// it is told and nothing is removed.
+// it is told and nothing is removed. Only what the framework had registered on
+// this host is removed: the bridge cannot see whose a volume is otherwise.
 func (s *Server) Remove(ctx context.Context, req *client.RemoveRequest) (*client.Removed, error) {
 	withdrawn, err := s.Withdraw(ctx, &client.WithdrawRequest{FrameworkId: req.FrameworkId, Volume: req.Volume, Epoch: req.Epoch})
 	if err != nil {
@@ -28,7 +29,8 @@ func (s *Server) Remove(ctx context.Context, req *client.RemoveRequest) (*client
 	if err != nil {
 		return nil, err
 	}
-	err = s.cfg.Registrar.Remove(ctx, engine.RemoveRequest{Driver: key.Driver, Volume: key.Volume})
+	err = s.cfg.Registrar.Remove(ctx, engine.RemoveRequest{Driver: key.Driver, Volume: key.Volume,
+		Framework: req.FrameworkId, Epoch: req.Epoch})
 	fields := []zap.Field{zap.String("driver", key.Driver), zap.String("volume", key.Volume), zap.Uint64("epoch", req.Epoch), zap.String("framework", req.FrameworkId)}
 	switch {
 	case err == nil:

@@ -74,3 +74,41 @@ func TestRemoveOnlyWhatNobodyUses(t *testing.T) {
 	remove("f", 2, codes.OK, true) // as after an answer that was lost
 	did("v")
 }
+
+// The token alone gives no right to data: what a framework never had registered
+// on this host, or what another registers meanwhile, it cannot have removed.
+func TestRemoveNeedsARegistration(t *testing.T) {
+	r := serve(t, nil)
+	c := r.client()
+	remove := func(framework string, epoch uint64, want codes.Code) {
+		t.Helper()
+		for range 2 { // the first look at containers was before the withdrawal
+			r.uses(nil)
+			out, err := c.Remove(r.context(), &client.RemoveRequest{FrameworkId: framework, Volume: nameV, Epoch: epoch})
+			if err == nil && out.Reason != "" {
+				continue
+			}
+			if status.Code(err) != want {
+				t.Errorf("%s %d: %v, %v; want %s", framework, epoch, out, err, want)
+			}
+			return
+		}
+		t.Errorf("%s %d: not answered", framework, epoch)
+	}
+	r.uses(nil)
+	remove("stranger", 1, codes.FailedPrecondition)
+	remove("stranger", 2, codes.FailedPrecondition) // what it withdrew does not count
+	if _, err := c.Register(r.context(), &client.RegisterRequest{FrameworkId: "f", Volume: nameV, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Withdraw(r.context(), &client.WithdrawRequest{FrameworkId: "f", Volume: nameV, Epoch: 1}); err != nil {
+		t.Fatal(err)
+	}
+	remove("stranger", 1, codes.FailedPrecondition) // it is f's, though withdrawn
+	r.driver.set(func() {
+		if len(r.driver.removed) != 0 {
+			t.Errorf("removed %q", r.driver.removed)
+		}
+	})
+	remove("f", 2, codes.OK) // its last epoch was mounted on another host
+}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,9 @@ func (f *folders) Open(context.Context, string) (volume.Driver, error) { return 
 func (f *folders) Get(_ context.Context, r volume.Ref) (volume.Volume, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if slices.Contains(f.removed, r.Name) {
+		return volume.Volume{}, &volume.Error{Kind: volume.NotFound, Message: "no such volume"}
+	}
 	return volume.Volume{Ref: r, Status: f.status}, nil
 }
 func (f *folders) Path(_ context.Context, r volume.Ref) (string, error) {

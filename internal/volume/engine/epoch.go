@@ -127,7 +127,7 @@ func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease f
 		return old, op.fail(volume.InUse, "framework "+old.Framework+" has it registered and mounted on this host",
 			"stop the task there that uses it", nil)
 	}
-	want.Driver, want.Withdrawn, want.Fenced = op.key.Driver, false, false
+	want.Driver, want.Withdrawn, want.Fenced, want.NeverRegistered = op.key.Driver, false, false, false
 	if lease != nil {
 		if err := lease(&want); err != nil {
 			return old, err
@@ -172,6 +172,7 @@ func (e *Engine) Withdraw(ctx context.Context, framework string, key ledger.Key,
 		return left, op.fail(volume.InUse, "framework "+reg.Framework+" has it registered", "withdraw it in the name of that framework", nil)
 	}
 	if !reg.Withdrawn || reg.Epoch != epoch {
+		reg.NeverRegistered = reg.NeverRegistered || reg.Framework != framework
 		reg.Framework, reg.Epoch, reg.Withdrawn = framework, epoch, true
 		if err := op.entry.SaveRegistration(reg); err != nil {
 			return left, err

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
@@ -78,10 +79,16 @@ type RemoveRequest struct {
 	Driver, Volume string
 	// Force removes it although somebody else on this host seems to use it.
 	Force bool
+	// Framework, if set, is who wants it removed: only what it had registered on
+	// this host, under Epoch at last, and has withdrawn.
+	Framework string
+	Epoch     uint64
 }
 
 // Remove destroys a volume and its data. InUse while it is mounted here;
 // NotFound if the driver says that it does not exist; other kinds as of Mount.
+// For a framework: OutdatedEpoch where its epoch is not the one that is
+// registered and withdrawn, Refused where it never registered the volume.
 func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 	op, err := e.begin(ctx, "remove", ledger.Key{Driver: req.Driver, Volume: req.Volume})
 	if err != nil {
@@ -93,6 +100,11 @@ func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 	}
 	if op.rec != nil {
 		return op.fail(volume.InUse, op.mountedFor(), "unmount it first", nil)
+	}
+	if req.Framework != "" {
+		if err := op.removableFor(ctx, req); err != nil {
+			return err
+		}
 	}
 	d, err := op.driver(ctx)
 	if err != nil {
@@ -118,6 +130,28 @@ func (e *Engine) Remove(ctx context.Context, req RemoveRequest) (err error) {
 		err = errors.Join(err, op.entry.DeleteIdentity(), op.entry.DeleteRegistration())
 	}
 	return errors.Join(err, op.drop())
+}
+
+// removableFor says whether the volume is the framework's to remove. What the
+// driver does not know any more is NotFound whoever asks, so that a removal can
+// be repeated after its answer was lost.
+func (op *operation) removableFor(ctx context.Context, req RemoveRequest) error {
+	reg, err := op.entry.Registration()
+	if err != nil {
+		return op.explainOwn(err)
+	}
+	switch {
+	case reg.Framework != req.Framework || reg.Epoch != req.Epoch || !reg.Withdrawn:
+		return op.fail(volume.OutdatedEpoch, fmt.Sprintf("epoch %d of framework %s is registered on this host", reg.Epoch, reg.Framework),
+			"the volume has another user since; nothing is removed", nil)
+	case reg.NeverRegistered:
+		if err := op.exists(ctx); err != nil {
+			return err
+		}
+		return op.fail(volume.Refused, "framework "+req.Framework+" never had it registered on this host",
+			"if nobody needs its data any more, remove it with `dvdcli remove`", nil)
+	}
+	return nil
 }
 
 // unused says whether nobody else on this host uses the volume: no other ledger,

@@ -37,6 +37,9 @@ type Registration struct {
 	// Fenced says that the lease ended and that everything that used the volume
 	// under the epoch was stopped.
 	Fenced bool `json:"fenced,omitempty"`
+	// NeverRegistered says that the framework withdrew the epoch without having
+	// registered any for this volume here: that gives it no right to the data.
+	NeverRegistered bool `json:"neverRegistered,omitempty"`
 }
 
 // Key names the volume.
