@@ -119,71 +119,57 @@ func (d *observed) ServerPID() int {
 	return 0
 }
 
-// over tells of a call that began at start.
-func (d *observed) over(kind string, start time.Time, err error) {
+// told makes a call to a driver that answers with a T, and tells of it when it is
+// over.
+func told[T any](d *observed, kind string, call func() (T, error)) (T, error) {
+	start := time.Now()
+	answer, err := call()
 	d.ended(Call{Driver: d.Name(), Kind: kind, Outcome: outcomeOf(err), Took: time.Since(start)})
+	return answer, err
+}
+
+// toldOnly is told for a call that answers with nothing but its error.
+func toldOnly(d *observed, kind string, call func() error) error {
+	_, err := told(d, kind, func() (struct{}, error) { return struct{}{}, call() })
+	return err
 }
 
 // Capabilities implements volume.Driver.
 func (d *observed) Capabilities(ctx context.Context) (volume.Capabilities, error) {
-	start := time.Now()
-	c, err := d.Driver.Capabilities(ctx)
-	d.over(kindCapabilities, start, err)
-	return c, err
+	return told(d, kindCapabilities, func() (volume.Capabilities, error) { return d.Driver.Capabilities(ctx) })
 }
 
 // Create implements volume.Driver.
 func (d *observed) Create(ctx context.Context, req volume.CreateRequest) (volume.Volume, error) {
-	start := time.Now()
-	v, err := d.Driver.Create(ctx, req)
-	d.over(kindCreate, start, err)
-	return v, err
+	return told(d, kindCreate, func() (volume.Volume, error) { return d.Driver.Create(ctx, req) })
 }
 
 // Remove implements volume.Driver.
 func (d *observed) Remove(ctx context.Context, ref volume.Ref) error {
-	start := time.Now()
-	err := d.Driver.Remove(ctx, ref)
-	d.over(kindRemove, start, err)
-	return err
+	return toldOnly(d, kindRemove, func() error { return d.Driver.Remove(ctx, ref) })
 }
 
 // Get implements volume.Driver.
 func (d *observed) Get(ctx context.Context, ref volume.Ref) (volume.Volume, error) {
-	start := time.Now()
-	v, err := d.Driver.Get(ctx, ref)
-	d.over(kindGet, start, err)
-	return v, err
+	return told(d, kindGet, func() (volume.Volume, error) { return d.Driver.Get(ctx, ref) })
 }
 
 // List implements volume.Driver.
 func (d *observed) List(ctx context.Context) ([]volume.Volume, error) {
-	start := time.Now()
-	v, err := d.Driver.List(ctx)
-	d.over(kindList, start, err)
-	return v, err
+	return told(d, kindList, func() ([]volume.Volume, error) { return d.Driver.List(ctx) })
 }
 
 // Path implements volume.Driver.
 func (d *observed) Path(ctx context.Context, ref volume.Ref) (string, error) {
-	start := time.Now()
-	path, err := d.Driver.Path(ctx, ref)
-	d.over(kindPath, start, err)
-	return path, err
+	return told(d, kindPath, func() (string, error) { return d.Driver.Path(ctx, ref) })
 }
 
 // Mount implements volume.Driver.
 func (d *observed) Mount(ctx context.Context, req volume.MountRequest) (volume.Mounted, error) {
-	start := time.Now()
-	v, err := d.Driver.Mount(ctx, req)
-	d.over(kindMount, start, err)
-	return v, err
+	return told(d, kindMount, func() (volume.Mounted, error) { return d.Driver.Mount(ctx, req) })
 }
 
 // Unmount implements volume.Driver.
 func (d *observed) Unmount(ctx context.Context, req volume.UnmountRequest) error {
-	start := time.Now()
-	err := d.Driver.Unmount(ctx, req)
-	d.over(kindUnmount, start, err)
-	return err
+	return toldOnly(d, kindUnmount, func() error { return d.Driver.Unmount(ctx, req) })
 }
