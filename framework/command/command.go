@@ -176,6 +176,28 @@ func (e *env) exactly(n int) error {
 	return nil
 }
 
+// list prints what the API answers to a command without arguments: as JSON, or as
+// a table with one row for each item.
+func list[T any](e *env, fetch func(*client.Client) ([]T, error), header []string, row func(T) []string) error {
+	if err := e.exactly(0); err != nil {
+		return err
+	}
+	api, err := e.api()
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	items, err := fetch(api)
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, 0, len(items))
+	for _, item := range items {
+		rows = append(rows, row(item))
+	}
+	return e.print(items, header, rows)
+}
+
 // print writes v as JSON, or as a table with the given header and rows.
 func (e *env) print(v any, header []string, rows [][]string) error {
 	if e.json {

@@ -11,24 +11,11 @@ import (
 )
 
 func listApps(e *env) error {
-	if err := e.exactly(0); err != nil {
-		return err
-	}
-	api, err := e.api()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	apps, err := api.Apps(e.ctx, e.cli.String("label"))
-	if err != nil {
-		return err
-	}
-	rows := make([][]string, 0, len(apps))
-	for _, a := range apps {
-		rows = append(rows, []string{string(a.ID), fmt.Sprintf("%d/%d", a.Running, a.Instances), healthText(a),
-			yes(len(a.Deployments) > 0), strings.Join(a.Volumes(), ","), a.Version.String()})
-	}
-	return e.print(apps, []string{"ID", "RUNNING", "HEALTHY", "DEPLOYING", "VOLUMES", "VERSION"}, rows)
+	fetch := func(api *client.Client) ([]client.App, error) { return api.Apps(e.ctx, e.cli.String("label")) }
+	return list(e, fetch, []string{"ID", "RUNNING", "HEALTHY", "DEPLOYING", "VOLUMES", "VERSION"}, func(a client.App) []string {
+		return []string{string(a.ID), fmt.Sprintf("%d/%d", a.Running, a.Instances), healthText(a),
+			yes(len(a.Deployments) > 0), strings.Join(a.Volumes(), ","), a.Version.String()}
+	})
 }
 
 func healthText(a client.App) string {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,23 +13,10 @@ import (
 )
 
 func listVolumes(e *env) error {
-	if err := e.exactly(0); err != nil {
-		return err
-	}
-	api, err := e.api()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	claims, err := api.Claims(e.ctx)
-	if err != nil {
-		return err
-	}
-	rows := make([][]string, 0, len(claims))
-	for _, c := range claims {
-		rows = append(rows, []string{c.Driver, c.Name, c.State, c.Hostname, joinIDs(c.Apps), since(c)})
-	}
-	return e.print(claims, []string{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"}, rows)
+	fetch := func(api *client.Client) ([]client.Claim, error) { return api.Claims(e.ctx) }
+	return list(e, fetch, []string{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"}, func(c client.Claim) []string {
+		return []string{c.Driver, c.Name, c.State, c.Hostname, joinIDs(c.Apps), since(c)}
+	})
 }
 
 func since(c client.Claim) string {
@@ -97,54 +85,37 @@ func releaseVolume(e *env) error {
 	if !e.cli.Bool("force") {
 		return usage("releasing volume %s of driver %s lets another task write to it. Make sure that its holder is dead, then repeat with --force", name, driver)
 	}
-	api, err := e.api()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	if err := api.Release(e.ctx, driver, name); err != nil {
-		return err
-	}
-	return e.print(map[string]string{"driver": driver, "name": name, "state": "released"}, nil,
-		[][]string{{"released", driver + " " + name}})
+	return e.setVolume(driver, name, "released", (*client.Client).Release)
 }
 
 func keepVolume(e *env) error {
 	if err := e.exactly(2); err != nil {
 		return err
 	}
-	driver, name := e.args[0], e.args[1]
+	return e.setVolume(e.args[0], e.args[1], "kept", (*client.Client).Keep)
+}
+
+// setVolume has the framework bring a volume into a state by a call, and prints
+// that it did.
+func (e *env) setVolume(driver, name, state string, call func(c *client.Client, ctx context.Context, driver, name string) error) error {
 	api, err := e.api()
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	if err := api.Keep(e.ctx, driver, name); err != nil {
+	if err := call(api, e.ctx, driver, name); err != nil {
 		return err
 	}
-	return e.print(map[string]string{"driver": driver, "name": name, "state": "kept"}, nil, [][]string{{"kept", driver + " " + name}})
+	return e.print(map[string]string{"driver": driver, "name": name, "state": state}, nil, [][]string{{state, driver + " " + name}})
 }
 
 func listClasses(e *env) error {
-	if err := e.exactly(0); err != nil {
-		return err
-	}
-	api, err := e.api()
-	if err != nil {
-		return err
-	}
-	defer api.Close()
-	classes, err := api.VolumeClasses(e.ctx)
-	if err != nil {
-		return err
-	}
-	rows := make([][]string, 0, len(classes))
-	for _, c := range classes {
+	fetch := func(api *client.Client) ([]app.VolumeClass, error) { return api.VolumeClasses(e.ctx) }
+	return list(e, fetch, []string{"NAME", "DRIVER", "ACCESS", "RECLAIM", "OPTIONS"}, func(c app.VolumeClass) []string {
 		var options []string
 		for _, key := range slices.Sorted(maps.Keys(c.Options)) {
 			options = append(options, key+"="+c.Options[key])
 		}
-		rows = append(rows, []string{c.Name, c.Driver, c.Access, c.Reclaim, strings.Join(options, ",")})
-	}
-	return e.print(classes, []string{"NAME", "DRIVER", "ACCESS", "RECLAIM", "OPTIONS"}, rows)
+		return []string{c.Name, c.Driver, c.Access, c.Reclaim, strings.Join(options, ",")}
+	})
 }
