@@ -175,20 +175,32 @@ func (s *share) volume(owner, id string) *portion {
 }
 
 // found gives an instance the reservation that offers show: a reservation
-// which came after it was given up is used rather than made again.
+// which came after it was given up is used rather than made again, and one whose
+// agent has come back with a new id is used there: an agent keeps its reservations
+// beyond its id (Mesos' src/slave/paths.hpp, getResourcesInfoPath).
 func (d *decision) found(inst *Instance) *Instance {
-	if inst.Reservation != nil || len(inst.Persistent) == 0 {
+	if len(inst.Persistent) == 0 {
 		return inst
 	}
 	ids := make([]string, len(inst.Persistent))
 	for i := range ids {
 		ids[i] = inst.Persistent[i].PersistenceID
 	}
+	if was := inst.Reservation; was != nil {
+		ids = was.PersistenceIDs
+		if _, offered := d.byAgent[was.AgentID]; offered || was.Hostname == "" || len(ids) == 0 {
+			return inst
+		}
+	}
 	for _, si := range d.owners[inst.ID] {
 		s := &d.shares[si]
+		a := &d.agents[s.agent]
+		if inst.Reservation != nil && a.hostname != inst.Reservation.Hostname {
+			continue
+		}
 		if (s.role == "" || s.role == inst.Role) && s.holdsVolumes(inst.ID, ids) {
 			with := *inst
-			with.Reservation = &ReservationState{AgentID: d.agents[s.agent].id, PersistenceIDs: ids}
+			with.Reservation = &ReservationState{AgentID: a.id, Hostname: a.hostname, PersistenceIDs: ids}
 			return &with
 		}
 	}

@@ -253,7 +253,10 @@ type PersistentRequest struct {
 
 // ReservationState is an instance's own reservation on an agent.
 type ReservationState struct {
-	AgentID        string
+	AgentID string
+	// Hostname is the agent's, by which it is known again when it comes back with
+	// a new id; empty: it is not.
+	Hostname       string `json:",omitempty"`
 	PersistenceIDs []string
 	// Deadline is when a reservation that never appeared in an offer is given
 	// up; zero once it has been seen.

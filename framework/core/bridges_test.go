@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +59,8 @@ func (f *fakeBridges) Reports() map[string]*BridgeReport {
 	defer f.mu.Unlock()
 	out := map[string]*BridgeReport{}
 	for id, r := range f.reports {
-		c := *r
+		c := *r // a report is not changed once it is given: tests change theirs
+		c.Agent.Drivers, c.Volumes = slices.Clone(r.Agent.Drivers), maps.Clone(r.Volumes)
 		out[id] = &c
 	}
 	return out

@@ -155,7 +155,7 @@ func (c *Core) addResident(p *scheduler.Instance, i *instance, def *app.App) {
 	}
 	if i.Reserved != nil {
 		p.Reservation = &scheduler.ReservationState{
-			AgentID: i.Reserved.AgentID, PersistenceIDs: i.persistenceIDs(), Deadline: i.Reserved.Deadline,
+			AgentID: i.Reserved.AgentID, Hostname: i.Reserved.Hostname, PersistenceIDs: i.persistenceIDs(), Deadline: i.Reserved.Deadline,
 		}
 	}
 }
