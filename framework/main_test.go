@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mesos-dvdi/dvdi/framework/api"
 	"github.com/mesos-dvdi/dvdi/framework/config"
@@ -190,6 +191,9 @@ func TestAuditLogAtEveryLevel(t *testing.T) {
 		log.Named("api").With(zap.Int("n", 1)).Named(api.AuditLogger).Info("change accepted")
 		log.Named("api").Info("something else")
 		log.Named("api").Error("trouble")
+		if got := zapcore.LevelOf(log.With(zap.Int("n", 1)).Core()).String(); got != level {
+			t.Errorf("%s is told as %s", level, got)
+		}
 		if got := out.String(); !strings.Contains(got, "change accepted") || !strings.Contains(got, "trouble") ||
 			strings.Contains(got, "something else") != (level == "info" || level == "debug") {
 			t.Errorf("%s: %s", level, got)

@@ -481,6 +481,9 @@ type audited struct {
 	level zapcore.Level
 }
 
+// Level is what the API tells of the log.
+func (c audited) Level() zapcore.Level { return c.level }
+
 // With implements zapcore.Core.
 func (c audited) With(fields []zapcore.Field) zapcore.Core {
 	return audited{c.Core.With(fields), c.level}

@@ -128,6 +128,7 @@ func (s *server) table() []route {
 		{"/ping", methods{get: s.ping}},
 		{"/metrics", methods{get: s.metrics}},
 		{"/metrics/prometheus", methods{get: s.prometheus}},
+		{"/logging", methods{get: s.logging}},
 
 		{"/v2/apps", methods{get: s.listApps, post: s.createApp, put: s.putApps, patch: s.patchApps}},
 		{"/v2/apps/*", methods{get: s.groupApps}},
@@ -164,6 +165,7 @@ func (s *server) table() []route {
 		{"/v2/info", methods{get: s.info}},
 		{"/v2/leader", methods{get: s.leader, del: s.abdicate}},
 
+		{"/v2/plugins", methods{get: s.plugins}},
 		{"/v2/backup", methods{get: s.backup}},
 		{"/v2/openapi.yaml", methods{get: s.openAPI}},
 

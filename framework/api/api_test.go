@@ -432,6 +432,11 @@ func TestSystem(t *testing.T) {
 	if string(a.body) != "pong" || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") {
 		t.Errorf("%s %v", a.body, a.header)
 	}
+	for path, want := range map[string]string{"/v2/plugins": `{"plugins":[]}`, "/logging": `{"ROOT":"ERROR"}`} {
+		if a := w.ok(200, "GET", path, ""); strings.TrimSpace(string(a.body)) != want {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
 	if a := w.do("GET", "/ping", "", "Accept", "application/json"); string(a.body) != `"pong"` {
 		t.Errorf("%s", a.body)
 	}
