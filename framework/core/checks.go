@@ -270,6 +270,7 @@ func (c *Core) healthResult(tx *txn, i *instance, def *app.App, index int, alive
 	tx.publish(failedHealthCheck(tx.now, i, h))
 	if !h.ByExecutor() && h.MaxConsecutiveFailures > 0 && after.ConsecutiveFailures >= h.MaxConsecutiveFailures && t.KillWhy == "" {
 		tx.publish(unhealthyKill(tx.now, i, cause))
+		c.recordFailure(tx, i, Status{TaskID: t.ID, State: taskKilled, Message: "Task was killed since health check failed. Reason: " + cause})
 		c.kill(tx, i, "it failed its health check: "+cause)
 	}
 }

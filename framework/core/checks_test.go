@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,6 +103,9 @@ func TestUnhealthyTaskIsReplaced(t *testing.T) {
 			live := r.cluster.liveTasks("/web")
 			return len(live) == 1 && live[0] != first.ID
 		})
+		if v := r.app("/web").LastFailure; v == nil || v.TaskID != first.ID || v.State != taskKilled || !strings.Contains(v.Message, "health check failed") {
+			t.Errorf("last failure: %+v", v)
+		}
 	})
 }
 
