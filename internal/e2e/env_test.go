@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/tap"
 )
@@ -70,7 +71,7 @@ func newEnvOf(t *testing.T, s setup) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*deadline)
 	t.Cleanup(cancel)
-	e := &env{t: t, ctx: ctx, dir: shortDir(t), bridges: s.bridges}
+	e := &env{t: t, ctx: ctx, dir: clustertest.Dir(t), bridges: s.bridges}
 	if master := os.Getenv("DVDI_E2E_MASTER"); master != "" {
 		e.external(master)
 	} else {
@@ -98,48 +99,23 @@ func (e *env) listen() {
 	})
 }
 
-// shortDir is a directory whose path leaves room for socket names, which
-// t.TempDir with a long test name does not.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "dvdi")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	return dir
-}
-
 func (e *env) embedded(s setup) {
 	plugin, d := s.pick(e.t, e.dir)
 	e.driver = d
 	cfg := devcluster.Config{
 		Dir: e.dir, Bin: binaries, Agents: s.agents, Plugins: []devcluster.Plugin{plugin}, Bridges: e.bridges,
 		Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(e.t, zaptest.Level(zap.WarnLevel)),
-		Output: testWriter{e.t},
+		Output: e.t.Output(),
 	}
 	if s.change != nil {
 		s.change(&cfg)
 	}
-	c, err := devcluster.Start(e.ctx, cfg)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	e.cluster = c
+	e.cluster = clustertest.Start(e.ctx, e.t, cfg)
 	// Tests change more in a second than operators do.
 	e.opts.Args = []string{"--min_revive_offers_interval", "200"}
 	if e.bridges {
-		e.opts.Args = append(e.opts.Args, "--bridge_token_file", c.BridgeToken())
+		e.opts.Args = append(e.opts.Args, "--bridge_token_file", e.cluster.BridgeToken())
 	}
-	e.t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(e.ctx)); err != nil {
-			e.t.Error(err)
-		}
-	})
 }
 
 func (e *env) external(master string) {
@@ -195,7 +171,7 @@ func (e *env) startFramework() {
 	if e.cluster != nil {
 		e.Framework, err = e.cluster.StartFramework(e.ctx, e.opts)
 	} else {
-		e.Framework, err = devcluster.StartFramework(e.ctx, devcluster.Config{Dir: e.dir, Bin: binaries, Output: testWriter{e.t}}, e.opts)
+		e.Framework, err = devcluster.StartFramework(e.ctx, devcluster.Config{Dir: e.dir, Bin: binaries, Output: e.t.Output()}, e.opts)
 		if e.Framework != nil {
 			e.t.Cleanup(e.teardown(e.Framework))
 		}
@@ -281,12 +257,4 @@ func (e *env) fault(action, hostname string) {
 	if err != nil {
 		e.t.Fatalf("%s on %s: %v", action, hostname, err)
 	}
-}
-
-// testWriter sends what processes print to the test's log.
-type testWriter struct{ t *testing.T }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Logf("%s", strings.TrimRight(string(b), "\n"))
-	return len(b), nil
 }

@@ -17,15 +17,11 @@
 package e2e
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -34,51 +30,15 @@ var binaries string
 
 func TestMain(m *testing.M) {
 	embeddedmesos.Main()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "dvdi-e2e-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := build(context.Background(), dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	binaries = dir
-	status := m.Run()
-	if status == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
-	}
-	return status
-}
-
-// build makes the programs under test; the framework with the race detector,
-// where there is a C compiler for it.
-func build(ctx context.Context, dir string) error {
-	race := []string{}
+	// With the race detector, where there is a C compiler for it.
+	var race []string
 	if _, err := exec.LookPath("gcc"); err == nil {
 		race = []string{"-race"}
 	}
-	for _, b := range []struct {
-		name, pkg string
-		args      []string
-	}{
-		{"dvdcli", "dvdcli", nil},
-		{"volume-plugin", "examples/volume-plugin", nil},
-		{"isolator-bridge", "isolator-bridge", race},
-		{"dvdi-framework", "framework", race},
-	} {
-		args := append(append([]string{"build"}, b.args...), "-o", filepath.Join(dir, b.name), "../../"+b.pkg)
-		if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", b.pkg, err, out)
-		}
-	}
-	return nil
+	os.Exit(clustertest.Run(m, func(dir string) { binaries = dir },
+		clustertest.Program{Name: "dvdcli", Package: "dvdcli"},
+		clustertest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
+		clustertest.Program{Name: "isolator-bridge", Package: "isolator-bridge", Flags: race},
+		clustertest.Program{Name: "dvdi-framework", Package: "framework", Flags: race},
+	))
 }

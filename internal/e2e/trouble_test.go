@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 )
 
 // Requests that cannot be right are refused with what is wrong, and change
@@ -94,7 +95,7 @@ func (e *env) failure(id, text string) {
 func TestFrameworkRefusesToStart(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	dir := shortDir(t)
+	dir := clustertest.Dir(t)
 	start := func(o devcluster.FrameworkOptions) (string, error) {
 		o.Master = "127.0.0.1:1" // nobody listens: it must fail before it matters
 		f, err := devcluster.StartFramework(ctx, devcluster.Config{Dir: dir, Bin: binaries}, o)

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -47,26 +46,9 @@ func startOn(t *testing.T, cfg devcluster.Config, args ...string) *env {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*patience)
 	t.Cleanup(cancel)
-	dir, err := os.MkdirTemp("", "dvdi") // short: sockets are in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	cfg.Dir, cfg.Bin, cfg.Timing = dir, binaries, embeddedmesos.FastTiming()
-	cfg.Log, cfg.Output = zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)), lines{t}
-	c, err := devcluster.Start(ctx, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(ctx)); err != nil {
-			t.Error(err)
-		}
-	})
+	cfg.Dir, cfg.Bin, cfg.Timing = clustertest.Dir(t), binaries, embeddedmesos.FastTiming()
+	cfg.Log, cfg.Output = zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)), t.Output()
+	c := clustertest.Start(ctx, t, cfg)
 	args = append([]string{"--min_revive_offers_interval=200"}, args...)
 	f, err := c.StartFramework(ctx, devcluster.FrameworkOptions{Args: args})
 	if err != nil {
@@ -75,14 +57,6 @@ func startOn(t *testing.T, cfg devcluster.Config, args ...string) *env {
 	e := &env{T: t, Framework: f, ctx: ctx, cluster: c}
 	e.watch()
 	return e
-}
-
-// lines sends what processes print to the test's log.
-type lines struct{ t *testing.T }
-
-func (w lines) Write(b []byte) (int, error) {
-	w.t.Logf("%s", strings.TrimRight(string(b), "\n"))
-	return len(b), nil
 }
 
 // watch keeps all events, and looks at the volumes' writers after each.

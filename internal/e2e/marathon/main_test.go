@@ -7,12 +7,9 @@ package marathon_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -25,29 +22,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	embeddedmesos.Main()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "dvdi-marathon-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	for name, pkg := range map[string]string{"dvdcli": "dvdcli", "volume-plugin": "examples/volume-plugin", "dvdi-framework": "framework"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), "../../../"+pkg).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
-			return 1
-		}
-	}
-	binaries = dir
-	status := m.Run()
-	if status == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = 1
-		}
-	}
-	return status
+	os.Exit(clustertest.Run(m, func(dir string) { binaries = dir },
+		clustertest.Program{Name: "dvdcli", Package: "dvdcli"},
+		clustertest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
+		clustertest.Program{Name: "dvdi-framework", Package: "framework"},
+	))
 }
