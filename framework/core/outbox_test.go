@@ -52,12 +52,13 @@ func TestCallsAboutAgents(t *testing.T) {
 		o := newOutbox(3)
 		go o.run(ctx)
 		for _, name := range []string{"a1", "a2", "b1", "-1", "c1", "d1", "e1", "f1", "-2"} {
-			end[name] = make(chan struct{})
+			ended := make(chan struct{})
+			end[name] = ended
 			o.put(call{agent: strings.Trim(name[:1], "-"), make: func(context.Context) error {
 				mu.Lock()
 				begun = append(begun, name)
 				mu.Unlock()
-				<-end[name]
+				<-ended
 				return nil
 			}})
 		}
