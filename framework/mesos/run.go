@@ -59,6 +59,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		return err
 	}
 	defer close(c.events)
+	defer c.transport.close()
 	pauses := &backoff{min: c.config.MinBackoff, max: c.config.MaxBackoff}
 	ever := false
 	start := time.Now()
@@ -83,6 +84,10 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		if err := c.sleep(ctx, pause); err != nil {
 			return err
 		}
+		// What is left of connections to a master that may be gone. Right after the
+		// end it could cut off the answer to the call that ended the subscription,
+		// such as TEARDOWN.
+		c.transport.close()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -144,7 +149,6 @@ func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
 		err = cause // why we cut the stream, instead of how reading failed
 	}
 	c.clearCurrent()
-	c.transport.close() // what is left of connections to a master that may be gone
 	if s.subscribed {
 		c.deliver(ctx, core.Disconnected{Cause: err})
 	}
