@@ -147,8 +147,9 @@ func TestUnitsAreUnderstoodBySystemd(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"verify"}
 	program := regexp.MustCompile(`(?m)^(Exec\w+=)\S+`)
-	for _, unit := range []string{"isolator-bridge.service", "isolator-bridge.socket", "mesos-agent.service"} {
-		text, err := os.ReadFile(filepath.Join("..", "examples", "agent", unit))
+	for _, file := range []string{"agent/isolator-bridge.service", "agent/isolator-bridge.socket", "agent/mesos-agent.service", "ha/dvdi-framework.service"} {
+		unit := filepath.Base(file)
+		text, err := os.ReadFile(filepath.Join("..", "examples", file))
 		if err != nil {
 			t.Fatal(err)
 		}
