@@ -125,3 +125,14 @@ func TestInfoHoldsNoSecrets(t *testing.T) {
 		t.Errorf("credentials: %q %q", cfg.HTTPUser, cfg.HTTPPassword)
 	}
 }
+
+// The settings of the installation with three nodes are taken as they stand.
+func TestExampleOfThreeNodes(t *testing.T) {
+	cfg, err := read(t, "--config", "../../examples/ha/framework.yaml", "--hostname", "node1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Role != "db" || cfg.Failover != 7*24*time.Hour {
+		t.Errorf("%+v", cfg)
+	}
+}
