@@ -21,6 +21,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -29,8 +30,8 @@ const deadline = 2 * time.Minute
 
 type object = map[string]any
 
-// env is three frameworks on one Mesos, each with a network of its own to the
-// ZooKeeper that they share.
+// env is frameworks on one Mesos. Those of newEnv are three, each with a network of
+// its own to the ZooKeeper that they share.
 type env struct {
 	t       *testing.T
 	dir     string
@@ -41,34 +42,26 @@ type env struct {
 	starts  string // directory: one file per task that was ever started, and how often
 }
 
-func newEnv(t *testing.T) *env {
+// newMesos starts an embedded Mesos without a framework on it, and what all
+// environments have in common.
+func newMesos(t *testing.T, timing embeddedmesos.Timing) (*env, *devcluster.Cluster) {
 	t.Helper()
-	e := &env{t: t, zk: zktest.Start(t)}
-	var err error
-	if e.dir, err = os.MkdirTemp("", "dvdi-ha"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(e.dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
+	dir := clustertest.Dir(t)
+	c := clustertest.Start(t.Context(), t, devcluster.Config{
+		Dir: dir, Bin: binaries, Agents: 2, Timing: timing, Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
 	})
-	e.starts = filepath.Join(e.dir, "starts")
+	e := &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}
 	if err := os.Mkdir(e.starts, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: e.dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(),
-		Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
+	return e, c
+}
+
+// newEnv starts three frameworks.
+func newEnv(t *testing.T) *env {
+	t.Helper()
+	e, c := newMesos(t, embeddedmesos.FastTiming())
+	e.zk = zktest.Start(t)
 	for n := range 3 {
 		relay := zktest.NewRelay(t, e.zk.Addr)
 		e.relays = append(e.relays, relay)

@@ -3,15 +3,11 @@ package hatest
 import (
 	"bufio"
 	"context"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
@@ -62,43 +58,21 @@ func (i *importer) killedAfter(lines int, extra ...string) (ended bool) {
 // the same on the way back.
 func TestImportKilledAtEachStep(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "dvdi-import")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
+	e, c := newMesos(t, embeddedmesos.FastTiming())
 	var fw [2]*devcluster.Framework
 	for n, name := range []string{"old", "new"} {
+		var err error
 		fw[n], err = c.StartFramework(t.Context(), devcluster.FrameworkOptions{Data: name,
 			Args: []string{"--framework_name", name, "--min_revive_offers_interval", "200"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	e := &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}
-	if err := os.Mkdir(e.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
 	if err := fw[0].Do(t.Context(), "POST", "/v2/apps", e.app("/db", 1, "import-db"), nil); err != nil {
 		t.Fatal(err)
 	}
 	host := runsOn(t, e, fw[0], 1)
-	i := &importer{t: t, args: []string{"--from", fw[0].URL, "--url", fw[1].URL, "--journal", filepath.Join(dir, "journal"),
+	i := &importer{t: t, args: []string{"--from", fw[0].URL, "--url", fw[1].URL, "--journal", filepath.Join(e.dir, "journal"),
 		"--unmount-wait", "100ms", "--yes"}}
 	for _, way := range []struct {
 		args []string
@@ -161,30 +135,8 @@ func describe(tasks []devcluster.Task) string {
 // task finds what all before it have left.
 func TestImportOfPersistentVolumes(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "dvdi-adopt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	u := &upkeep{env: &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}}
-	if err := os.Mkdir(u.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	e, c := newMesos(t, embeddedmesos.FastTiming())
+	u := &upkeep{env: e}
 	start := func(name string, more ...string) *devcluster.Framework {
 		f, err := c.StartFramework(t.Context(), devcluster.FrameworkOptions{Data: name,
 			Args: append([]string{"--framework_name", name, "--mesos_role", "db", "--min_revive_offers_interval", "200"}, more...)})
@@ -209,7 +161,7 @@ func TestImportOfPersistentVolumes(t *testing.T) {
 		u.runsAfter("/db", tasks)
 	}
 	runs(from, 0)
-	i := &importer{t: t, args: []string{"--from", from.URL, "--url", to.URL, "--journal", filepath.Join(dir, "journal"), "--adopt", "--yes"}}
+	i := &importer{t: t, args: []string{"--from", from.URL, "--url", to.URL, "--journal", filepath.Join(e.dir, "journal"), "--adopt", "--yes"}}
 	for way, to := range []*devcluster.Framework{to, from} {
 		args := [][]string{nil, {"--revert"}}[way]
 		for kills := 0; !i.killedAfter(1+kills/2, args...); kills++ {

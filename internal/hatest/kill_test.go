@@ -15,9 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
@@ -101,37 +98,16 @@ type killEnv struct {
 
 func newKillEnv(t *testing.T, state func(dir string) []string) *killEnv {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dvdi-kill")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	k := &killEnv{env: &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}, faults: faultFile{t, filepath.Join(dir, "fault")}}
-	if err := os.Mkdir(k.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	e, c := newMesos(t, embeddedmesos.FastTiming())
+	k := &killEnv{env: e, faults: faultFile{t, filepath.Join(e.dir, "fault")}}
+	var err error
 	k.source, err = c.StartFramework(t.Context(), devcluster.FrameworkOptions{Data: "source",
 		Args: []string{"--framework_name", "source", "--min_revive_offers_interval", "200"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.member = prepareMember(t, "framework", dir, &k.leads, append([]string{"--master", c.Mesos.Addr(),
-		"--min_revive_offers_interval", "200", "--reconciliation_initial_delay", "1000"}, state(dir)...)...)
+	k.member = prepareMember(t, "framework", k.dir, &k.leads, append([]string{"--master", c.Mesos.Addr(),
+		"--min_revive_offers_interval", "200", "--reconciliation_initial_delay", "1000"}, state(k.dir)...)...)
 	k.members = []*member{k.member}
 	k.member.program = "dvdi-framework-faults"
 	k.member.env = func(int) []string { return k.faults.env() }

@@ -1,7 +1,6 @@
 package hatest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,11 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
-	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 )
 
@@ -31,35 +26,14 @@ type duel struct {
 
 func newDuel(t *testing.T) *duel {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dvdi-duel")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
 	timing := embeddedmesos.FastTiming()
 	timing.Heartbeat = deadline // silence tells the frozen one nothing
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: timing, Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	d := &duel{env: &env{t: t, dir: dir, zk: zktest.StartWithSessions(t, 10*deadline), starts: filepath.Join(dir, "starts")}}
-	if err := os.Mkdir(d.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	e, c := newMesos(t, timing)
+	e.zk = zktest.StartWithSessions(t, 10*deadline)
+	d := &duel{env: e}
 	for n := range 2 {
-		relay, faults := newMasterRelay(t, c.Mesos.Addr()), faultFile{t, filepath.Join(dir, fmt.Sprintf("fault%d", n))}
-		m := prepareMember(t, fmt.Sprintf("framework%d", n+1), dir, &d.leads, "--master", relay.addr, "--zk", "zk://"+d.zk.Addr+"/dvdi",
+		relay, faults := newMasterRelay(t, c.Mesos.Addr()), faultFile{t, filepath.Join(d.dir, fmt.Sprintf("fault%d", n))}
+		m := prepareMember(t, fmt.Sprintf("framework%d", n+1), d.dir, &d.leads, "--master", relay.addr, "--zk", "zk://"+d.zk.Addr+"/dvdi",
 			"--zk_session_timeout", fmt.Sprint((10 * deadline).Milliseconds()), "--min_revive_offers_interval", "200",
 			"--reconciliation_initial_delay", "1000")
 		m.program, m.env = "dvdi-framework-faults", func(int) []string { return faults.env() }

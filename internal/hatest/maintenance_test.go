@@ -11,9 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
@@ -29,31 +26,9 @@ type upkeep struct {
 
 func newUpkeep(t *testing.T) *upkeep {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "dvdi-upkeep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	u := &upkeep{env: &env{t: t, dir: dir, zk: zktest.Start(t), starts: filepath.Join(dir, "starts")}, mesos: c.Mesos.Addr()}
-	if err := os.Mkdir(u.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	return u
+	e, c := newMesos(t, embeddedmesos.FastTiming())
+	e.zk = zktest.Start(t)
+	return &upkeep{env: e, mesos: c.Mesos.Addr()}
 }
 
 func (u *upkeep) zkFlags() []string {

@@ -1,15 +1,10 @@
 package hatest
 
 import (
-	"context"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
@@ -22,31 +17,8 @@ import (
 // volume on the agent that was cut off.
 func TestTasksOutliveMesosFaults(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "dvdi-mesos")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something was left in use: %v", err)
-		}
-	})
-	c, err := devcluster.Start(t.Context(), devcluster.Config{
-		Dir: dir, Bin: binaries, Agents: 2, Timing: embeddedmesos.FastTiming(), Log: zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Stop(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	})
-	e := &env{t: t, dir: dir, starts: filepath.Join(dir, "starts")}
-	if err := os.Mkdir(e.starts, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	m := prepareMember(t, "framework", dir, &e.leads, "--master", c.Mesos.Addr(), "--data-dir", filepath.Join(dir, "data"),
+	e, c := newMesos(t, embeddedmesos.FastTiming())
+	m := prepareMember(t, "framework", e.dir, &e.leads, "--master", c.Mesos.Addr(), "--data-dir", filepath.Join(e.dir, "data"),
 		"--min_revive_offers_interval", "200", "--reconciliation_initial_delay", "1000")
 	e.members = []*member{m}
 	m.run()
