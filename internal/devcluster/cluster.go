@@ -132,10 +132,20 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 	return c, nil
 }
 
+const (
+	// callTimeout is how long a node's dvdcli gives a plugin for one call. With an
+	// agent process its calls of dvdcli are killed, and the next call for that
+	// volume waits until the killed one's time is over; the default of a minute and
+	// more would be most of what a test or a demonstration waits for.
+	callTimeout = 20 * time.Second
+	// stopLimit is for several of these waits one after the other.
+	stopLimit = 2 * time.Minute
+)
+
 // Stop ends everything: frameworks, tasks, Mesos and plugins. No process, mount
 // or socket is left; the directory is the caller's.
 func (c *Cluster) Stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
 	var errs []error
 	for _, f := range c.frameworks {
@@ -178,6 +188,7 @@ func (n *Node) Env() []string {
 		"DVDCLI_HOST_DIR=" + filepath.Join(filepath.Dir(n.dir), "ledgers"), // the nodes share this host
 		"DVDCLI_PLUGIN_DIRS=" + n.pluginDir(),
 		"DVDCLI_HOLDER=" + n.name,
+		"DVDCLI_CALL_TIMEOUT=" + callTimeout.String(),
 	}
 }
 
