@@ -15,8 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/mesos-dvdi/dvdi/internal/programtest"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -25,39 +24,19 @@ var binary string
 
 func TestMain(m *testing.M) {
 	volumetest.Main()
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "dvdcli-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "dvdcli")
 	tags, err := releaseTags()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	build := exec.Command("go", "build", "-tags", tags+",faultpoints", "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building dvdcli: %v\n%s", err, out)
-		return 1
+		os.Exit(1)
 	}
 	// The tests wait for processes and for settling more than they compute.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "12"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		os.Exit(1)
 	}
-	code := m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	os.Exit(programtest.Run(m, func(dir string) { binary = filepath.Join(dir, "dvdcli") },
+		programtest.Program{Name: "dvdcli", Package: "dvdcli", Flags: []string{"-tags", tags + ",faultpoints"}}))
 }
 
 // releaseTags are those with which the Makefile builds dvdcli.

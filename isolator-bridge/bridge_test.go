@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/mesos-dvdi/dvdi/internal/programtest"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
@@ -26,29 +25,13 @@ var bridgeBinary, dvdcliBinary string
 
 func TestMain(m *testing.M) {
 	volumetest.Main()
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "bridge-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	bridgeBinary, dvdcliBinary = filepath.Join(dir, "isolator-bridge"), filepath.Join(dir, "dvdcli")
-	for _, b := range [][]string{{bridgeBinary, "."}, {dvdcliBinary, "../dvdcli"}} {
-		if out, err := exec.Command("go", "build", "-tags", "faultpoints", "-o", b[0], b[1]).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", b[1], err, out)
-			return 1
-		}
-	}
-	code := m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	faults := []string{"-tags", "faultpoints"}
+	os.Exit(programtest.Run(m, func(dir string) {
+		bridgeBinary, dvdcliBinary = filepath.Join(dir, "isolator-bridge"), filepath.Join(dir, "dvdcli")
+	},
+		programtest.Program{Name: "isolator-bridge", Package: "isolator-bridge", Flags: faults},
+		programtest.Program{Name: "dvdcli", Package: "dvdcli", Flags: faults},
+	))
 }
 
 // agent is the environment that dvdcli and bridge of one agent share.

@@ -21,8 +21,8 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/programtest"
 )
 
 // binaries is the directory with the programs under test, built by TestMain.
@@ -35,10 +35,10 @@ func TestMain(m *testing.M) {
 	if _, err := exec.LookPath("gcc"); err == nil {
 		race = []string{"-race"}
 	}
-	os.Exit(clustertest.Run(m, func(dir string) { binaries = dir },
-		clustertest.Program{Name: "dvdcli", Package: "dvdcli"},
-		clustertest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
-		clustertest.Program{Name: "isolator-bridge", Package: "isolator-bridge", Flags: race},
-		clustertest.Program{Name: "dvdi-framework", Package: "framework", Flags: race},
+	os.Exit(programtest.Run(m, func(dir string) { binaries = dir },
+		programtest.Program{Name: "dvdcli", Package: "dvdcli"},
+		programtest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
+		programtest.Program{Name: "isolator-bridge", Package: "isolator-bridge", Flags: race},
+		programtest.Program{Name: "dvdi-framework", Package: "framework", Flags: race},
 	))
 }

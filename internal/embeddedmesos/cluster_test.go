@@ -18,7 +18,11 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/agenttest"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/schedulertest"
 )
+
+// volume is where the tasks have theirs.
+var volume = schedulertest.DockerVolume("rclone", "v1", "vol", nil)
 
 // config describes a small cluster with a scripted dvdcli.
 func config(t *testing.T, script *agenttest.Script, agents int) embeddedmesos.Config {
@@ -76,9 +80,9 @@ func TestStatefulTaskMovesToAnotherAgent(t *testing.T) {
 	script := agenttest.NewScript(t)
 	c := start(t, config(t, script, 2))
 	first, second := c.Agents()[0], c.Agents()[1]
-	f := subscribe(t, c.Addr(), "")
-	f.launch(first.ID(), "db.1", loop, dockerVolume("v1"))
-	f.await("db.1", "TASK_RUNNING")
+	f := schedulertest.Subscribe(t, c.Addr(), "")
+	f.Launch(first.ID(), "db.1", loop, volume)
+	f.Await("db.1", "TASK_RUNNING")
 	awaitLines(t, script, "v1", 3)
 
 	if err := first.KillProcess(); err != nil {
@@ -96,12 +100,12 @@ func TestStatefulTaskMovesToAnotherAgent(t *testing.T) {
 	if err := c.StartMaster(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	f = subscribe(t, c.Addr(), f.id)
+	f = schedulertest.Subscribe(t, c.Addr(), f.ID)
 	agenttest.Eventually(t, "reconciliation of the task", func() bool {
-		f.call("RECONCILE", object{"reconcile": object{"tasks": []object{
-			{"task_id": object{"value": "db.1"}, "agent_id": object{"value": first.ID()}}}}})
-		return slices.ContainsFunc(f.of("UPDATE"), func(e object) bool {
-			return text(e, "update", "status", "state") == "TASK_RUNNING"
+		f.Call("RECONCILE", schedulertest.Object{"reconcile": schedulertest.Object{"tasks": []schedulertest.Object{
+			{"task_id": schedulertest.Object{"value": "db.1"}, "agent_id": schedulertest.Object{"value": first.ID()}}}}})
+		return slices.ContainsFunc(f.Of("UPDATE"), func(e schedulertest.Object) bool {
+			return schedulertest.Text(e, "update", "status", "state") == "TASK_RUNNING"
 		})
 	})
 
@@ -112,15 +116,15 @@ func TestStatefulTaskMovesToAnotherAgent(t *testing.T) {
 	if err := c.MarkAgentGone(t.Context(), first.ID()); err != nil {
 		t.Fatal(err)
 	}
-	gone := f.await("db.1", "TASK_GONE_BY_OPERATOR")
-	if text(gone, "source") != "SOURCE_MASTER" || text(gone, "reason") != "REASON_AGENT_REMOVED_BY_OPERATOR" {
+	gone := f.Await("db.1", "TASK_GONE_BY_OPERATOR")
+	if schedulertest.Text(gone, "source") != "SOURCE_MASTER" || schedulertest.Text(gone, "reason") != "REASON_AGENT_REMOVED_BY_OPERATOR" {
 		t.Errorf("status %v", gone)
 	}
 	if countLines(script, "v1") != lines {
 		t.Error("the task writes although its host is lost")
 	}
-	f.launch(second.ID(), "db.2", loop, dockerVolume("v1"))
-	f.await("db.2", "TASK_RUNNING")
+	f.Launch(second.ID(), "db.2", loop, volume)
+	f.Await("db.2", "TASK_RUNNING")
 	awaitLines(t, script, "v1", lines+1)
 }
 
@@ -129,17 +133,17 @@ func TestPartitionedAgentIsUnreachable(t *testing.T) {
 	script := agenttest.NewScript(t)
 	c := start(t, config(t, script, 1))
 	a := c.Agents()[0]
-	f := subscribe(t, c.Addr(), "")
-	f.launch(a.ID(), "t.1", loop, dockerVolume("v1"))
-	f.await("t.1", "TASK_RUNNING")
+	f := schedulertest.Subscribe(t, c.Addr(), "")
+	f.Launch(a.ID(), "t.1", loop, volume)
+	f.Await("t.1", "TASK_RUNNING")
 	a.Partition()
-	f.await("t.1", "TASK_UNREACHABLE")
+	f.Await("t.1", "TASK_UNREACHABLE")
 	lines := countLines(script, "v1")
 	awaitLines(t, script, "v1", lines+1) // the task knows nothing of that
 	a.Heal()
 	agenttest.Eventually(t, "return of the agent", func() bool {
-		return slices.ContainsFunc(f.of("UPDATE"), func(e object) bool {
-			return text(e, "update", "status", "reason") == "REASON_AGENT_REREGISTERED"
+		return slices.ContainsFunc(f.Of("UPDATE"), func(e schedulertest.Object) bool {
+			return schedulertest.Text(e, "update", "status", "reason") == "REASON_AGENT_REREGISTERED"
 		})
 	})
 	if got := script.Operations(); !slices.Equal(got, []string{"mount rclone/v1"}) {
@@ -154,13 +158,13 @@ func TestClusterStartsAgain(t *testing.T) {
 	cfg := config(t, script, 2)
 	c := start(t, cfg)
 	cfg.Listen = c.Addr()
-	f := subscribe(t, c.Addr(), "")
+	f := schedulertest.Subscribe(t, c.Addr(), "")
 	var ids []string
 	for _, a := range c.Agents() {
 		ids = append(ids, a.ID())
 	}
-	f.launch(ids[1], "t.1", loop, dockerVolume("v1"))
-	f.await("t.1", "TASK_RUNNING")
+	f.Launch(ids[1], "t.1", loop, volume)
+	f.Await("t.1", "TASK_RUNNING")
 	if err := c.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +176,9 @@ func TestClusterStartsAgain(t *testing.T) {
 			t.Errorf("agent %d was %s and is %s", n, ids[n], a.ID())
 		}
 	}
-	f = subscribe(t, c.Addr(), f.id)
-	f.call("KILL", object{"kill": object{
-		"task_id": object{"value": "t.1"}, "agent_id": object{"value": ids[1]}}})
-	f.await("t.1", "TASK_KILLED")
+	f = schedulertest.Subscribe(t, c.Addr(), f.ID)
+	f.Kill("t.1")
+	f.Await("t.1", "TASK_KILLED")
 	agenttest.Eventually(t, "unmount", func() bool {
 		return slices.Equal(script.Operations(), []string{"mount rclone/v1", "unmount rclone/v1"})
 	})
@@ -229,9 +232,9 @@ func TestWithoutRoot(t *testing.T) {
 	logged := filepath.Join(t.TempDir(), "log")
 	cfg.Logger = fileLogger(t, logged)
 	c := start(t, cfg)
-	f := subscribe(t, c.Addr(), "")
-	f.launch(c.Agents()[0].ID(), "t.1", "echo data > vol/file", dockerVolume("v1"))
-	f.await("t.1", "TASK_FINISHED")
+	f := schedulertest.Subscribe(t, c.Addr(), "")
+	f.Launch(c.Agents()[0].ID(), "t.1", "echo data > vol/file", volume)
+	f.Await("t.1", "TASK_FINISHED")
 	data, err := os.ReadFile(filepath.Join(script.Volume("v1"), "file"))
 	if err != nil || string(data) != "data\n" {
 		t.Errorf("the volume has %q, %v", data, err)

@@ -47,6 +47,7 @@ var rules = []rule{
 	{tree: "internal/embeddedmesos"},
 	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos"}},
 	{tree: "internal/layout"},
+	{tree: "internal/programtest"},
 	{tree: "internal/e2e", may: []string{"internal/devcluster", "internal/embeddedmesos"}},
 	{tree: "internal/hatest", may: []string{"internal/devcluster", "internal/embeddedmesos", "framework/detect/zktest"}},
 	{tree: "examples", may: []string{"internal/devcluster", "internal/embeddedmesos"}},

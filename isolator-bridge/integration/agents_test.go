@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/schedulertest"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -38,7 +39,7 @@ type host struct {
 	driver  driver
 	cluster *embeddedmesos.Cluster
 	agent   *embeddedmesos.Agent
-	sched   *scheduler
+	sched   *schedulertest.Framework
 	env     []string
 	bridge  *exec.Cmd
 	log     *output
@@ -115,7 +116,7 @@ func newHost(t *testing.T, d driver) *host {
 		}
 	})
 	h.agent = h.cluster.Agents()[0]
-	h.sched = subscribe(t, h.cluster.Addr())
+	h.sched = schedulertest.Subscribe(t, h.cluster.Addr(), "")
 	h.startBridge()
 	t.Cleanup(func() {
 		h.killBridge()
@@ -176,9 +177,19 @@ func (h *host) reached(place string) {
 	})
 }
 
+// launch starts a task that sleeps, with volumes.
+func (h *host) launch(task string, volumes ...string) {
+	h.t.Helper()
+	var list []schedulertest.Object
+	for _, v := range volumes {
+		list = append(list, schedulertest.DockerVolume(h.driver.name, v, "vol-"+v, h.driver.options))
+	}
+	h.sched.Launch("", task, "exec sleep 1000", list...)
+}
+
 func (h *host) runs(task string) {
 	h.t.Helper()
-	await(h.t, task+" to run", func() bool { return h.sched.state(task) == "TASK_RUNNING" })
+	await(h.t, task+" to run", func() bool { return h.sched.State(task) == "TASK_RUNNING" })
 }
 
 func (h *host) goes(volume string) {
@@ -249,7 +260,7 @@ var scenarios = []struct {
 }{
 	{"agent killed between mount and task start", func(h *host) {
 		h.shut("after-mount")
-		h.sched.launch("t", h.driver.name, h.driver.options, "v")
+		h.launch("t", "v")
 		h.reached("after-mount")
 		h.killAgent()
 		h.stays("v") // an agent that does not answer proves nothing
@@ -258,11 +269,11 @@ var scenarios = []struct {
 		h.goes("v")
 	}},
 	{"agent killed between task end and unmount", func(h *host) {
-		h.sched.launch("t", h.driver.name, h.driver.options, "v")
+		h.launch("t", "v")
 		h.runs("t")
 		h.stays("v")
 		h.shut("before-unmount")
-		h.sched.kill("t")
+		h.sched.Kill("t")
 		h.reached("before-unmount")
 		h.killAgent()
 		h.open("before-unmount")
@@ -270,7 +281,7 @@ var scenarios = []struct {
 		h.goes("v")
 	}},
 	{"agent killed during recovery", func(h *host) {
-		h.sched.launch("t", h.driver.name, h.driver.options, "v")
+		h.launch("t", "v")
 		h.runs("t")
 		h.shut("before-unmount")
 		if err := h.agent.LoseHost(); err != nil {
@@ -285,15 +296,15 @@ var scenarios = []struct {
 		h.goes("v")
 	}},
 	{"agent's unmount fails before it begins", func(h *host) {
-		h.sched.launch("t", h.driver.name, h.driver.options, "v")
+		h.launch("t", "v")
 		h.runs("t")
 		h.shut("fail-unmount")
-		h.sched.kill("t")
+		h.sched.Kill("t")
 		h.goes("v") // the agent gives up; its checkpoint stays, and the bridge acts on it
 		h.open("fail-unmount")
 	}},
 	{"agent restarted over a living container", func(h *host) {
-		h.sched.launch("t", h.driver.name, h.driver.options, "v")
+		h.launch("t", "v")
 		h.runs("t")
 		for range 2 {
 			h.killAgent()
@@ -301,7 +312,7 @@ var scenarios = []struct {
 			h.startAgent()
 			h.stays("v")
 		}
-		h.sched.kill("t")
+		h.sched.Kill("t")
 		h.goes("v")
 	}},
 }
@@ -333,17 +344,17 @@ func TestRclone(t *testing.T) {
 func TestUnmountFailsForAWhile(t *testing.T) {
 	d, p := testDriver(t)
 	h := newHost(t, d)
-	h.sched.launch("t", d.name, nil, "v", "w")
+	h.launch("t", "v", "w")
 	h.runs("t")
 	p.Add(volumetest.Rule{Method: "Unmount", Volume: "v", Times: 2, Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
-	h.sched.kill("t")
+	h.sched.Kill("t")
 	h.goes("w")
 	h.goes("v")
 	if n := len(p.Calls("Unmount")); n != 4 {
 		t.Errorf("%d unmounts, want 4: %v", n, fmt.Sprint(p.Calls("Unmount")))
 	}
 	// The volume can be used again at once.
-	h.sched.launch("t2", d.name, nil, "v")
+	h.launch("t2", "v")
 	h.runs("t2")
 	h.stays("v")
 }

@@ -4,16 +4,12 @@ package integration
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/programtest"
 	"github.com/mesos-dvdi/dvdi/internal/volume/volumetest"
 )
 
@@ -22,29 +18,10 @@ var bin string
 func TestMain(m *testing.M) {
 	embeddedmesos.Main()
 	volumetest.Main()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "bridge-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	bin = dir
-	for name, pkg := range map[string]string{"isolator-bridge": "..", "dvdcli": "../../dvdcli"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", pkg, err, out)
-			return 1
-		}
-	}
-	code := m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	os.Exit(programtest.Run(m, func(dir string) { bin = dir },
+		programtest.Program{Name: "isolator-bridge", Package: "isolator-bridge"},
+		programtest.Program{Name: "dvdcli", Package: "dvdcli"},
+	))
 }
 
 // patience bounds every wait: long, for machines that are busy.

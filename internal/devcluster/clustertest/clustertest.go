@@ -1,5 +1,5 @@
-// Package clustertest runs the clusters of package devcluster in tests: it builds
-// the programs under test, and ends with the test what it has started.
+// Package clustertest runs the clusters of package devcluster in tests: it ends with
+// the test what it has started.
 package clustertest
 
 import (

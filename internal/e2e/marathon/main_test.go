@@ -9,8 +9,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/programtest"
 )
 
 // binaries is the directory with the programs under test, built by TestMain.
@@ -22,9 +22,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	embeddedmesos.Main()
-	os.Exit(clustertest.Run(m, func(dir string) { binaries = dir },
-		clustertest.Program{Name: "dvdcli", Package: "dvdcli"},
-		clustertest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
-		clustertest.Program{Name: "dvdi-framework", Package: "framework"},
+	os.Exit(programtest.Run(m, func(dir string) { binaries = dir },
+		programtest.Program{Name: "dvdcli", Package: "dvdcli"},
+		programtest.Program{Name: "volume-plugin", Package: "examples/volume-plugin"},
+		programtest.Program{Name: "dvdi-framework", Package: "framework"},
 	))
 }

@@ -1,4 +1,5 @@
-package clustertest
+// Package programtest builds the programs that a package of tests runs.
+package programtest
 
 import (
 	"fmt"
