@@ -454,6 +454,8 @@ type rig struct {
 	policy  *Policy
 	bad     error
 	fault   func(FaultPoint)
+	// shared says that another ledger of the host may have the same volumes.
+	shared bool
 }
 
 func newRig(t testing.TB, m manner) *rig {

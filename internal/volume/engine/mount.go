@@ -137,9 +137,10 @@ func (m *mounting) takeOver(ctx context.Context) (bool, error) {
 	if m.rec == nil {
 		return false, nil
 	}
-	if m.rec.Phase != ledger.PhaseMounted {
-		// Without a holder it keeps no other ledger of the host from unmounting.
-		if err := m.alone(ctx); err != nil {
+	if m.rec.Phase != ledger.PhaseMounted || m.rec.Doubt {
+		// Without a holder it keeps no other ledger of the host from unmounting, and
+		// what was doubtful may be another one's.
+		if err := m.quiet(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -200,7 +201,8 @@ func (m *mounting) share() error {
 		return nil // nothing that would have to be written down
 	}
 	m.rec.Phase = ledger.PhaseMounted
-	m.rec.Doubt, m.rec.Attempts, m.rec.LastError, m.rec.NextTryBoot = false, 0, "", 0
+	m.rec.Doubt = m.rec.Doubt && m.mayBeOthers()
+	m.rec.Attempts, m.rec.LastError, m.rec.NextTryBoot = 0, "", 0
 	m.rec.Hold(m.holder())
 	m.rec.Epoch = m.epoch
 	if err := m.entry.Save(m.rec); err != nil {
@@ -492,7 +494,7 @@ func (m *mounting) newRecord(before *ledger.Record, vol volume.Volume) *ledger.R
 
 // callMount calls Mount, recorded in both directories.
 func (m *mounting) callMount(ctx context.Context, d volume.Driver) (volume.Mounted, error) {
-	if err := m.alone(ctx); err != nil {
+	if err := m.quiet(ctx); err != nil {
 		return volume.Mounted{}, err
 	}
 	if m.rec.Target != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -26,6 +27,78 @@ func (op *operation) alone(ctx context.Context) error {
 	}
 	op.host = lock
 	return nil
+}
+
+// quiet is alone, once no Unmount of another ledger is under way: what is mounted
+// before might be what that one takes away. It waits for that within ctx, without
+// keeping the others from their work.
+func (op *operation) quiet(ctx context.Context) error {
+	for {
+		if err := op.alone(ctx); err != nil {
+			return err
+		}
+		other, err := op.othersUnmounting()
+		if err != nil || other == "" {
+			return err
+		}
+		unsettled := "an unmount by the ledger in " + other + " has no answer and the driver may still be working on it"
+		if op.borrowed {
+			return op.fail(volume.Unsettled, unsettled, "try again later", nil)
+		}
+		op.leaveHost()
+		timer := time.NewTimer(settlePause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return op.fail(volume.Unsettled, unsettled, "try again later", ctx.Err())
+		case <-timer.C:
+		}
+	}
+}
+
+// othersUnmounting returns another ledger of this host whose Unmount of the volume
+// may be going on, or an empty string.
+func (op *operation) othersUnmounting() (string, error) {
+	now, err := op.ledger.SinceBoot()
+	if err != nil {
+		return "", err
+	}
+	return op.neighbours.Unmounting(op.ledger, op.key, func(c ledger.Call) bool { return op.callOver(c, now) })
+}
+
+// leaveHost gives up the lock of alone and lets the other ledgers of this host go on.
+func (op *operation) leaveHost() {
+	if err := op.host.Discard(); err != nil {
+		op.log.Warn("lock for this host not taken away", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
+	}
+	op.host = nil
+}
+
+// ours says whether what is mounted can be this ledger's, where a call for it had
+// no answer: what the others are sure of is theirs, and is unmounted first. It is
+// asked when nobody here holds the volume any more.
+func (op *operation) ours(ctx context.Context) (bool, error) {
+	err := op.quiet(ctx)
+	if errors.Is(err, volume.Unsettled) || errors.Is(err, volume.Deadline) {
+		return false, err
+	}
+	var owing []*ledger.Ledger
+	if err == nil {
+		owing, err = op.neighbours.Owing(op.ledger, op.key, true)
+	}
+	if err != nil {
+		return true, nil //nolint:nilerr // they cannot be asked: see spareOthers
+	}
+	if len(owing) > 0 {
+		op.rec.Phase, op.rec.Holders = ledger.PhasePending, nil
+		if err := op.entry.Save(op.rec); err != nil && !op.goesOnWithout(err) {
+			return false, err
+		}
+		if other := op.pay(ctx, owing); other != "" {
+			return false, op.fail(volume.InUse, "the ledger in "+other+" is unmounting it", "it is unmounted after that", nil)
+		}
+	}
+	return op.look(ctx).what != absent, nil
 }
 
 // spareOthers refuses an Unmount that could take a mount away from another
@@ -60,14 +133,21 @@ func (op *operation) spareOthers(ctx context.Context) error {
 // payOthers makes the Unmounts that other ledgers of this host owe: they may
 // have waited for this one. What fails stays owed there.
 func (op *operation) payOthers(ctx context.Context) {
-	owing, err := op.neighbours.Owing(op.ledger, op.key)
+	owing, err := op.neighbours.Owing(op.ledger, op.key, false)
 	if err != nil {
 		op.log.Warn("what other ledgers owe cannot be told", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
 	}
+	op.pay(ctx, owing)
+}
+
+// pay makes the Unmounts that ledgers owe and returns the run directory of one
+// that somebody is working on, which deals with it itself.
+func (op *operation) pay(ctx context.Context, owing []*ledger.Ledger) (busy string) {
 	for _, led := range owing {
 		paid, err := op.payFor(ctx, led)
 		switch {
-		case ledger.IsLocked(err): // it deals with it itself
+		case ledger.IsLocked(err):
+			busy = led.RunDir()
 		case err != nil:
 			op.log.Info("unmount that another ledger owes not made", zap.String("ledger", led.RunDir()),
 				zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
@@ -75,6 +155,7 @@ func (op *operation) payOthers(ctx context.Context) {
 			op.note(fmt.Sprintf("the unmount that the ledger in %s owed was made, too", led.RunDir()))
 		}
 	}
+	return busy
 }
 
 // payFor makes the Unmount that another ledger owes, in its name. It does not

@@ -56,11 +56,13 @@ func (op *operation) stillUnsettled(cause error) error {
 // over says whether the open call is over: by its time, or because the process
 // that got it has ended.
 func (op *operation) over() (bool, error) {
-	if p, ok := op.mounts.(volume.Processes); ok && op.rec.Call.Server != nil && p.Ended(*op.rec.Call.Server) {
-		return true, nil
-	}
 	now, err := op.ledger.SinceBoot()
-	return err == nil && now >= op.rec.Call.SettledBoot, err
+	return err == nil && op.callOver(*op.rec.Call, now), err
+}
+
+func (op *operation) callOver(c ledger.Call, now time.Duration) bool {
+	p, ok := op.mounts.(volume.Processes)
+	return ok && c.Server != nil && p.Ended(*c.Server) || now >= c.SettledBoot
 }
 
 // settleOnce draws what conclusion can be drawn now; done says that the record
@@ -108,15 +110,14 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 	if !over {
 		return false, nil
 	}
+	aloneErr := op.alone(ctx) // nobody mounts or unmounts it between the looks
 	s := op.look(ctx)
 	if s.what == present && s.dead == nil && op.usable(s) == nil {
 		op.rec.Call = nil
 		op.rec.Phase = ledger.PhaseMounted
 		op.rec.Since = op.ledger.Now()
 		s.describe(op.rec)
-		// What another ledger of this host has there need not be this call's work.
-		other, err := op.neighbours.Holding(op.ledger, op.key)
-		op.rec.Doubt = op.rec.Doubt || other != "" || err != nil
+		op.rec.Doubt = op.rec.Doubt || aloneErr != nil || op.mayBeOthers()
 		op.note(fmt.Sprintf("an earlier mount without an answer was found done at %s", s.path))
 		return true, op.entry.Save(op.rec)
 	}
@@ -128,6 +129,13 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 	op.rec.Call = nil
 	op.rec.Phase = ledger.PhasePending
 	return true, op.entry.Save(op.rec)
+}
+
+// mayBeOthers says that what is mounted may be another ledger's work, which need
+// not be that of a call of this one.
+func (op *operation) mayBeOthers() bool {
+	other, err := op.neighbours.Holding(op.ledger, op.key)
+	return err != nil || other != ""
 }
 
 // severalSteps says that the driver does more than mounting, such as attaching:

@@ -235,7 +235,7 @@ func (u *unmounting) unmount(ctx context.Context) error {
 	err := u.payUnmount(ctx)
 	switch {
 	case err == nil:
-		u.result.Unmounted = true
+		u.result.Unmounted = u.rec == nil
 	case errors.Is(err, volume.DriverUnknown):
 		u.note(err.Error() + "; the unmount is owed until the driver is back")
 		return u.strictly(volume.DriverUnknown, "the unmount is owed until the driver is back")
@@ -254,6 +254,21 @@ func (op *operation) payUnmount(ctx context.Context) error {
 		return op.owe(err)
 	}
 	doubt := op.rec.Doubt
+	if doubt && !op.severalSteps() {
+		// An Unmount without its Mount drives the count of a driver that counts below zero.
+		ours, err := op.ours(ctx)
+		if err != nil {
+			return op.owe(err)
+		}
+		if !ours {
+			op.note("nothing is mounted, and the driver is not asked to unmount it")
+			if err := op.watch(); err != nil {
+				return err
+			}
+			op.payOthers(ctx)
+			return nil
+		}
+	}
 	err = op.callUnmount(ctx, d)
 	if op.rec.Call != nil {
 		return err

@@ -605,6 +605,7 @@ func TestNeighboursUsing(t *testing.T) {
 		"being mounted":         {func(r *Record) { r.Phase, r.Path, r.Call = PhaseNew, "", &Call{Op: OpMount} }, true, false},
 		"being created":         {func(r *Record) { r.Phase, r.Path, r.Call = PhaseNew, "", &Call{Op: OpCreate} }, false, false},
 		"owed":                  {func(r *Record) { r.Phase, r.Holders, r.Call = PhasePending, nil, nil }, false, true},
+		"owed, in doubt":        {func(r *Record) { r.Phase, r.Holders, r.Call, r.Doubt = PhasePending, nil, nil, true }, false, true},
 		"owed and on its way":   {func(r *Record) { r.Phase, r.Holders, r.Call = PhasePending, nil, &Call{Op: OpUnmount} }, false, false},
 		"looked out for":        {func(r *Record) { r.Phase, r.Holders = PhaseWatched, nil }, false, false},
 		"given up":              {func(r *Record) { r.Phase = PhaseReleased }, false, false},
@@ -619,9 +620,19 @@ func TestNeighboursUsing(t *testing.T) {
 		if got, err := n.Using(b, mine); err != nil || (got == a.RunDir()) != c.using {
 			t.Errorf("%s: used in %q, %v", name, got, err)
 		}
-		owing, err := n.Owing(b, sample)
+		owing, err := n.Owing(b, sample, false)
 		if err != nil || (len(owing) == 1) != c.owing {
 			t.Errorf("%s: %d owe, %v", name, len(owing), err)
+		}
+		sure, err := n.Owing(b, sample, true)
+		if err != nil || (len(sure) == 1) != (c.owing && !theirs.Doubt) {
+			t.Errorf("%s: %d are sure to owe, %v", name, len(sure), err)
+		}
+		open := theirs.Call != nil && theirs.Call.Op == OpUnmount
+		for over, unmounting := range map[bool]bool{true: false, false: open} {
+			if got, err := n.Unmounting(b, sample, func(Call) bool { return over }); err != nil || (got == a.RunDir()) != unmounting {
+				t.Errorf("%s: unmounting in %q, %v", name, got, err)
+			}
 		}
 		for _, l := range owing {
 			if l.RunDir() != a.RunDir() || l.StateDir() != a.StateDir() {

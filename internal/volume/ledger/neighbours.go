@@ -65,10 +65,22 @@ func (n Neighbours) Holding(l *Ledger, key Key) (string, error) {
 	return n.first(l, key, func(*Record) bool { return true })
 }
 
+// Unmounting returns another run directory of this host with an Unmount of the
+// volume that has no answer and, as over says, may still be going on; or an empty
+// string.
+func (n Neighbours) Unmounting(l *Ledger, key Key, over func(Call) bool) (string, error) {
+	return n.first(l, key, func(r *Record) bool {
+		return r.Call != nil && r.Call.Op == OpUnmount && !over(*r.Call)
+	})
+}
+
 // Using returns another run directory of this host whose holders use the mount
 // that rec, a record of l, is about, or may be about to; or an empty string.
 func (n Neighbours) Using(l *Ledger, rec *Record) (string, error) {
 	return n.first(l, rec.Key(), func(r *Record) bool {
+		if r.Phase == "" {
+			return true // whatever stands there, somebody keeps it
+		}
 		mounting := r.Call != nil && r.Call.Op == OpMount
 		if len(r.Holders) == 0 || r.Phase != PhaseMounted && !mounting {
 			return false
@@ -78,8 +90,7 @@ func (n Neighbours) Using(l *Ledger, rec *Record) (string, error) {
 }
 
 // first returns the first run directory of others with a record of l's boot that
-// satisfies is. One that cannot be read does: whatever stands there, somebody
-// keeps it.
+// satisfies is. One that cannot be understood has no phase.
 func (n Neighbours) first(l *Ledger, key Key, is func(*Record) bool) (string, error) {
 	others, err := n.others(l)
 	if err != nil {
@@ -90,23 +101,23 @@ func (n Neighbours) first(l *Ledger, key Key, is func(*Record) bool) (string, er
 		if err != nil {
 			return "", err
 		}
-		if r != nil && (r.Phase == "" || is(r)) {
+		if r != nil && is(r) {
 			return other.cfg.RunDir, nil
 		}
 	}
 	return "", nil
 }
 
-// Owing opens the other ledgers of this host that owe an Unmount of the volume.
-// Those that cannot be opened, such as those of another user, are left out.
-func (n Neighbours) Owing(l *Ledger, key Key) ([]*Ledger, error) {
+// Owing opens the other ledgers of this host that owe an Unmount of the volume;
+// with sure only those that know that the driver got the Mount. Those that cannot be opened, such as those of another user, are left out.
+func (n Neighbours) Owing(l *Ledger, key Key, sure bool) ([]*Ledger, error) {
 	others, err := n.others(l)
 	if err != nil {
 		return nil, err
 	}
 	var out []*Ledger
 	for _, other := range others {
-		if r, err := other.foreign(key); err != nil || r == nil || r.Phase != PhasePending || r.Call != nil {
+		if r, err := other.foreign(key); err != nil || r == nil || r.Phase != PhasePending || r.Call != nil || sure && r.Doubt {
 			continue
 		}
 		if opened, err := Open(other.cfg); err == nil {
