@@ -26,6 +26,7 @@ func (m *Master) accept(f *framework, call *scheduler.Call_Accept) {
 		m.forgetOffer(o)
 	}
 	acceptance.remaining = acceptance.offered.clone()
+	acceptance.shared = acceptance.offered.shared()
 	operations := proto.Clone(call).(*scheduler.Call_Accept).Operations
 	for _, op := range acceptance.admissible(operations) {
 		acceptance.perform(op)
@@ -116,6 +117,9 @@ type acceptance struct {
 	role      string
 	offered   resources
 	remaining resources // of the offer after the operations so far
+	// shared are the shared volumes that tasks may use: those that remained after
+	// the last CREATE or DESTROY, whoever has used them since.
+	shared resources
 	// conversions of all operations so far, in order.
 	conversions []conversion
 }
@@ -199,28 +203,40 @@ func (c *acceptance) perform(op *mesos.Offer_Operation) {
 		c.master.dropOperation(c.framework, op, err.Error())
 		return
 	}
+	c.master.rescindDestroyed(c.agent, op)
 	remaining := c.remaining
 	for _, conversion := range conversions {
-		next, ok := conversion.apply(remaining)
-		if !ok {
-			c.master.dropOperation(c.framework, op, fmt.Sprintf("%s does not contain %s", remaining, conversion.consumed))
+		if remaining, err = conversion.apply(remaining); err != nil {
+			c.master.dropOperation(c.framework, op, err.Error())
 			return
 		}
-		remaining = next
 	}
 	c.remaining = remaining
+	if op.Type == mesos.Offer_Operation_CREATE || op.Type == mesos.Offer_Operation_DESTROY {
+		c.shared = remaining.shared()
+	}
 	c.conversions = append(c.conversions, conversions...)
 	c.master.applyOperation(c.agent, c.framework, op, conversions)
 }
 
 func (c *acceptance) launch(info *mesos.TaskInfo) {
-	if err := validateTask(info, c.agent, c.framework, c.remaining); err != nil {
+	available := c.remaining
+	if len(c.shared) > 0 {
+		available = available.nonShared()
+		available.add(c.shared...)
+	}
+	if err := validateTask(info, c.agent, c.framework, available); err != nil {
 		c.taskError(info, mesos.REASON_TASK_INVALID, err)
 		return
 	}
 	t := newTask(*c.framework.info.ID, info)
 	c.framework.addTask(t)
 	c.agent.tasks[taskKey{c.framework.id(), t.id()}] = t
+	// A task may use a shared volume that others of this ACCEPT use: one more copy
+	// is booked for it.
+	if more := newResources(info.Resources).shared().minus(c.remaining.shared()); len(more) > 0 {
+		c.conversions = append(c.conversions, conversion{converted: more})
+	}
 	c.remaining.subtract(info.Resources...)
 	c.master.log.Info("launch task", zap.String("task", t.id()), zap.String("agent", c.agent.id()))
 	c.agent.conn.Send(link.Run{Framework: c.framework.info, Task: *info})
@@ -233,9 +249,9 @@ func (c *acceptance) settle(filters *mesos.Filters) {
 	if len(c.conversions) > 0 {
 		updated := c.offered.clone()
 		for _, conversion := range c.conversions {
-			next, ok := conversion.apply(updated)
-			if !ok {
-				panic(fmt.Sprintf("%s does not contain %s, which was checked", updated, conversion.consumed))
+			next, err := conversion.apply(updated)
+			if err != nil {
+				panic(fmt.Sprintf("%v, which was checked", err))
 			}
 			updated = next
 		}

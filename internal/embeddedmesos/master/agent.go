@@ -143,8 +143,17 @@ func (a *agent) capable(c mesos.AgentInfo_Capability_Type) bool {
 	return false
 }
 
-// available is what nobody has been offered or uses.
-func (a *agent) available() resources { return a.total.minus(a.used.unallocated()) }
+// available is what nobody has been offered or uses, and what is shared, which
+// always is available (allocator's Slave::getAvailable).
+func (a *agent) available() resources {
+	shared := a.total.shared()
+	if len(shared) == 0 {
+		return a.total.minus(a.used.unallocated())
+	}
+	free := a.total.nonShared().minus(a.used.nonShared().unallocated())
+	free.add(shared...)
+	return free
+}
 
 // take books resources for a framework; release returns them.
 func (a *agent) take(framework string, rs []mesos.Resource) {
@@ -278,8 +287,7 @@ func (a *agent) setResources(checkpointed []mesos.Resource) error {
 	}
 	for _, r := range kept {
 		c := conversion{consumed: resources{stripped(r)}, converted: resources{r}}
-		var ok bool
-		if total, ok = c.apply(total); !ok {
+		if total, err = c.apply(total); err != nil {
 			return fmt.Errorf("checkpointed resource %s is not among the agent's resources %s", resourceText(&r), total)
 		}
 	}

@@ -9,6 +9,6 @@
 // order.
 //
 // What is not here, and is refused with a message that says so: task groups,
-// custom executors, resizing of volumes, disks of resource providers, shared persistent volumes,
+// custom executors, resizing of volumes, disks of resource providers,
 // revocable resources, quota and weights.
 package master

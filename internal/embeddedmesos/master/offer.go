@@ -147,9 +147,11 @@ func (m *Master) allocate() {
 		if !a.active || !a.connected {
 			continue
 		}
+		var shared resources // offered in this round: to one framework only
 		for _, c := range m.candidates() {
-			if o := m.makeOffer(a, c, now); o != nil {
+			if o := m.makeOffer(a, c, shared, now); o != nil {
 				made[c.framework] = append(made[c.framework], o)
+				shared.add(resources(o.Resources).shared().unallocated()...)
 			}
 		}
 	}
@@ -195,7 +197,7 @@ func (m *Master) shares() map[string]float64 {
 		total.add(a.total...)
 		for id, rs := range a.usedBy {
 			by := used[id]
-			by.add(rs...)
+			by.add(rs.once()...)
 			used[id] = by
 		}
 	}
@@ -210,10 +212,11 @@ func (m *Master) shares() map[string]float64 {
 	return shares
 }
 
-// makeOffer offers what the candidate may have of the agent, or returns nil.
-func (m *Master) makeOffer(a *agent, c candidate, now time.Time) *offer {
+// makeOffer offers what the candidate may have of the agent, without the shared
+// volumes that are offered already, or returns nil.
+func (m *Master) makeOffer(a *agent, c candidate, offered resources, now time.Time) *offer {
 	rs := a.available().filter(func(r *mesos.Resource) bool {
-		return r.IsAllocatableTo(c.role) && c.framework.receivable(r)
+		return r.IsAllocatableTo(c.role) && c.framework.receivable(r) && (r.Shared == nil || !offered.contains(resources{*r}))
 	})
 	// Reservations and what is not a scalar come first, then the scalars.
 	first := func(r *mesos.Resource) bool { return !r.IsUnreserved() || r.GetType() != mesos.SCALAR }
@@ -316,6 +319,18 @@ func (m *Master) rescind(o *offer) {
 		Type:    scheduler.Event_RESCIND,
 		Rescind: &scheduler.Event_Rescind{OfferID: o.ID},
 	})
+}
+
+// rescindDestroyed takes back the offers of the volumes that a DESTROY names:
+// those of shared volumes, since others are in one offer only.
+func (m *Master) rescindDestroyed(a *agent, op *mesos.Offer_Operation) {
+	for _, v := range newResources(op.GetDestroy().GetVolumes()).unallocated() {
+		for _, o := range sortedOffers(a.offers) {
+			if resources(o.Resources).unallocated().contains(resources{v}) {
+				m.rescind(o)
+			}
+		}
+	}
 }
 
 // decline handles DECLINE.

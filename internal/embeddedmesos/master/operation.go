@@ -86,7 +86,7 @@ func conversionsOf(op *mesos.Offer_Operation) ([]conversion, error) {
 		}
 	case mesos.Offer_Operation_DESTROY:
 		for _, v := range op.Destroy.Volumes {
-			list = append(list, conversion{consumed: resources{v}, converted: diskOf(v)})
+			list = append(list, conversion{consumed: resources{v}, converted: diskOf(v), final: true})
 		}
 	default:
 		return nil, refusedf("%s is not supported by the embedded Mesos master", op.Type)
@@ -139,10 +139,10 @@ func (m *Master) applyOperation(a *agent, f *framework, info *mesos.Offer_Operat
 // convert applies a conversion to what the agent has.
 func (a *agent) convert(c conversion) {
 	c = conversion{consumed: c.consumed.unallocated(), converted: c.converted.unallocated()}
-	total, ok := c.apply(a.total)
-	if !ok {
+	total, err := c.apply(a.total)
+	if err != nil {
 		// The caller has checked it against a part of the total.
-		panic(fmt.Sprintf("agent %s: %s does not contain %s", a.id(), a.total, c.consumed))
+		panic(fmt.Sprintf("agent %s: %v", a.id(), err))
 	}
 	a.total = total
 	a.checkpointed = a.total.filter(func(r *mesos.Resource) bool {

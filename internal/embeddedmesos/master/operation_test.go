@@ -183,7 +183,7 @@ func TestRefusedOperations(t *testing.T) {
 		"Not a persistent volume: Resource disk(allocated: dvdi)":                                            create("op", reserved(scalar("disk", 1))),
 		"Read-only persistent volume not supported":                                                          create("op", readOnly),
 		"Persistent volumes cannot be created from unreserved resources":                                     create("op", unreservedVolume),
-		"shared persistent volumes are not supported":                                                        create("op", shared),
+		"with no SHARED_RESOURCES capability":                                                                create("op", shared),
 		"Invalid persistence ID for persistent volume: 'a/b' contains invalid characters":                    create("op", volume("a/b", 1)),
 		"Persistent volumes not found":                                                                       destroy("op", volume("v", 1)),
 		"Operation attempted with invalid resources: Resource 'cpus(":                                        reserve("op", reserved(scalar("cpus", -1))),

@@ -257,6 +257,7 @@ func (m *Master) operateResources(call *master.Call, principal string) error {
 	if err != nil {
 		return badRequest("%v", err)
 	}
+	m.rescindDestroyed(a, op)
 	m.log.Info("operator changes resources", zap.Stringer("type", op.Type), zap.String("agent", id), zap.String("principal", principal))
 	for _, o := range sortedOffers(a.offers) {
 		if convertible(a.available(), conversions) {
@@ -273,8 +274,8 @@ func (m *Master) operateResources(call *master.Call, principal string) error {
 
 func convertible(rs resources, conversions []conversion) bool {
 	for _, c := range conversions {
-		next, ok := c.apply(rs)
-		if !ok {
+		next, err := c.apply(rs)
+		if err != nil {
 			return false
 		}
 		rs = next

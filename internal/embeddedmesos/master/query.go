@@ -242,7 +242,7 @@ func (m *Master) getRoles() *master.Response_GetRoles {
 		role := *byName[name]
 		var used resources
 		for _, a := range m.agents.registered {
-			used.add(a.used.filter(func(r *mesos.Resource) bool { return r.GetAllocationInfo().GetRole() == name })...)
+			used.add(a.used.filter(func(r *mesos.Resource) bool { return r.GetAllocationInfo().GetRole() == name }).once()...)
 		}
 		role.Resources = endpointFormat(used)
 		answer.Roles = append(answer.Roles, role)

@@ -10,7 +10,8 @@ import (
 
 // resources is a collection with the arithmetic, and the order, of
 // src/common/resources.cpp: what can be combined is, what is used up is
-// replaced by the last one. The order shows in offers.
+// replaced by the last one. The order shows in offers. Of a shared resource it
+// holds a copy for each user (Resource_::sharedCount).
 type resources []mesos.Resource
 
 func newResources(rs []mesos.Resource) resources {
@@ -38,7 +39,7 @@ func (rs *resources) add1(r mesos.Resource) {
 		return
 	}
 	for i := range *rs {
-		if (*rs)[i].Addable(r) {
+		if r.Shared == nil && (*rs)[i].Addable(r) {
 			(*rs)[i].Add(r)
 			return
 		}
@@ -136,19 +137,46 @@ func (rs resources) scalar(name string) float64 {
 	return sum.GetValue()
 }
 
-// conversion is what an operation turns into what (resources_utils.cpp,
-// getResourceConversions).
-type conversion struct{ consumed, converted resources }
+// shared and nonShared part what several tasks may use at once from the rest.
+func (rs resources) shared() resources {
+	return rs.filter(func(r *mesos.Resource) bool { return r.Shared != nil })
+}
 
-// apply returns the result of the conversion; ok is false when the consumed
+func (rs resources) nonShared() resources {
+	return rs.filter(func(r *mesos.Resource) bool { return r.Shared == nil })
+}
+
+// once holds one copy of each shared resource, which takes up its disk once.
+func (rs resources) once() resources {
+	var out resources
+	for i := range rs {
+		if one := rs[i : i+1]; one[0].Shared == nil || !out.contains(one) {
+			out.add1(one[0])
+		}
+	}
+	return out
+}
+
+// conversion is what an operation turns into what (resources_utils.cpp,
+// getResourceConversions). Where it is final, no copy of what it consumes may be
+// left.
+type conversion struct {
+	consumed, converted resources
+	final               bool
+}
+
+// apply returns the result of the conversion. It fails where the consumed
 // resources are not there.
-func (c conversion) apply(rs resources) (resources, bool) {
+func (c conversion) apply(rs resources) (resources, error) {
 	if !rs.contains(c.consumed) {
-		return nil, false
+		return nil, refusedf("%s does not contain %s", rs, c.consumed)
 	}
 	out := rs.minus(c.consumed)
+	if c.final && out.contains(c.consumed) {
+		return nil, refusedf("Persistent volume %s cannot be removed due to additional shared copies", c.consumed)
+	}
 	out.add(c.converted...)
-	return out, true
+	return out, nil
 }
 
 // String prints the collection as error messages of the master do.

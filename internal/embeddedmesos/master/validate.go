@@ -206,8 +206,9 @@ func validateCreate(op *mesos.Offer_Operation_Create, a *agent, f *framework) er
 		return err
 	}
 	for i := range volumes {
-		if volumes[i].Shared != nil {
-			return refusedf("shared persistent volumes are not supported by the embedded Mesos master")
+		if f != nil && volumes[i].Shared != nil && !f.capable(mesos.FrameworkInfo_Capability_SHARED_RESOURCES) {
+			return refusedf("Create volume operation for '%s' has been attempted by framework '%s' with no SHARED_RESOURCES capability",
+				resourceText(&volumes[i]), f.id())
 		}
 		if err := validateVolumePrincipal(&volumes[i], f); err != nil {
 			return err
