@@ -444,6 +444,7 @@ func (d *decision) accept() {
 		if len(s.ops) == 0 {
 			continue
 		}
+		makeFirst(s.ops)
 		a := &d.agents[s.agent]
 		acc := Accept{AgentID: a.id, Hostname: a.hostname, Operations: s.ops}
 		for _, o := range s.offers {

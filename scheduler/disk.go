@@ -241,13 +241,17 @@ func (d *decision) launchOnDisks(r *request, s *share, l *Launch, cuts []cut) {
 		}
 	}
 	for _, c := range cuts {
-		piece := s.free[c.portion].res.WithScalar(c.size).Reserve(by)
+		whose := by
+		if c.req.inOwnName() {
+			whose.Labels = c.req.Labels
+		}
+		piece := s.free[c.portion].res.WithScalar(c.size).Reserve(whose)
 		reserve = append(reserve, piece)
 		v := piece.Persist(c.req.PersistenceID, d.s.Policy.Principal, c.req.ContainerPath)
 		v.Shared = c.req.Shared
 		create = append(create, v)
 		if v.Shared {
-			d.offerShared(s, r.id, portion{left: v.Scalar, res: &v})
+			d.offerShared(s, d.ownerFor(r, c.req), portion{left: v.Scalar, res: &v})
 		}
 	}
 	s.ops = appendByProvider(s.ops, OpReserve, r.inst.ID, reserve)

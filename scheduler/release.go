@@ -79,6 +79,11 @@ func (d *decision) fates() map[string]fate {
 		} else {
 			fates[inst.ID] = keep
 		}
+		for j := range inst.Persistent {
+			if q := &inst.Persistent[j]; q.inOwnName() {
+				fates[d.ownerFor(&d.requests[i], q)] = keep
+			}
+		}
 	}
 	for _, id := range d.s.Wiped {
 		fates[id] = destroy
@@ -119,6 +124,12 @@ func (s *share) giveBack(id string, volumes bool) {
 			continue
 		}
 		if p.res.IsPersistent() {
+			if p.res.Shared && slices.ContainsFunc(destroyed, func(r resource.Resource) bool {
+				return r.Disk.PersistenceID == p.res.Disk.PersistenceID
+			}) {
+				p.use = useNone // in another of the offers, too
+				continue
+			}
 			destroyed = append(destroyed, *p.res)
 		}
 		unreserved = append(unreserved, p.rest().WithoutPersistence())

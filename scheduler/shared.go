@@ -1,6 +1,11 @@
 package scheduler
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
+)
 
 // A shared persistent volume is made by the first instance that names its id;
 // those that come later join it: nothing is created, they run on its agent, and
@@ -37,6 +42,41 @@ func (d *decision) sharedHome(q *PersistentRequest) (share int32, exists bool) {
 		return si, true
 	}
 	return -1, q.AgentID != ""
+}
+
+// inOwnName says whether a volume is reserved in its own name, not in that of the
+// instance that makes it.
+func (q *PersistentRequest) inOwnName() bool { return q.Shared && len(q.Labels) > 0 }
+
+// ownerFor is in whose name a volume of a request is reserved.
+func (d *decision) ownerFor(r *request, q *PersistentRequest) string {
+	if q.inOwnName() {
+		if owner, ours := d.ownerOf(q.Labels); ours {
+			return owner
+		}
+	}
+	return r.id
+}
+
+// makeFirst puts the launches after all other operations where a shared volume is
+// made after a launch: a CREATE ends what later tasks of an ACCEPT may have of the
+// shared volumes that earlier ones use (remainingSharedResources in Mesos'
+// Master::_accept).
+func makeFirst(ops []Operation) {
+	first := slices.IndexFunc(ops, func(o Operation) bool { return o.Kind == OpLaunch })
+	if first < 0 || !slices.ContainsFunc(ops[first:], func(o Operation) bool {
+		return o.Kind == OpCreate && slices.ContainsFunc(o.Resources, func(r resource.Resource) bool { return r.Shared })
+	}) {
+		return
+	}
+	slices.SortStableFunc(ops, func(a, b Operation) int { return cmp.Compare(launchRank(a), launchRank(b)) })
+}
+
+func launchRank(o Operation) int {
+	if o.Kind == OpLaunch {
+		return 1
+	}
+	return 0
 }
 
 // joinsHere says whether a share has the shared volumes of a request that exist.

@@ -249,6 +249,9 @@ type PersistentRequest struct {
 	// while a task uses it.
 	Shared  bool
 	AgentID string `json:",omitempty"`
+	// Labels are put on the reservation of a shared volume, which outlives the
+	// instance that makes it; empty: those of the instance.
+	Labels []resource.Label `json:",omitempty"`
 }
 
 // ReservationState is an instance's own reservation on an agent.
