@@ -195,7 +195,7 @@ func (d *decision) found(inst *Instance) *Instance {
 	for _, si := range d.owners[inst.ID] {
 		s := &d.shares[si]
 		a := &d.agents[s.agent]
-		if inst.Reservation != nil && a.hostname != inst.Reservation.Hostname {
+		if was := inst.Reservation; was != nil && (a.hostname != was.Hostname || slices.Contains(was.GivenUp, a.id)) {
 			continue
 		}
 		if (s.role == "" || s.role == inst.Role) && s.holdsVolumes(inst.ID, ids) {

@@ -21,6 +21,9 @@ func TestRelaunchWhereTheAgentHasANewID(t *testing.T) {
 		{"other host", func(_ *schedtest.World, o *schedtest.Offer, _ *scheduler.ReservationState) {
 			o.AgentID, o.Hostname = "a2", schedtest.Host("a2")
 		}, ""},
+		{"what came late of another attempt", func(_ *schedtest.World, o *schedtest.Offer, r *scheduler.ReservationState) {
+			o.AgentID, r.GivenUp = "a1-beside", []string{"a1-beside"}
+		}, ""},
 		{"host not known", func(_ *schedtest.World, o *schedtest.Offer, r *scheduler.ReservationState) {
 			o.AgentID, r.Hostname = "a1-new", ""
 		}, ""},

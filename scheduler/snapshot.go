@@ -264,6 +264,9 @@ type ReservationState struct {
 	// Deadline is when a reservation that never appeared in an offer is given
 	// up; zero once it has been seen.
 	Deadline time.Time
+	// GivenUp are agents on which earlier reservations were given up: what shows
+	// there came late, even where the host has the agent's name.
+	GivenUp []string `json:",omitempty"`
 }
 
 // Placed is an instance that has an agent. Constraints and spread count them.

@@ -96,6 +96,7 @@ func (c *Core) scheduleRound(tx *txn) {
 	}
 	c.flow.round = false
 	c.flow.lastLook = tx.now
+	c.noteReturned(tx)
 	c.finishWiped(tx)
 	snapshot := c.snapshot(tx.now)
 	plan := scheduler.Decide(snapshot)
@@ -217,7 +218,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App, now time.Time) schedul
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
 	}
-	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def)} {
+	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def), i.returnUntil()} {
 		if hold.After(p.NotBefore) {
 			p.NotBefore = hold
 		}
@@ -486,6 +487,9 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 				w.Text = text
 			}
 			if text := c.adoptText(i, tx.now); text != "" {
+				w.Text = text
+			}
+			if text := i.returnText(tx.now); text != "" {
 				w.Text = text
 			}
 			if text := c.roleText(i); text != "" {

@@ -91,6 +91,11 @@ type instance struct {
 	Local    []localVolume `json:"local,omitempty"`
 	Reserved *reservation  `json:"reserved,omitempty"`
 	Wipe     bool          `json:"wipe,omitempty"`
+	// Former are the volumes on an agent that was marked gone, nil if there are
+	// none. GivenUp are the agents on which reservations were given up that did not
+	// come in time: they may come yet.
+	Former  *formerVolumes `json:"former,omitempty"`
+	GivenUp []string       `json:"givenUp,omitempty"`
 	// Moved is the agent that it was stopped to be moved off, and when.
 	Moved *moved `json:"moved,omitempty"`
 }

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,6 +44,8 @@ type reservation struct {
 	LastTask string `json:"lastTask,omitempty"`
 	// Released is when it was last asked to be destroyed and unreserved.
 	Released time.Time `json:"released,omitzero"`
+	// Gone is when the agent was marked gone, zero if it was not.
+	Gone time.Time `json:"gone,omitzero"`
 }
 
 // parked tells whether an instance has no task and is to have none.
@@ -105,15 +108,15 @@ func (c *Core) resume(tx *txn, a *app.App, n int) int {
 		}
 	}
 	slices.SortFunc(list, func(x, y *instance) int {
-		if x.Ordinal != y.Ordinal {
-			return x.Ordinal - y.Ordinal
-		}
-		return strings.Compare(x.ID, y.ID)
+		return cmp.Or(x.Reserved.goneRank()-y.Reserved.goneRank(), x.Ordinal-y.Ordinal, strings.Compare(x.ID, y.ID))
 	})
 	list = list[:min(len(list), n)]
 	for _, i := range list {
 		i.Phase, i.Since = waiting, tx.now
 		i.retarget(a)
+		if i.Reserved != nil && !i.Reserved.Gone.IsZero() {
+			c.startAnew(tx, i, a)
+		}
 		tx.saveInstance(i)
 		tx.publish(instanceChanged(tx.now, i, "Scheduled"))
 		c.flow.wantRevive()
@@ -155,7 +158,8 @@ func (c *Core) addResident(p *scheduler.Instance, i *instance, def *app.App) {
 	}
 	if i.Reserved != nil {
 		p.Reservation = &scheduler.ReservationState{
-			AgentID: i.Reserved.AgentID, Hostname: i.Reserved.Hostname, PersistenceIDs: i.persistenceIDs(), Deadline: i.Reserved.Deadline,
+			AgentID: i.Reserved.AgentID, Hostname: i.Reserved.Hostname, PersistenceIDs: i.persistenceIDs(),
+			Deadline: i.Reserved.Deadline, GivenUp: i.GivenUp,
 		}
 	}
 }
@@ -194,6 +198,7 @@ func (c *Core) reserve(tx *txn, i *instance) {
 		}
 	}
 	i.Reserved.LastTask = i.Task.ID
+	i.Former = nil // what shows of it from now on is told of as left over
 }
 
 // expireReservations gives up reservations that never showed up.
@@ -205,6 +210,9 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 		}
 		c.log.Warn("the reservation of an instance did not come; another is made",
 			zap.String("instance", id), zap.String("agent", i.Reserved.AgentID))
+		if !slices.Contains(i.GivenUp, i.Reserved.AgentID) {
+			i.GivenUp = append(i.GivenUp, i.Reserved.AgentID)
+		}
 		i.Reserved = nil
 		tx.saveInstance(i)
 		c.flow.wantRevive()
@@ -348,36 +356,13 @@ func (c *Core) wipeDone(i *instance, now time.Time) bool {
 	return !i.Reserved.Released.IsZero() || now.Sub(i.Since) >= c.cfg.Policy.ReservationTimeout
 }
 
-// abandonReservations ends the reservations on an agent that is gone for good:
-// their data is lost, and what waits starts anew elsewhere.
-func (tx *txn) abandonReservations(agentID string) {
-	c := tx.c
-	for _, i := range c.state.allInstances() {
-		if i.Reserved == nil || i.Reserved.AgentID != agentID || i.Task != nil {
-			continue
-		}
-		c.log.Warn("the agent with an instance's volumes is gone for good", zap.String("instance", i.ID), zap.String("agent", agentID))
-		def := c.state.definition(i)
-		if i.parked() || def == nil {
-			tx.removeInstance(i)
-			continue
-		}
-		i.Reserved = nil
-		if err := i.chooseVolumes(def); err != nil {
-			c.log.Error("cannot name new volumes; the old names are used again", zap.Error(err))
-		}
-		tx.saveInstance(i)
-		c.flow.wantRevive()
-	}
-}
-
 // reservedRefs are the last tasks on reservations that nothing runs on, as far as
 // is known: asked about them, the master tells whether their agent is gone, or
 // is back without them. Nothing else may run in their place before.
 func (c *Core) reservedRefs(all bool) []TaskRef {
 	var refs []TaskRef
 	for _, i := range c.state.instances {
-		if i.Reserved != nil && i.Reserved.LastTask != "" && (i.lost() || i.Task == nil && (all || i.Phase == waiting)) {
+		if i.Reserved != nil && i.Reserved.LastTask != "" && i.Reserved.Gone.IsZero() && (i.lost() || i.Task == nil && (all || i.Phase == waiting)) {
 			refs = append(refs, TaskRef{TaskID: i.Reserved.LastTask, AgentID: i.Reserved.AgentID})
 		}
 	}

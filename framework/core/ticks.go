@@ -22,6 +22,7 @@ func (c *Core) tick(tx *txn) {
 	c.lostStrategies(tx)
 	c.tickHold(tx)
 	c.tickEnding(tx)
+	c.forgetGone(tx)
 	c.probeAgents(tx, false)
 	c.tickDraining(tx.now)
 	if !tx.now.Before(c.link.reconcileAt) {

@@ -153,6 +153,16 @@ func (a *Agent) stopTimers() {
 // reservations, without tasks. It does nothing while the host runs.
 func (a *Agent) StartHost() { a.start() }
 
+// StartHostAnew starts a lost host whose agent has lost its id, as an operator has
+// it forget one that is marked gone (meta/slaves/latest removed): it registers with
+// a new id, and still has its reservations and volumes. The host must be off.
+func (a *Agent) StartHostAnew() {
+	a.mu.Lock()
+	a.info.ID, a.down, a.known = nil, false, make(chan struct{})
+	a.mu.Unlock()
+	a.start()
+}
+
 func (a *Agent) start() {
 	a.lifecycle.Lock()
 	defer a.lifecycle.Unlock()
