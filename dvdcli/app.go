@@ -228,19 +228,29 @@ func (s *session) openLedger() (*ledger.Ledger, error) {
 }
 
 // changing is withEngine for what the ledger has to say how it ended: SIGTERM and
-// SIGINT end the waiting, not the writing. Other commands they end at once.
+// SIGINT end the waiting, not the writing. Other commands they end at once, and so
+// they end this one afterwards: do only works, and what it found is told when it
+// is written down, since nobody may be reading.
 func (s *session) changing(do func(context.Context, *engine.Engine) error) error {
 	ctx, stop := signal.NotifyContext(s.Context.Context, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// A second signal ends the program whatever it waits for.
 	context.AfterFunc(ctx, stop)
-	s.Context.Context = ctx
-	return s.withEngine(do)
+	s.until = time.Now().Add(s.Duration(flagDeadline))
+	err := s.within(ctx, do)
+	if ctx.Err() != nil {
+		s.until = time.Now() // the caller is done with waiting
+	}
+	return err
 }
 
 // withEngine puts the engine together for what do does with it, within the
 // command's deadline.
 func (s *session) withEngine(do func(context.Context, *engine.Engine) error) error {
+	return s.within(s.Context.Context, do)
+}
+
+func (s *session) within(ctx context.Context, do func(context.Context, *engine.Engine) error) error {
 	led, err := s.openLedger()
 	if err != nil {
 		return err
@@ -257,7 +267,7 @@ func (s *session) withEngine(do func(context.Context, *engine.Engine) error) err
 	policy, policyErr := engine.LoadPolicy(s.String(flagPolicy))
 	call, margin := s.Duration(flagTimeout), s.Duration(flagMargin)
 	s.policyErr = policyErr
-	ctx, cancel := s.context()
+	ctx, cancel := context.WithTimeout(ctx, s.Duration(flagDeadline))
 	defer cancel()
 	return do(ctx, engine.New(engine.Config{
 		Ledger: led, Drivers: journal.Observe(drivers, calls.add), Mounts: hostmount.New(),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -330,17 +329,36 @@ func TestSecretsThatThePluginRepeats(t *testing.T) {
 	}
 }
 
-// Nobody reads stderr: the volume must not stay locked for that, and a second
-// signal ends what waits.
-func TestNobodyReadsStderr(t *testing.T) {
-	p := volumetest.Start(t, volumetest.Config{})
+// Repair says what it will do and does it when told yes, not otherwise.
+func TestRepairAsks(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0})
 	b := newBox(t, p.PluginDir())
 	b.must(mountArgs(p, "v")...)
+	p.Add(volumetest.Rule{Method: "Unmount", Times: 1, Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
+	b.fails(exitFailure, unmountArgs(p, "v")...)
+	for _, c := range []struct {
+		answer         string
+		code, unmounts int
+	}{{"n\n", exitFailure, 1}, {"", exitFailure, 1}, {"y\n", 0, 2}} {
+		cmd := b.command("ledger", "repair", "--now")
+		cmd.Stdin = strings.NewReader(c.answer)
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != c.code || !strings.Contains(string(out), "ask the driver to unmount") {
+			t.Errorf("answer %q: %v: %s", c.answer, err, out)
+		}
+		expect(t, p, "v", 1, c.unmounts)
+	}
+	b.nothingMounted(p)
+}
+
+// fullPipe is the end of a pipe that takes nothing more, since nobody reads.
+func fullPipe(t *testing.T) *os.File {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	t.Cleanup(func() { _ = r.Close() })
 	fd := int(w.Fd()) // which makes it block
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
@@ -351,6 +369,80 @@ func TestNobodyReadsStderr(t *testing.T) {
 	if err := unix.SetNonblock(fd, false); err != nil {
 		t.Fatal(err)
 	}
+	return w
+}
+
+// Nobody reads the result: the first signal ends the program, and so does the
+// deadline. What was done is written down by then, and the unmount that the
+// isolator makes after a failed mount leaves nothing.
+func TestNobodyReadsStdout(t *testing.T) {
+	for name, c := range map[string]struct {
+		json, told bool
+		end        os.Signal // nil: none, but the deadline
+	}{
+		"SIGTERM":            {end: syscall.SIGTERM},
+		"SIGTERM, with JSON": {end: syscall.SIGTERM, json: true},
+		"SIGINT":             {end: os.Interrupt},
+		"SIGTERM with notes": {end: syscall.SIGTERM, told: true},
+		"deadline":           {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			deadline := mountDeadline
+			if c.end == nil {
+				if !long() {
+					t.Skip("takes 20 s; DVDI_LONG=1")
+				}
+				deadline = 20 * time.Second
+			}
+			p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0, Counting: volumetest.CountCalls})
+			b := newBox(t, p.PluginDir())
+			b.must("create", "--volumedriver=test", "--volumename=v")
+			args := mountArgs(p, "v", "--deadline="+deadline.String())
+			if c.json {
+				args = append(args, "--output=json")
+			}
+			cmd := b.command(args...)
+			w := fullPipe(t)
+			cmd.Stdout = w
+			if c.told { // a note, of which nobody hears either
+				p.Add(volumetest.Rule{Method: "Get", Do: volumetest.DoAnswer, Status: 404, Body: "page not found"})
+				cmd.Stderr = w
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the mount is written down", func() bool {
+				records := b.records()
+				return len(records) == 1 && records[0].State == "mounted"
+			})
+			if c.end != nil {
+				if err := cmd.Process.Signal(c.end); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stuck := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+			defer stuck.Stop()
+			_ = cmd.Wait() // its state tells more
+			ended, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			// The signal ends it at once, or, if it is still at work, after that.
+			if !ok || !(ended.Signaled() && ended.Signal() == c.end) && ended.ExitStatus() != exitUnsettled {
+				t.Errorf("ended by %s", cmd.ProcessState)
+			}
+			b.must(unmountArgs(p, "v", "--deadline=20s")...)
+			expect(t, p, "v", 1, 1)
+			b.nothingMounted(p)
+		})
+	}
+}
+
+// Nobody reads stderr: the volume must not stay locked for that, nor the program
+// wait for a reader.
+func TestNobodyReadsStderr(t *testing.T) {
+	p := volumetest.Start(t, volumetest.Config{})
+	b := newBox(t, p.PluginDir())
+	b.must(mountArgs(p, "v")...)
+	w := fullPipe(t)
 	p.Add(volumetest.Rule{Method: "Unmount", Do: volumetest.DoAnswer, Status: 500, Body: `{"Err":"busy"}`})
 	cmd := b.command(unmountArgs(p, "v", "--verbose")...)
 	cmd.Stderr = w
@@ -365,16 +457,11 @@ func TestNobodyReadsStderr(t *testing.T) {
 		return len(records) == 1 && records[0].State == "pending-unmount"
 	})
 	p.Clear()
-	b.must(unmountArgs(p, "v")...) // though the other process cannot end
-	for range 2 {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Fatal(err)
-		}
-	}
-	sig := time.AfterFunc(time.Second, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
-	defer sig.Stop()
-	if err := cmd.Wait(); err == nil {
-		t.Error("no error")
+	b.must(unmountArgs(p, "v")...)
+	stuck := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer stuck.Stop()
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitFailure {
+		t.Errorf("ended by %s", cmd.ProcessState)
 	}
 }
 

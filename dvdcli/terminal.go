@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -20,6 +22,9 @@ type terminal struct {
 	stdin          io.Reader
 	json           bool
 	logs           logWriter
+	// until is how long a reader of stdout is waited for; the zero time: as long as
+	// it takes.
+	until time.Time
 }
 
 // result prints a command's result: the value as JSON, or the lines.
@@ -34,20 +39,45 @@ func (t *terminal) result(v any, lines ...string) error {
 	return t.print(lines...)
 }
 
-// print writes lines to stdout.
+// readerPatience is the least time that a reader of stdout has, be the deadline
+// over or not.
+const readerPatience = time.Second
+
+// print writes lines to stdout. A reader that does not read until the deadline is
+// given up with volume.Deadline, and the writing with the end of the program.
 func (t *terminal) print(lines ...string) error {
-	for _, l := range lines {
-		if _, err := fmt.Fprintln(t.stdout, l); err != nil {
+	if len(lines) == 0 {
+		return nil
+	}
+	written := make(chan error, 1)
+	write := func() {
+		_, err := io.WriteString(t.stdout, strings.Join(lines, "\n")+"\n")
+		written <- err
+	}
+	var late <-chan time.Time
+	if t.until.IsZero() {
+		write()
+	} else {
+		timer := time.NewTimer(max(time.Until(t.until), readerPatience))
+		defer timer.Stop()
+		late = timer.C
+		go write()
+	}
+	select {
+	case err := <-written:
+		if err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
+		return nil
+	case <-late:
+		return &volume.Error{Kind: volume.Deadline, Op: "writing the result", Message: "nobody reads it", Hint: "what was done stays done"}
 	}
-	return nil
 }
 
 // say tells people something that is no result. Whether anybody listens does
-// not matter.
+// not matter, nor is it waited for.
 func (t *terminal) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(t.stderr, "dvdcli: "+format+"\n", args...)
+	_, _ = fmt.Fprintf(&t.logs, "dvdcli: "+format+"\n", args...) // never fails
 }
 
 // notes tells what is worth knowing about a result; as JSON they are part of it.
@@ -127,9 +157,9 @@ func exitStatus(err error) int {
 	return exitFailure
 }
 
-// exit tells the error and returns the status.
+// exit tells the error and returns the status. It is the last thing that is said.
 func (t *terminal) exit(err error) int {
-	t.logs.close()
+	defer t.logs.close()
 	switch {
 	case err == nil:
 	case errors.Is(err, errFindings):
@@ -138,7 +168,7 @@ func (t *terminal) exit(err error) int {
 		if marshalErr != nil {
 			data = []byte(err.Error())
 		}
-		_, _ = fmt.Fprintln(t.stderr, string(data))
+		_, _ = fmt.Fprintln(&t.logs, string(data)) // never fails
 	default:
 		t.say("%s", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 )
 
@@ -180,5 +182,17 @@ func TestBashCompletes(t *testing.T) {
 		if got := strings.TrimSpace(string(out)); err != nil || got != c.want {
 			t.Errorf("%q: %q %v, want %q", c.typed, got, err, c.want)
 		}
+	}
+}
+
+// A reader that does not read is given up when the command's time is over.
+func TestReaderIsGivenUp(t *testing.T) {
+	r, w := io.Pipe()
+	term := terminal{stdout: w, until: time.Now()}
+	if err := term.print("/vol/v"); !errors.Is(err, volume.Deadline) || exitStatus(err) != exitUnsettled {
+		t.Errorf("error %v", err)
+	}
+	if err := r.Close(); err != nil { // which ends the write
+		t.Fatal(err)
 	}
 }

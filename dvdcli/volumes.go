@@ -40,40 +40,43 @@ func volumeCommands() []definition {
 
 func mount(s *session) error {
 	options, optionsErr := engine.ParseOptions(s.StringSlice(flagOpts))
-	err := s.changing(func(ctx context.Context, e *engine.Engine) error {
+	var res engine.MountResult
+	err := s.changing(func(ctx context.Context, e *engine.Engine) (err error) {
 		defer s.spin("mounting " + s.String(flagName))()
-		res, err := e.Mount(ctx, engine.MountRequest{
+		res, err = e.Mount(ctx, engine.MountRequest{
 			Driver: s.String(flagDriver), Volume: s.String(flagName), Options: options, OptionsErr: optionsErr,
 			Explicit: s.Bool(flagExplicit), Force: s.Bool(flagForce), Holder: s.holder(),
 		})
-		s.notes(res.Notes)
-		if err != nil {
-			return err
-		}
-		return s.result(res, res.Path)
+		return err
 	})
-	if err != nil && optionsErr != nil && !errors.Is(err, optionsErr) {
+	s.notes(res.Notes)
+	switch {
+	case err == nil:
+		return s.result(res, res.Path)
+	case optionsErr != nil && !errors.Is(err, optionsErr):
 		return errors.Join(optionsErr, err)
 	}
 	return err
 }
 
 func unmount(s *session) error {
-	return s.changing(func(ctx context.Context, e *engine.Engine) error {
-		if s.policyErr != nil {
-			s.say("note: %s", s.policyErr)
-		}
+	var res engine.UnmountResult
+	err := s.changing(func(ctx context.Context, e *engine.Engine) (err error) {
 		defer s.spin("unmounting " + s.String(flagName))()
-		res, err := e.Unmount(ctx, engine.UnmountRequest{
+		res, err = e.Unmount(ctx, engine.UnmountRequest{
 			Driver: s.String(flagDriver), Volume: s.String(flagName), Holder: s.holder(),
 			Strict: s.Bool(flagStrict), Force: s.Bool(flagForce),
 		})
-		s.notes(res.Notes)
-		if err != nil {
-			return err
-		}
-		return s.result(res)
+		return err
 	})
+	if s.policyErr != nil {
+		s.say("note: %s", s.policyErr)
+	}
+	s.notes(res.Notes)
+	if err != nil {
+		return err
+	}
+	return s.result(res)
 }
 
 func create(s *session) error {
@@ -95,13 +98,12 @@ func remove(s *session) error {
 // changeVolume does something of which there is nothing to tell but that it was
 // done.
 func (s *session) changeVolume(do func(ctx context.Context, e *engine.Engine, driver, name string) error) error {
-	return s.changing(func(ctx context.Context, e *engine.Engine) error {
-		name := s.String(flagName)
-		if err := do(ctx, e, s.String(flagDriver), name); err != nil {
-			return err
-		}
-		return s.result(map[string]string{"name": name})
-	})
+	name := s.String(flagName)
+	err := s.changing(func(ctx context.Context, e *engine.Engine) error { return do(ctx, e, s.String(flagDriver), name) })
+	if err != nil {
+		return err
+	}
+	return s.result(map[string]string{"name": name})
 }
 
 // path prints nothing for a volume that exists and is not mounted, which is no
