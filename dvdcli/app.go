@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -232,13 +230,10 @@ func (s *session) openLedger() (*ledger.Ledger, error) {
 // they end this one afterwards: do only works, and what it found is told when it
 // is written down, since nobody may be reading.
 func (s *session) changing(do func(context.Context, *engine.Engine) error) error {
-	ctx, stop := signal.NotifyContext(s.Context.Context, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	// A second signal ends the program whatever it waits for.
-	context.AfterFunc(ctx, stop)
+	ctx, stop := interruptible(s.Context.Context)
 	s.until = time.Now().Add(s.Duration(flagDeadline))
 	err := s.within(ctx, do)
-	if ctx.Err() != nil {
+	if interrupted := stop(); interrupted {
 		s.until = time.Now() // the caller is done with waiting
 	}
 	return err
