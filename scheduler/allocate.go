@@ -13,11 +13,18 @@ var takingOrder = [...]use{useOwned, useReserved, useUnreserved}
 // from agent to agent for each launch would cost more than all else on a large
 // cluster, since no cache holds the resources of all agents.
 
-// queued is a launch that is decided and not cut yet.
+// queued is a launch that is decided and not cut yet. r is the request or, where
+// the request is plain, another plain one of its shape: what is cut for them is
+// the same but for the ports, and no cache holds all requests.
 type queued struct {
-	r   *request
-	why string
+	id, why string
+	port    uint64 // decides which ports it gets
+	r       *request
+	next    int32 // the next one on the same share
 }
+
+// none is the place of nothing.
+const none = -1
 
 // launch puts a request on a share that fits it.
 func (d *decision) launch(r *request, share int32, why string) {
@@ -32,7 +39,7 @@ func (d *decision) launch(r *request, share int32, why string) {
 	for i := range ms {
 		ms[i].take(r.inst, a)
 	}
-	s.queue = append(s.queue, queued{r, why})
+	d.enqueue(s, r, why)
 	if r.plain && !s.overlap {
 		s.spend(r)
 	} else {
@@ -41,10 +48,31 @@ func (d *decision) launch(r *request, share int32, why string) {
 	}
 	s.launches++
 	a.load++
-	a.version++
+	for i := a.firstShare; i < a.endShare; i++ {
+		d.shares[i].version++
+	}
 	if r.app != nil {
 		r.app.launched(s.agent)
 	}
+}
+
+// enqueue puts a launch at the end of a share's queue.
+func (d *decision) enqueue(s *share, r *request, why string) {
+	q := queued{id: r.id, why: why, port: mix(d.s.Seed, r.id), r: r, next: none}
+	if r.plain {
+		if r.shape.sample == nil {
+			r.shape.sample = r
+		}
+		q.r = r.shape.sample
+	}
+	at := int32(len(d.queue))
+	d.queue = append(d.queue, q)
+	if s.first == none {
+		s.first = at
+	} else {
+		d.queue[s.last].next = at
+	}
+	s.last = at
 }
 
 // spend takes what a request needs off the totals, in takingOrder.
@@ -70,36 +98,38 @@ func (t *amounts) spend(want amounts) (rest amounts) {
 
 // cut turns the queued launches of a share into operations.
 func (d *decision) cut(s *share) {
-	if len(s.queue) == 0 {
+	if s.first == none {
 		return
 	}
 	if s.ops == nil {
-		s.ops = make([]Operation, 0, len(s.queue))
+		s.ops = make([]Operation, 0, s.launches)
 	}
-	for _, q := range s.queue {
+	for next := s.first; next != none; {
+		q := &d.queue[next]
+		next = q.next
 		d.cutOne(s, q)
 	}
-	s.queue = s.queue[:0]
+	s.first, s.last = none, none
 }
 
-func (d *decision) cutOne(s *share, q queued) {
-	r := q.r
+func (d *decision) cutOne(s *share, q *queued) {
 	l := d.room.launch()
-	l.InstanceID, l.Why = r.id, q.why
+	l.InstanceID, l.Why = q.id, q.why
+	r := q.r
 	var cuts []cut
 	if r.reserves() {
 		cuts, _ = d.cutDisks(r, s) // it fits: check has found the same pieces
 		s.spendDisks(cuts)
 	}
-	d.take(r, s, l)
+	d.take(r, s, l, q.port)
 	if !r.plain && len(r.inst.Persistent) > 0 {
 		d.launchOnDisks(r, s, l, cuts)
 	}
-	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: r.id, Launch: l})
+	s.ops = append(s.ops, Operation{Kind: OpLaunch, InstanceID: q.id, Launch: l})
 }
 
 // take cuts what a request needs out of a share that fits it.
-func (d *decision) take(r *request, s *share, l *Launch) {
+func (d *decision) take(r *request, s *share, l *Launch, port uint64) {
 	n := r.shape.needs
 	used := d.room.resources(n.kinds() + min(1, int(n.ports)))
 	used = r.takeScalar(used, s, cpus, n.cpus)
@@ -107,7 +137,7 @@ func (d *decision) take(r *request, s *share, l *Launch) {
 	used = r.takeScalar(used, s, disk, n.disk)
 	used = r.takeScalar(used, s, gpus, n.gpus)
 	if n.ports > 0 {
-		l.Ports = d.pickPorts(r, s)
+		l.Ports = d.pickPorts(r, s, port)
 		used = d.takePorts(r, used, s, l.Ports)
 	}
 	l.Resources = used

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"hash/maphash"
 	"slices"
 	"strings"
 )
@@ -8,7 +9,6 @@ import (
 // volume is what a round knows of an external volume that something pending
 // wants.
 type volume struct {
-	key    *VolumeKey
 	claims []*Claim // those of the snapshot and those that the plan makes
 	fact   *VolumeFact
 	users  int // how many pending requests name it
@@ -25,37 +25,56 @@ type mount struct {
 // not have to index what all the others use.
 func (d *decision) indexVolumes() {
 	s := d.s
-	requests := 0
+	requests := d.makeMounts()
+	// A volume lies where the first mount of it does, in order of placing.
+	volumes := make([]volume, requests)
+	byKey := newLookup[VolumeKey](requests)
+	seed := maphash.MakeSeed()
 	for i := range s.Pending {
-		requests += len(s.Pending[i].Volumes)
-	}
-	all := make([]mount, 0, requests)
-	byKey := newLookup(requests)
-	for i, inst := range d.pending {
-		first := len(all)
+		inst := &s.Pending[i]
+		first := d.firstMount[d.turn[i]]
 		for j := range inst.Volumes {
-			req := &inst.Volumes[j]
-			v := byKey.add(&req.Key)
+			req, at := &inst.Volumes[j], first+int32(j)
+			v := &volumes[byKey.add(req.Key, req.Key.hash(seed), at)]
 			v.users++
-			all = append(all, mount{req, v})
+			d.mounts[at] = mount{req, v}
 		}
-		d.requests[i].mounts = all[first:len(all):len(all)]
 	}
 	for i := range s.Volumes {
-		if v := byKey.find(&s.Volumes[i].Key); v != nil {
-			v.fact = &s.Volumes[i]
+		if at, wanted := byKey.find(s.Volumes[i].Key, s.Volumes[i].Key.hash(seed)); wanted {
+			volumes[at].fact = &s.Volumes[i]
 		}
 	}
 	for i := range s.Claims {
-		if v := byKey.find(&s.Claims[i].Key); v != nil {
-			v.claims = append(v.claims, &s.Claims[i])
+		if at, wanted := byKey.find(s.Claims[i].Key, s.Claims[i].Key.hash(seed)); wanted {
+			volumes[at].claims = append(volumes[at].claims, &s.Claims[i])
 		}
 	}
-	for i := range byKey.volumes {
-		if cs := byKey.volumes[i].claims; len(cs) > 1 {
+	for i := range volumes {
+		if cs := volumes[i].claims; len(cs) > 1 {
 			slices.SortFunc(cs, func(a, b *Claim) int { return strings.Compare(a.AgentID, b.AgentID) })
 		}
 	}
+}
+
+// makeMounts makes room for the mounts of all requests, in order of placing, and
+// returns how many there are.
+func (d *decision) makeMounts() (requests int) {
+	first := make([]int32, len(d.turn)+1)
+	for i, t := range d.turn {
+		first[t+1] = int32(len(d.s.Pending[i].Volumes))
+	}
+	for i := range d.turn {
+		first[i+1] += first[i]
+	}
+	d.firstMount, d.mounts = first, make([]mount, first[len(d.turn)])
+	return len(d.mounts)
+}
+
+// mountsOf are those of the request with a turn.
+func (d *decision) mountsOf(turn int32) []mount {
+	from, to := d.firstMount[turn], d.firstMount[turn+1]
+	return d.mounts[from:to:to]
 }
 
 // Exclusive says whether the volume may be used on one agent only. A request

@@ -42,6 +42,9 @@ type shape struct {
 
 	counting []Constraint // these constraints
 
+	// sample is a plain request of the shape, once one is launched.
+	sample *request
+
 	// exhausted remembers that no agent can take the shape any more, at this
 	// version of the app.
 	exhausted   bool

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"regexp"
 	"slices"
 )
@@ -16,7 +17,11 @@ type decision struct {
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
 	facts   map[string]*AgentFact
-	pending []*Instance // in the order in which they are placed
+	turn    []int32 // when a pending instance is placed, by its place in the snapshot
+	// mounts are those of all requests, in order of placing; firstMount is by turn
+	// and has one more at the end.
+	mounts     []mount
+	firstMount []int32
 
 	classes  map[string]*class
 	shapes   map[string]*shape
@@ -24,6 +29,7 @@ type decision struct {
 	shared   map[string]int32   // shares by the shared persistent volume that they hold, nil for none
 	owners   map[string][]int32 // shares by the instance that reserved in them
 	requests []request
+	queue    []queued // launches of all shares, not all of them cut
 	waiting  []wait
 	barred   []wait // those that this round may not place
 	fields   map[string]*field
@@ -66,10 +72,10 @@ func Decide(snapshot Snapshot) Plan {
 	}
 	d.prepare()
 	d.indexOffers()
-	d.countPlaced()
-	d.readRequests()
+	d.readRequests(d.countPlaced())
 	d.expire()
 	d.room = newRoom(len(d.requests))
+	d.queue = make([]queued, 0, len(d.requests))
 	d.place()
 	for i := range d.shares {
 		d.cut(&d.shares[i])
@@ -109,8 +115,8 @@ func (d *decision) prepare() {
 	for i := range s.Agents {
 		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
 	}
-	d.pending = d.inOrder()
-	d.requests = make([]request, len(d.pending))
+	d.turn = d.turns()
+	d.requests = make([]request, len(d.turn))
 	d.indexVolumes()
 	d.classes = make(map[string]*class)
 	d.shapes = make(map[string]*shape)
@@ -123,42 +129,54 @@ func (d *decision) prepare() {
 	}
 }
 
+// apps are the apps of which something is pending.
+type apps struct {
+	of      []int32 // app by instance, in the order of the snapshot
+	pending []int32 // instances that are pending, by app
+	placed  map[int32][]placedAt
+	states  map[int32]*appState
+}
+
 // countPlaced counts the instances that have an agent, per agent and per app.
 // An instance that is pending counts nowhere: its place is to be decided.
-func (d *decision) countPlaced() {
-	byName := make(map[string]int32, len(d.s.Pending))
-	pending := make([]int32, 0, len(d.s.Pending)) // per app
-	appOf := make([]int32, len(d.s.Pending))
-	for i, inst := range d.pending {
-		name := inst.App
-		a, known := byName[name]
-		if !known {
-			a = int32(len(pending))
-			byName[name] = a
-			pending = append(pending, 0)
+func (d *decision) countPlaced() *apps {
+	pending := d.s.Pending
+	byName := newLookup[string](len(pending))
+	seed := maphash.MakeSeed()
+	as := &apps{of: make([]int32, len(pending)), states: make(map[int32]*appState)}
+	for i := range pending {
+		name := pending[i].App
+		a := byName.add(name, maphash.String(seed, name), int32(len(as.pending)))
+		if int(a) == len(as.pending) {
+			as.pending = append(as.pending, 0)
 		}
-		appOf[i] = a
-		pending[a]++
+		as.of[i] = a
+		as.pending[a]++
 	}
-	placed := d.addPlaced(byName)
-	states := make(map[int32]*appState)
-	for i, a := range appOf {
-		alone := pending[a] == 1 && len(placed[a]) == 0
-		if alone && !slices.ContainsFunc(d.pending[i].Constraints, func(c Constraint) bool { return c.counts() }) {
-			continue
-		}
-		if states[a] == nil {
-			states[a] = newAppState(placed[a])
-			states[a].instances += int(pending[a])
-		}
-		d.requests[i].app = states[a]
-		states[a].instances = max(states[a].instances, d.pending[i].AppInstances)
+	as.placed = d.addPlaced(func(app string) (int32, bool) { return byName.find(app, maphash.String(seed, app)) })
+	return as
+}
+
+// state is that of a pending instance's app, nil where nothing depends on it.
+func (as *apps) state(i int, inst *Instance) *appState {
+	a := as.of[i]
+	alone := as.pending[a] == 1 && len(as.placed[a]) == 0
+	if alone && !slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() }) {
+		return nil
 	}
+	state := as.states[a]
+	if state == nil {
+		state = newAppState(as.placed[a])
+		state.instances += int(as.pending[a])
+		as.states[a] = state
+	}
+	state.instances = max(state.instances, inst.AppInstances)
+	return state
 }
 
 // addPlaced counts the placed instances on their agents. It returns, per app of
 // which something is pending, those of them that are not pending themselves.
-func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]placedAt) {
+func (d *decision) addPlaced(number func(app string) (int32, bool)) (placed map[int32][]placedAt) {
 	if len(d.s.Placed) == 0 {
 		return nil
 	}
@@ -173,7 +191,7 @@ func (d *decision) addPlaced(byName map[string]int32) (placed map[int32][]placed
 		if !offered {
 			at = absent
 		}
-		if a, known := byName[p.App]; known {
+		if a, known := number(p.App); known {
 			if pending[p.ID] {
 				continue
 			}
@@ -196,10 +214,12 @@ const (
 
 // readRequests completes the requests with what the decision asks for again and
 // again, and puts those that can run on few agents first.
-func (d *decision) readRequests() {
+func (d *decision) readRequests(as *apps) {
 	var byRank [rankFree + 1]int
-	for i, inst := range d.pending {
-		r := &d.requests[i]
+	for i := range d.s.Pending {
+		inst, turn := &d.s.Pending[i], d.turn[i]
+		r := &d.requests[turn]
+		r.mounts, r.app = d.mountsOf(turn), as.state(i, inst)
 		d.read(r, inst)
 		byRank[r.rank]++
 	}

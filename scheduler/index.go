@@ -19,7 +19,6 @@ type agent struct {
 	load                       int        // instances on it, those of this round included
 	before                     int        // instances on it before this round
 	tie                        uint64     // order among equals
-	version                    uint32     // counts changes in this round
 	attached                   []attachCount
 	firstShare, endShare       int32
 }
@@ -32,16 +31,20 @@ type attachCount struct {
 
 // share is what one agent offers to one role. Mesos takes offers of different
 // roles in different ACCEPT calls, so a share is the unit that is accepted.
+//
+// What a search looks at comes first and fills two lines of a cache, the whole
+// three of them: on a large cluster each line is fetched from memory anew.
 type share struct {
-	agent    int32
-	role     string
-	offers   []int32
-	free     []portion
-	total    [useDisk]amounts // per use that is taken in any amount, the queue taken off
-	overlap  bool             // a port is in several portions: totals count it twice
-	launches int
-	queue    []queued // launches that free does not show yet
-	ops      []Operation
+	agent       int32
+	version     uint32 // counts the launches of this round on the agent
+	launches    int32
+	first, last int32            // of the queue of launches that free does not show yet, places in decision.queue
+	overlap     bool             // a port is in several portions: totals count it twice
+	total       [useDisk]amounts // per use that is taken in any amount, the queue taken off
+	free        []portion
+	role        string
+	offers      []int32
+	ops         []Operation
 }
 
 // amounts are what every instance may ask for: scalars and a number of ports.
@@ -169,7 +172,7 @@ func (d *decision) addOffers(order []int32, roles []string) {
 		a := &d.agents[len(d.agents)-1]
 		if n := int32(len(d.shares)); a.firstShare == n || d.shares[n-1].role != roles[i] {
 			d.shares = append(d.shares, share{
-				agent: int32(len(d.agents) - 1), role: roles[i],
+				agent: int32(len(d.agents) - 1), role: roles[i], first: none, last: none,
 				offers: order[at:at:len(order)], free: portions[len(portions):],
 			})
 			a.endShare = n + 1

@@ -2,58 +2,60 @@ package scheduler
 
 import "hash/maphash"
 
-// lookup finds volumes by their keys. A map would do; on a cluster that no cache
+// lookup finds the places of keys. A map would do; on a cluster that no cache
 // holds it costs several accesses to memory per look, and there are two looks for
 // each volume. Here an entry is eight bytes, and a key that is not there is hardly
-// ever compared with another.
-type lookup struct {
-	seed    maphash.Seed // decides on places in the table alone, so on nothing in the plan
-	entries []entry      // a power of two, at most half of them in use
-	volumes []volume     // never grows: pointers stay
+// ever compared with another. Hashes are the caller's, with a seed of its own:
+// they decide on places in the table alone, so on nothing in the plan.
+type lookup[K comparable] struct {
+	entries []entry // a power of two, at most half of them in use
+	keys    []K     // by place
 }
 
-// entry holds a part of a key's hash and the place of the volume, counted from 1;
-// 0 is an empty entry.
+// entry holds a part of a key's hash and its place, counted from 1; 0 is an empty
+// entry.
 type entry struct{ hash, place uint32 }
 
-func newLookup(most int) *lookup {
+// newLookup makes room for keys at the places from 0 to most.
+func newLookup[K comparable](most int) *lookup[K] {
 	size := 8
 	for size < 2*most {
 		size *= 2
 	}
-	return &lookup{seed: maphash.MakeSeed(), entries: make([]entry, size), volumes: make([]volume, 0, most)}
+	return &lookup[K]{entries: make([]entry, size), keys: make([]K, most)}
 }
 
 // at returns the entry of a key, an empty one if the key is not there.
-func (l *lookup) at(k *VolumeKey) (e *entry, hash uint32) {
-	h := maphash.String(l.seed, k.Name)
-	for i := 0; i < len(k.Driver); i++ {
-		h = (h ^ uint64(k.Driver[i])) * 1099511628211
-	}
-	h ^= h >> 32
-	hash = uint32(h)
-	for i := int(h>>7) & (len(l.entries) - 1); ; i = (i + 1) & (len(l.entries) - 1) {
-		e = &l.entries[i]
-		if e.place == 0 || e.hash == hash && *l.volumes[e.place-1].key == *k {
-			return e, hash
+func (l *lookup[K]) at(k *K, hash uint64) *entry {
+	for i := int(hash>>7) & (len(l.entries) - 1); ; i = (i + 1) & (len(l.entries) - 1) {
+		e := &l.entries[i]
+		if e.place == 0 || e.hash == uint32(hash>>32) && l.keys[e.place-1] == *k {
+			return e
 		}
 	}
 }
 
-// find returns the volume of a key, nil if there is none.
-func (l *lookup) find(k *VolumeKey) *volume {
-	if e, _ := l.at(k); e.place > 0 {
-		return &l.volumes[e.place-1]
-	}
-	return nil
+// find returns the place of a key.
+func (l *lookup[K]) find(k K, hash uint64) (place int32, found bool) {
+	place = int32(l.at(&k, hash).place) - 1
+	return place, place >= 0
 }
 
-// add returns the volume of a key, made where there is none.
-func (l *lookup) add(k *VolumeKey) *volume {
-	e, hash := l.at(k)
+// add returns the place of a key: the given one if the key was not there.
+func (l *lookup[K]) add(k K, hash uint64, place int32) int32 {
+	e := l.at(&k, hash)
 	if e.place == 0 {
-		l.volumes = append(l.volumes, volume{key: k})
-		*e = entry{hash, uint32(len(l.volumes))}
+		l.keys[place] = k
+		*e = entry{uint32(hash >> 32), uint32(place) + 1}
 	}
-	return &l.volumes[e.place-1]
+	return int32(e.place) - 1
+}
+
+// hash mixes both parts: there are few drivers, with short names.
+func (k *VolumeKey) hash(seed maphash.Seed) uint64 {
+	h := maphash.String(seed, k.Name)
+	for i := 0; i < len(k.Driver); i++ {
+		h = (h ^ uint64(k.Driver[i])) * 1099511628211
+	}
+	return h ^ h>>32
 }

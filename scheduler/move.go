@@ -126,7 +126,7 @@ func (d *decision) successor(p *Placed) *request {
 	r := &request{inst: &inst, id: p.ID, plain: !resident(&inst) &&
 		!slices.ContainsFunc(inst.Ports, func(p Port) bool { return p.Number != 0 })}
 	for i := range inst.Volumes {
-		r.mounts = append(r.mounts, mount{&inst.Volumes[i], &volume{key: &inst.Volumes[i].Key}})
+		r.mounts = append(r.mounts, mount{&inst.Volumes[i], &volume{}})
 	}
 	if slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() }) {
 		r.app = newAppState(d.without(p))

@@ -17,10 +17,10 @@ type waited struct {
 	prefix uint64
 }
 
-// inOrder lists the pending instances in the order in which they are placed. All
-// that is made for them in this order lies in it, whatever order the snapshot
-// has.
-func (d *decision) inOrder() []*Instance {
+// turns gives each pending instance its place in the order in which they are
+// placed. All that is made for them lies in this order, whatever order the
+// snapshot has.
+func (d *decision) turns() []int32 {
 	pending := d.s.Pending
 	same := commonPrefix(pending)
 	keys := make([]waited, len(pending))
@@ -40,11 +40,11 @@ func (d *decision) inOrder() []*Instance {
 		}
 		return strings.Compare(pending[a.at].ID, pending[b.at].ID)
 	})
-	list := make([]*Instance, len(keys))
-	for i := range keys {
-		list[i] = &pending[keys[i].at]
+	turn := make([]int32, len(keys))
+	for t := range keys {
+		turn[keys[t].at] = int32(t)
 	}
-	return list
+	return turn
 }
 
 // commonPrefix is how many bytes all ids begin with alike.

@@ -44,10 +44,10 @@ func (d *decision) portsFit(r *request, s *share) bool {
 }
 
 // pickPorts chooses the host ports of a request that fits. Ports left to us
-// are taken from a place in the ranges that the seed and the instance decide:
-// an instance that takes the lowest free port would get the one that another
-// has just given up, while proxies still send to it.
-func (d *decision) pickPorts(r *request, s *share) []uint32 {
+// are taken from a place in the ranges that the seed and the instance decide,
+// first: an instance that takes the lowest free port would get the one that
+// another has just given up, while proxies still send to it.
+func (d *decision) pickPorts(r *request, s *share, first uint64) []uint32 {
 	chosen := d.room.ports(int(r.shape.needs.ports))
 	free := r.freePorts(s)
 	var fixed []resource.Range
@@ -66,7 +66,7 @@ func (d *decision) pickPorts(r *request, s *share) []uint32 {
 		free = resource.SubtractRanges(free, resource.NormalizeRanges(fixed))
 	}
 	total := resource.CountRanges(free)
-	next := mix(d.s.Seed, r.id) % total
+	next := first % total
 	for i := range chosen {
 		if chosen[i] == 0 {
 			chosen[i] = uint32(resource.NthValue(free, next))

@@ -10,9 +10,12 @@ import (
 // deadline is over.
 func (d *decision) expire() {
 	for i := range d.requests {
+		if !d.requests[i].bound {
+			continue
+		}
 		inst := d.requests[i].inst
 		res := inst.Reservation
-		if res == nil || res.Deadline.IsZero() || d.s.Now.Before(res.Deadline) {
+		if res.Deadline.IsZero() || d.s.Now.Before(res.Deadline) {
 			continue
 		}
 		if !slices.ContainsFunc(d.owners[inst.ID], func(si int32) bool { return d.holdsReservation(inst, &d.shares[si]) }) {

@@ -94,7 +94,7 @@ func (d *decision) buildTree(c *class) *tree {
 	}
 	for i, s := range t.shares {
 		t.nodes[t.width+i] = d.leaf(c, &d.shares[s])
-		t.version[i] = d.agents[d.shares[s].agent].version
+		t.version[i] = d.shares[s].version
 	}
 	for i := t.width - 1; i > 0; i-- {
 		t.join(i)
@@ -192,7 +192,7 @@ func (d *decision) refresh(share int32) {
 		return
 	}
 	s := &d.shares[share]
-	c.tree.version[d.last.leaf] = d.agents[s.agent].version
+	c.tree.version[d.last.leaf] = s.version
 	c.tree.update(d.last.leaf, d.leaf(c, s))
 }
 
@@ -217,9 +217,8 @@ func (s *search) visit(i int) {
 func (s *search) look(leaf int) {
 	idx := s.t.shares[leaf]
 	sh := &s.d.shares[idx]
-	a := &s.d.agents[sh.agent]
-	if s.t.version[leaf] != a.version {
-		s.t.version[leaf] = a.version
+	if s.t.version[leaf] != sh.version {
+		s.t.version[leaf] = sh.version
 		s.t.update(leaf, s.d.leaf(s.c, sh))
 		if n := &s.t.nodes[s.t.width+leaf]; n.key >= s.bestKey || !n.most.atLeast(s.need) {
 			return
@@ -243,5 +242,5 @@ func (a *bound) atLeast(b bound) bool {
 
 func (d *decision) launchLimit(s *share) bool {
 	most := d.s.Policy.MaxInstancesPerOffer
-	return most > 0 && s.launches >= most
+	return most > 0 && int(s.launches) >= most
 }
