@@ -636,3 +636,73 @@ func TestSharedPersistentVolumeIsJoined(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsLeftOfAnAttemptElsewhere has something of an instance show on another
+// agent than its own: reservations go, data stays and is told of.
+func TestWhatIsLeftOfAnAttemptElsewhere(t *testing.T) {
+	here := scheduler.ReservationState{AgentID: "a1", Hostname: schedtest.Host("a1"), PersistenceIDs: []string{"db#data"}}
+	beside := here // another agent on the host, where an attempt was given up
+	beside.Hostname, beside.GivenUp = schedtest.Host("a2"), []string{"a2"}
+	again := here // the same host under another id
+	again.Hostname = schedtest.Host("a2")
+	cases := []struct {
+		name     string
+		set      func(w *schedtest.World)
+		kinds    string
+		reported bool
+	}{
+		{"of a stopped instance", func(w *schedtest.World) {
+			w.Known, w.Homes = []string{"db"}, map[string]scheduler.ReservationState{"db": here}
+		}, "unreserve", true},
+		{"of one that runs", func(w *schedtest.World) {
+			w.Placed("db", "a1")
+			w.Homes = map[string]scheduler.ReservationState{"db": here}
+		}, "unreserve", true},
+		{"of one that waits", func(w *schedtest.World) {
+			resident(w, "db").Persists(resource.SourceRoot, 1024, "data").Reservation = &here
+		}, "unreserve", true},
+		{"on another agent of the host", func(w *schedtest.World) {
+			w.Known, w.Homes = []string{"db"}, map[string]scheduler.ReservationState{"db": beside}
+		}, "unreserve", true},
+		{"on the agent under another id", func(w *schedtest.World) {
+			w.Known, w.Homes = []string{"db"}, map[string]scheduler.ReservationState{"db": again}
+		}, "", false},
+		{"nobody says where its own is", func(w *schedtest.World) { w.Known = []string{"db"} }, "", false},
+		{"of one with other volumes", func(w *schedtest.World) {
+			i := resident(w, "db").Persists(resource.SourceRoot, 1024, "data")
+			i.Persistent[0].PersistenceID = "db#new"
+			i.NotBefore = w.Now.Add(time.Minute)
+		}, "unreserve", true},
+		{"to be wiped", func(w *schedtest.World) {
+			w.Wiped, w.Homes = []string{"db"}, map[string]scheduler.ReservationState{"db": here}
+		}, "destroy unreserve", false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := reserving()
+			o := w.Offer("a2").Add(owned(schedtest.Scalar("cpus", 1), "db")).Add(volume(1024, "db", "data"))
+			c.set(w)
+			plan := w.Decide()
+			if kinds(plan) != c.kinds || (len(plan.Leftovers) == 1) != c.reported {
+				t.Fatalf("operations %q, leftovers %+v; want %q, reported %t", kinds(plan), plan.Leftovers, c.kinds, c.reported)
+			}
+			if !c.reported {
+				return
+			}
+			if l := plan.Leftovers[0]; l.AgentID != "a2" || l.InstanceID != "db" || !slices.Equal(l.PersistenceIDs, []string{"db#data"}) || len(l.Resources) != 1 {
+				t.Errorf("leftover %+v", l)
+			}
+			if rest := apply(t, o.Resources, plan.Accepts[0].Operations); !rest.Contains([]resource.Resource{volume(1024, "db", "data")}) {
+				t.Error("the volume is gone")
+			}
+		})
+	}
+	t.Run("without data", func(t *testing.T) {
+		w := reserving()
+		w.Offer("a2").Add(owned(schedtest.Scalar("cpus", 1), "db"))
+		w.Known, w.Homes = []string{"db"}, map[string]scheduler.ReservationState{"db": here}
+		if plan := w.Decide(); kinds(plan) != "unreserve" || len(plan.Leftovers) != 0 {
+			t.Errorf("operations %q, leftovers %+v", kinds(plan), plan.Leftovers)
+		}
+	})
+}

@@ -20,12 +20,13 @@ type Plan struct {
 	// Expired are instances whose reservation never came: the caller forgets
 	// the reservation and tries afresh.
 	Expired []string
-	// Leftovers are reservations with our labels whose instance is not in the
-	// snapshot and which this plan does not release.
+	// Leftovers are reservations with our labels which this plan does not release:
+	// of instances that are not in the snapshot, and volumes of those that have
+	// their own on another agent.
 	Leftovers []Leftover
 }
 
-// Leftover is something of ours on an agent that no known instance claims.
+// Leftover is something of ours on an agent that no instance runs on.
 type Leftover struct {
 	AgentID, Hostname string
 	InstanceID        string

@@ -33,7 +33,25 @@ const (
 	destroy      // the user asked for it: volumes and reservations go
 	free         // reservations without data go
 	report       // nobody knows the instance
+	stray        // it is not what the instance runs on: data is told of, the rest goes
 )
+
+// kept is what happens to what an instance has reserved. home is the agent where
+// that is kept, nil: wherever it shows.
+type kept struct {
+	fate fate
+	home *ReservationState
+}
+
+// on says what happens on an agent. What an instance has on its host under
+// another id is its own, unless an attempt there was given up.
+func (k kept) on(a *agent) fate {
+	if k.fate != keep || k.home == nil || k.home.AgentID == a.id ||
+		k.home.Hostname != "" && k.home.Hostname == a.hostname && !slices.Contains(k.home.GivenUp, a.id) {
+		return k.fate
+	}
+	return stray
+}
 
 // release destroys and unreserves what the snapshot says, and lists what is
 // ours without being anybody's. Resources that do not carry our labels never
@@ -46,7 +64,8 @@ func (d *decision) release() {
 	for si := range d.shares {
 		s := &d.shares[si]
 		for _, id := range s.ownersLeft() {
-			f, known := fates[id]
+			k, known := fates[id]
+			f := k.on(&d.agents[s.agent])
 			if !known {
 				f = report
 				if d.s.Policy.ReleaseUnknown && !s.hasVolumes(id) {
@@ -58,6 +77,11 @@ func (d *decision) release() {
 				s.giveBack(id, true)
 			case free:
 				s.giveBack(id, false)
+			case stray:
+				s.giveBack(id, false)
+				if s.hasVolumes(id) {
+					d.plan.Leftovers = append(d.plan.Leftovers, d.leftover(s, id))
+				}
 			case report:
 				d.plan.Leftovers = append(d.plan.Leftovers, d.leftover(s, id))
 			}
@@ -65,31 +89,37 @@ func (d *decision) release() {
 	}
 }
 
-func (d *decision) fates() map[string]fate {
-	fates := make(map[string]fate, len(d.s.Known)+len(d.s.Placed)+len(d.requests))
+func (d *decision) fates() map[string]kept {
+	fates := make(map[string]kept, len(d.s.Known)+len(d.s.Placed)+len(d.requests))
+	home := func(id string) *ReservationState {
+		if h, known := d.s.Homes[id]; known {
+			return &h
+		}
+		return nil
+	}
 	for _, id := range d.s.Known {
-		fates[id] = keep
+		fates[id] = kept{keep, home(id)}
 	}
 	for i := range d.s.Placed {
-		fates[d.s.Placed[i].ID] = keep
+		id := d.s.Placed[i].ID
+		fates[id] = kept{keep, home(id)}
 	}
 	for i := range d.requests {
 		inst := d.requests[i].inst
 		if inst.Reservation == nil {
-			// It has given up an earlier reservation; what there is of it
-			// holds no volume and would never be used.
-			fates[inst.ID] = free
+			// It has given up an earlier reservation, of which a part shows.
+			fates[inst.ID] = kept{fate: stray}
 		} else {
-			fates[inst.ID] = keep
+			fates[inst.ID] = kept{keep, inst.Reservation}
 		}
 		for j := range inst.Persistent {
 			if q := &inst.Persistent[j]; q.inOwnName() {
-				fates[d.ownerFor(&d.requests[i], q)] = keep
+				fates[d.ownerFor(&d.requests[i], q)] = kept{fate: keep}
 			}
 		}
 	}
 	for _, id := range d.s.Wiped {
-		fates[id] = destroy
+		fates[id] = kept{fate: destroy}
 	}
 	return fates
 }

@@ -32,6 +32,11 @@ type Snapshot struct {
 	// Known are instances that are neither pending nor placed but keep their
 	// reservation and volumes, as stopped ones do.
 	Known []string
+	// Homes are the reservations of instances in Known and Placed, by their ids.
+	// What shows of such an instance on another agent came late, when it had been
+	// given up: data is listed in Plan.Leftovers, the rest unreserved. Of an
+	// instance that is not named here everything is kept, wherever it shows.
+	Homes map[string]ReservationState `json:",omitempty"`
 	// Wiped are instances whose data the user has asked to be destroyed: what
 	// carries our labels and their id is destroyed and unreserved. An id leaves
 	// this list when the caller is satisfied that nothing remains.

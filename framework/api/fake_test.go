@@ -25,6 +25,8 @@ type fakeCore struct {
 	queue       []core.QueueView
 	claims      []core.ClaimView
 	removals    []core.RemovalView
+	bound       []core.BoundView
+	leftovers   []core.LeftoverView
 	changes     []core.Change
 	kills       []core.Kill
 	stale       int // how many changes to refuse as stale
@@ -244,6 +246,10 @@ func (f *fakeCore) ReleaseClaim(_ context.Context, key scheduler.VolumeKey, _ bo
 	}
 	return nil
 }
+
+func (f *fakeCore) Bound(context.Context) ([]core.BoundView, error) { return f.bound, nil }
+
+func (f *fakeCore) Leftovers(context.Context) ([]core.LeftoverView, error) { return f.leftovers, nil }
 
 func (f *fakeCore) Removals(context.Context) ([]core.RemovalView, error) {
 	f.mu.Lock()

@@ -16,9 +16,10 @@ type claimJSON struct {
 	Apps      []app.ID       `json:"apps"`
 	AgentID   string         `json:"agentId"`
 	Hostname  string         `json:"hostname"`
-	Access    string         `json:"access"`
+	Access    string         `json:"access,omitempty"`
 	State     string         `json:"state"`
 	Instances []string       `json:"instances"`
+	Zone      string         `json:"zone,omitempty"`
 	Epoch     uint64         `json:"epoch"`
 	Since     *app.Timestamp `json:"since,omitempty"`
 	FenceAt   *app.Timestamp `json:"fenceAt,omitempty"`
@@ -82,6 +83,39 @@ func removalView(r core.RemovalView) claimJSON {
 	}
 }
 
+// boundView is a volume that nobody claims and that can be used in one place only.
+func boundView(b core.BoundView) claimJSON {
+	return claimJSON{
+		Driver: b.Key.Driver, Name: b.Key.Name, Apps: []app.ID{b.App}, AgentID: b.AgentID, Hostname: b.Hostname,
+		State: "bound", Instances: []string{}, Epoch: b.Epoch, Zone: b.Zone, Text: b.Text,
+	}
+}
+
+// leftoverJSON is what carries our labels on an agent and nothing runs on.
+type leftoverJSON struct {
+	AgentID        string   `json:"agentId"`
+	Hostname       string   `json:"hostname"`
+	InstanceID     string   `json:"instance"`
+	PersistenceIDs []string `json:"persistenceIds"`
+	Text           string   `json:"text"`
+}
+
+// leftovers lists the reservations that nothing runs on.
+func (s *server) leftovers(r *http.Request) ([]leftoverJSON, error) {
+	list, err := s.svc.Leftovers(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]leftoverJSON, 0, len(list))
+	for _, l := range list {
+		if l.PersistenceIDs == nil {
+			l.PersistenceIDs = []string{}
+		}
+		out = append(out, leftoverJSON(l))
+	}
+	return out, nil
+}
+
 // claims lists who holds which exclusive volume, and which are to be removed. It
 // is not part of Marathon's API.
 func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error {
@@ -100,7 +134,18 @@ func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error 
 	for _, r := range removals {
 		out = append(out, removalView(r))
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out})
+	bound, err := s.svc.Bound(r.Context())
+	if err != nil {
+		return err
+	}
+	for _, b := range bound {
+		out = append(out, boundView(b))
+	}
+	left, err := s.leftovers(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out, "leftovers": left})
 }
 
 // releaseClaim ends a claim by the operator's word that its holder is dead. The

@@ -5,7 +5,31 @@ import (
 	"testing"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
+
+// A volume that nobody claims shows while it is bound to a place, and so does what
+// is reserved somewhere without anybody's running on it.
+func TestWhatNobodyClaimsIsListed(t *testing.T) {
+	w := start(t, everything())
+	w.core.bound = []core.BoundView{{Key: scheduler.VolumeKey{Driver: "d", Name: "v"}, App: "/a", AgentID: "S1", Hostname: "h1", Epoch: 3, Text: "it is there"}}
+	w.core.leftovers = []core.LeftoverView{
+		{AgentID: "S2", Hostname: "h2", InstanceID: "x", PersistenceIDs: []string{"x#data"}, Text: "left alone"}, {AgentID: "S2", InstanceID: "y"}}
+	a := w.ok(200, "GET", "/v2/volumes", "")
+	a.wants("bound", "volumes", 0, "state")
+	a.wants("v", "volumes", 0, "name")
+	a.wants("/a", "volumes", 0, "apps", 0)
+	a.wants("h1", "volumes", 0, "hostname")
+	a.wants("it is there", "volumes", 0, "text")
+	a.wants("h2", "leftovers", 0, "hostname")
+	a.wants("x", "leftovers", 0, "instance")
+	a.wants("x#data", "leftovers", 0, "persistenceIds", 0)
+	a.wants("left alone", "leftovers", 0, "text")
+	if ids := a.at("leftovers", 1, "persistenceIds"); len(ids.([]any)) != 0 {
+		t.Errorf("volumes %v of a leftover without any", ids)
+	}
+}
 
 func TestVolumeClassesAreListed(t *testing.T) {
 	cfg := everything()

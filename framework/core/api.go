@@ -41,6 +41,11 @@ type Service interface {
 	ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force bool) error
 	// Removals are the volumes that are to be removed and that nobody claims.
 	Removals(ctx context.Context) ([]RemovalView, error)
+	// Bound are the volumes that can be used in one place only and that nobody
+	// claims or removes.
+	Bound(ctx context.Context) ([]BoundView, error)
+	// Leftovers are the reservations with our labels that nothing runs on.
+	Leftovers(ctx context.Context) ([]LeftoverView, error)
 	// KeepVolume has a volume kept that is to be removed, whether claimed or not.
 	KeepVolume(ctx context.Context, key scheduler.VolumeKey) error
 	// ClaimUsed records where another framework's app that is being taken

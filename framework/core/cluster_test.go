@@ -45,6 +45,9 @@ type cluster struct {
 	// unhealthy tasks fail their health check.
 	unhealthy bool
 	region    string
+	role      string // for which everything is offered
+	// swallow has reservations and volumes not come, and their launches dropped.
+	swallow bool
 	// revokes says that the backend takes a volume from a task on an
 	// unreachable agent for good; revoked are the tasks that lost theirs.
 	revokes bool
@@ -60,6 +63,9 @@ type agent struct {
 	gone        bool // marked gone by an operator
 	offered     string
 	refused     time.Time
+	// reserved is what instances have here; late is what was reserved while the
+	// cluster swallows it.
+	reserved, late []resource.Resource
 }
 
 type clusterTask struct {
@@ -74,7 +80,7 @@ type clusterTask struct {
 
 func newCluster(hosts ...string) *cluster {
 	c := &cluster{agents: map[string]*agent{}, tasks: map[string]*clusterTask{}, launches: map[string]int{}, revoked: map[string]bool{},
-		inverse: map[string]bool{}}
+		inverse: map[string]bool{}, role: "*"}
 	for i, h := range hosts {
 		id := fmt.Sprintf("S%d", i)
 		c.agents[id] = &agent{id: id, host: h, cpus: 8, mem: 8192}
@@ -168,11 +174,13 @@ func (c *cluster) offer(n *conn) {
 		c.nextOffer++
 		a.offered = fmt.Sprintf("O%d", c.nextOffer)
 		offers = append(offers, scheduler.Offer{ID: a.offered, AgentID: id, Hostname: a.host, Zone: a.zone, UnavailableFrom: a.unavailable, Resources: []resource.Resource{
-			{Name: "cpus", Kind: resource.Scalar, Scalar: milli(cpus), AllocatedRole: "*"},
-			{Name: "mem", Kind: resource.Scalar, Scalar: milli(mem), AllocatedRole: "*"},
-			{Name: "disk", Kind: resource.Scalar, Scalar: milli(10000), AllocatedRole: "*"},
-			{Name: "ports", Kind: resource.Ranges, Ranges: []resource.Range{{Begin: 31000, End: 32000}}, AllocatedRole: "*"},
+			{Name: "cpus", Kind: resource.Scalar, Scalar: milli(cpus), AllocatedRole: c.role},
+			{Name: "mem", Kind: resource.Scalar, Scalar: milli(mem), AllocatedRole: c.role},
+			{Name: "disk", Kind: resource.Scalar, Scalar: milli(10000), AllocatedRole: c.role},
+			{Name: "ports", Kind: resource.Ranges, Ranges: []resource.Range{{Begin: 31000, End: 32000}}, AllocatedRole: c.role},
 		}})
+		last := &offers[len(offers)-1]
+		last.Resources = append(last.Resources, c.unused(a)...)
 	}
 	if len(offers) > 0 {
 		n.events <- Offers{Offers: offers}
@@ -220,6 +228,10 @@ func (n *conn) Accept(ctx context.Context, a Accept) error {
 		ag.refused = time.Now().Add(a.Refuse)
 	}
 	for _, op := range a.Operations {
+		if op.Task == nil {
+			c.reserve(c.agents[a.AgentID], op)
+			continue
+		}
 		t := &clusterTask{id: op.Task.ID, agent: op.Task.AgentID, app: op.Task.App, state: taskStaging,
 			options: op.Task.VolumeOptions, secrets: op.Task.SecretValues}
 		c.calls = append(c.calls, "launch "+t.id)
@@ -227,7 +239,7 @@ func (n *conn) Accept(ctx context.Context, a Accept) error {
 		if c.launches[t.id] > 1 {
 			c.violations = append(c.violations, "launched twice: "+t.id)
 		}
-		if !valid {
+		if !valid || c.swallow {
 			c.send(Status{TaskID: t.id, AgentID: t.agent, State: taskDropped, Source: sourceMaster, Reason: "REASON_INVALID_OFFERS"})
 			continue
 		}
@@ -239,6 +251,52 @@ func (n *conn) Accept(ctx context.Context, a Accept) error {
 		}
 	}
 	return c.refuse
+}
+
+// unused is what instances have reserved on an agent and no task of theirs uses.
+func (c *cluster) unused(a *agent) (out []resource.Resource) {
+	for _, r := range a.reserved {
+		id, _ := resource.LabelValue(r.ReservationLabels(), instanceLabel)
+		used := false
+		for _, t := range c.tasks {
+			of, _ := instanceOfTask(t.id)
+			used = used || of == id && t.agent == a.id && live(t.state)
+		}
+		if !used {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// reserve does what an operation that is no launch says. Volumes are never
+// destroyed here: no test asks for that.
+func (c *cluster) reserve(a *agent, op Operation) {
+	c.calls = append(c.calls, op.Kind.String())
+	to := &a.reserved
+	if c.swallow {
+		to = &a.late
+	}
+	without := func(r resource.Resource) {
+		if i := slices.IndexFunc(*to, func(have resource.Resource) bool {
+			return have.Name == r.Name && !have.IsPersistent() && have.Scalar == r.Scalar
+		}); i >= 0 {
+			*to = slices.Delete(*to, i, i+1)
+		}
+	}
+	for _, r := range op.Resources {
+		switch op.Kind {
+		case scheduler.OpReserve:
+			*to = append(*to, r)
+		case scheduler.OpCreate:
+			without(r)
+			*to = append(*to, r)
+		case scheduler.OpUnreserve:
+			without(r)
+		default:
+			c.violations = append(c.violations, fmt.Sprintf("%s %+v", op.Kind, r))
+		}
+	}
 }
 
 // watch notes a volume that two agents, or two tasks that do not share it, use
@@ -258,6 +316,9 @@ func (c *cluster) watch() {
 			continue
 		}
 		for _, v := range t.app.Container.Volumes {
+			if v.External == nil {
+				continue
+			}
 			u := uses[v.External.Name]
 			if u == nil {
 				u = &use{agents: map[string]bool{}, shared: true}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -228,6 +229,40 @@ func (c *Core) leaveHome(tx *txn, v *volumeRecord, force bool) error {
 	tx.saveVolume(v)
 	c.flow.wantRevive()
 	return nil
+}
+
+// BoundView is a volume that nobody claims, but that can be used in one place only:
+// it exists on one agent, or can be attached in one zone.
+type BoundView struct {
+	Key scheduler.VolumeKey
+	// App ran with it there last.
+	App               app.ID
+	AgentID, Hostname string
+	Epoch             uint64
+	Zone              string // empty: it exists on that agent only
+	// Text says in words where it is and what would end that.
+	Text string
+}
+
+// Bound implements Service.
+func (c *Core) Bound(ctx context.Context) ([]BoundView, error) {
+	return look(ctx, c, func(*txn) (out []BoundView, err error) {
+		for _, v := range c.state.sortedVolumes() {
+			if v.Home == nil || v.Claim != nil || v.Reclaim.due() {
+				continue
+			}
+			view := BoundView{
+				Key: v.Key, App: appOfTask(v.Home.Task), AgentID: v.Home.AgentID, Hostname: v.Home.Hostname, Epoch: v.Epoch,
+				Text: v.Home.text(v.Key) + ". An app that starts with it goes there. To have that forgotten, so that one may start elsewhere " +
+					"with a new and empty volume of that name: " + releaseCall(v.Key),
+			}
+			if !v.Home.Local {
+				view.Zone = v.Home.Zone
+			}
+			out = append(out, view)
+		}
+		return out, nil
+	})
 }
 
 // text says where a volume is.

@@ -42,10 +42,10 @@ type offerFlow struct {
 	// takes, as its latest offer announced.
 	unavailable map[string]maintenance
 	// operations are those whose outcome is to be told; mute are agents that do
-	// not tell. leftovers are the instances of those that were logged.
+	// not tell. leftovers are those that the latest offers of agents showed.
 	operations map[string]sentOperation
 	mute       map[string]bool
-	leftovers  map[string]bool
+	leftovers  map[leftoverKey]LeftoverView
 }
 
 // offerCounts are the numbers that GET /v2/queue shows of an app's offers.
@@ -64,7 +64,7 @@ func newOfferFlow(reviveInterval time.Duration) offerFlow {
 		unavailable: map[string]maintenance{},
 		operations:  map[string]sentOperation{},
 		mute:        map[string]bool{},
-		leftovers:   map[string]bool{},
+		leftovers:   map[leftoverKey]LeftoverView{},
 	}
 }
 
@@ -104,7 +104,7 @@ func (c *Core) scheduleRound(tx *txn) {
 		c.cfg.Decisions(scheduler.Record{Snapshot: snapshot, Plan: plan})
 	}
 	c.expireReservations(tx, plan.Expired)
-	c.noteLeftovers(tx, plan.Leftovers)
+	c.noteLeftovers(tx, snapshot.Offers, plan.Leftovers)
 	used := c.applyAccepts(tx, plan.Accepts)
 	c.applyDeclines(tx, plan.Declines, used)
 	for _, k := range plan.Kills {
@@ -139,6 +139,7 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 		case i.Reserved != nil && (i.Phase == suspended || i.Forgotten):
 			s.Known = append(s.Known, i.ID)
 		}
+		addHome(&s, i)
 	}
 	c.addVolumes(&s)
 	for _, role := range c.link.roles {

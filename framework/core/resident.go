@@ -219,21 +219,6 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 	}
 }
 
-// noteLeftovers logs once what is ours on agents without being anybody's, or
-// takes it over where that is asked for.
-func (c *Core) noteLeftovers(tx *txn, list []scheduler.Leftover) {
-	for _, l := range list {
-		// An app for it may have come since it was logged.
-		if c.adopt(tx, l) || c.flow.leftovers[l.InstanceID] {
-			continue
-		}
-		c.flow.leftovers[l.InstanceID] = true
-		c.log.Warn("resources carry our labels, but no instance is known; they are left alone",
-			zap.String("instance", l.InstanceID), zap.String("agent", l.AgentID), zap.String("host", l.Hostname),
-			zap.Strings("volumes", l.PersistenceIDs))
-	}
-}
-
 // adopt makes a leftover an instance of the app that its volumes name, if there
 // is such an app and --adopt asks for it. The instance is launched on it when
 // the app wants one more.

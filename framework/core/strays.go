@@ -53,12 +53,17 @@ func (c *Core) endStray(tx *txn, s Status) {
 // under a definition that is lost. It is remembered, so that its app, once
 // somebody defines it again, does not start beside it.
 func (c *Core) leaveStray(tx *txn, s Status) {
-	path, _, _ := strings.Cut(s.TaskID, instanceMark)
 	c.log.Warn("a task runs on whose app the restored backup does not know; it is left alone, as are its volumes. "+
 		"Define its app again to take its place", zap.String("task", s.TaskID), zap.String("agent", s.AgentID))
-	i := c.strayInstance(tx, app.ID("/"+strings.ReplaceAll(path, "_", "/")), s)
+	i := c.strayInstance(tx, appOfTask(s.TaskID), s)
 	i.Left = true
 	tx.saveInstance(i)
+}
+
+// appOfTask is the app that a task's id names.
+func appOfTask(taskID string) app.ID {
+	path, _, _ := strings.Cut(taskID, instanceMark)
+	return app.ID("/" + strings.ReplaceAll(path, "_", "/"))
 }
 
 // endLeftStrays ends the strays that were left alone for want of a definition.
