@@ -28,6 +28,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/decision"
 	"github.com/mesos-dvdi/dvdi/framework/detect"
 	"github.com/mesos-dvdi/dvdi/framework/health"
+	"github.com/mesos-dvdi/dvdi/framework/loglevel"
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
 	"github.com/mesos-dvdi/dvdi/framework/metrics"
 	"github.com/mesos-dvdi/dvdi/framework/secret"
@@ -461,6 +462,8 @@ func dvdcli(cfg *config.Config) string {
 	return beside
 }
 
+// newLogger makes the log, whose level can be changed while it is written. Accepted
+// changes are in it whatever the level.
 func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
 	level, err := zapcore.ParseLevel(cfg.LogLevel)
 	if err != nil {
@@ -472,27 +475,6 @@ func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
 	if cfg.LogFormat == "json" {
 		encoder = zapcore.NewJSONEncoder(ec)
 	}
-	return zap.New(audited{zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), min(level, zapcore.InfoLevel)), level}), nil
-}
-
-// audited lets the log of accepted changes through at every level that is set.
-type audited struct {
-	zapcore.Core
-	level zapcore.Level
-}
-
-// Level is what the API tells of the log.
-func (c audited) Level() zapcore.Level { return c.level }
-
-// With implements zapcore.Core.
-func (c audited) With(fields []zapcore.Field) zapcore.Core {
-	return audited{c.Core.With(fields), c.level}
-}
-
-// Check implements zapcore.Core.
-func (c audited) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if e.Level < c.level && !strings.HasSuffix(e.LoggerName, "."+api.AuditLogger) {
-		return ce
-	}
-	return c.Core.Check(e, ce)
+	levels := loglevel.New(level, func(logger string) bool { return strings.HasSuffix(logger, "."+api.AuditLogger) })
+	return zap.New(levels.Core(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zapcore.DebugLevel))), nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/framework/loglevel"
 	"github.com/mesos-dvdi/dvdi/framework/metrics"
 )
 
@@ -98,14 +99,17 @@ type server struct {
 	cfg    Config
 	svc    core.Service
 	log    *zap.Logger
+	levels *loglevel.Levels // of the log
 	routes []route
 }
 
-// New returns the handler of the whole API. It may serve requests concurrently
+// New returns the handler of the whole API. /logging is about the levels of log as
+// loglevel.Of gives them. The handler may serve requests concurrently
 // and keeps nothing between them; event streams end when their request's context
 // or the core's subscription ends.
 func New(cfg Config, svc core.Service, log *zap.Logger) http.Handler {
-	s := &server{cfg: cfg.withDefaults(), svc: svc, log: log}
+	log, levels := loglevel.Of(log)
+	s := &server{cfg: cfg.withDefaults(), svc: svc, log: log, levels: levels}
 	if s.cfg.Metrics == nil {
 		s.cfg.Metrics = metrics.New(svc, cfg.Version, log)
 	}
@@ -128,7 +132,7 @@ func (s *server) table() []route {
 		{"/ping", methods{get: s.ping}},
 		{"/metrics", methods{get: s.metrics}},
 		{"/metrics/prometheus", methods{get: s.prometheus}},
-		{"/logging", methods{get: s.logging}},
+		{"/logging", methods{get: s.logging, post: s.changeLogging}},
 
 		{"/v2/apps", methods{get: s.listApps, post: s.createApp, put: s.putApps, patch: s.patchApps}},
 		{"/v2/apps/*", methods{get: s.groupApps}},

@@ -44,6 +44,11 @@ func TestGroupChanges(t *testing.T) {
 	w.ok(200, "PUT", "/v2/groups/shop", `{"scaleBy":2.5}`)
 	w.ok(200, "GET", "/v2/apps/shop/web", "").wants(3.0, "app", "instances")
 
+	// There is nothing to scale in a group without apps, nor in one that does not
+	// exist, which Marathon would make (RootGroup.updateTransitiveApps).
+	w.ok(200, "PUT", "/v2/groups/none", `{"scaleBy":2}`)
+	w.ok(404, "PUT", "/v2/groups/none", `{"version":"2026-01-02T03:04:06.000Z"}`).wants("Group '/none' does not exist", "message")
+
 	a := w.ok(200, "PUT", "/v2/groups/shop?dryRun=true", `{"apps":[{"id":"web","cmd":"new"}]}`)
 	a.wants([]any{map[string]any{"action": "StopApplication", "app": "/shop/log"}, map[string]any{"action": "RestartApplication", "app": "/shop/web"}}, "steps", 0, "actions")
 	w.ok(200, "PUT", "/v2/groups/shop", `{"apps":[{"id":"web","cmd":"new"}]}`)

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/mesos-dvdi/dvdi/framework/core"
 )
@@ -105,16 +104,6 @@ var openAPIDocument []byte
 // plugins answers what Marathon answers without any: there are none here.
 func (s *server) plugins(w http.ResponseWriter, _ *http.Request, _ params) error {
 	return writeJSON(w, http.StatusOK, map[string][]string{"plugins": {}})
-}
-
-// logging tells the level of the only logger, under the name and in the form
-// that Marathon has for it.
-func (s *server) logging(w http.ResponseWriter, _ *http.Request, _ params) error {
-	level := "OFF"
-	if l := zapcore.LevelOf(s.log.Core()); l != zapcore.InvalidLevel {
-		level = l.CapitalString()
-	}
-	return writeJSON(w, http.StatusOK, map[string]string{"ROOT": level})
 }
 
 func (s *server) openAPI(w http.ResponseWriter, _ *http.Request, _ params) error {
