@@ -492,7 +492,14 @@ func TestVolumes(t *testing.T) {
 		Claim: scheduler.Claim{Key: scheduler.VolumeKey{Driver: "d", Name: "a/b"}, AgentID: "S1", Hostname: "h1", State: scheduler.Lost, Epoch: 3},
 		Apps:  []app.ID{"/a"}, Text: "held by a",
 	}}
+	w.core.persistent = []core.PersistentView{{
+		ID: "a#data#1", App: "/a", ContainerPath: "data", AgentID: "S1", Hostname: "h1", Shared: true, Instances: []string{"a.1", "a.2"},
+	}}
 	a := w.ok(200, "GET", "/v2/volumes", "")
+	a.wants("a#data#1", "persistent", 0, "id")
+	a.wants("h1", "persistent", 0, "hostname")
+	a.wants(true, "persistent", 0, "shared")
+	a.wants("a.2", "persistent", 0, "instances", 1)
 	a.wants("lost", "volumes", 0, "state")
 	a.wants("one-task", "volumes", 0, "access")
 	a.wants("held by a", "volumes", 0, "text")

@@ -24,6 +24,7 @@ type fakeCore struct {
 	deployments []core.DeploymentView
 	queue       []core.QueueView
 	claims      []core.ClaimView
+	persistent  []core.PersistentView
 	removals    []core.RemovalView
 	bound       []core.BoundView
 	leftovers   []core.LeftoverView
@@ -235,6 +236,10 @@ func (f *fakeCore) ResetDelay(_ context.Context, id app.ID) error {
 }
 
 func (f *fakeCore) Claims(context.Context) ([]core.ClaimView, error) { return f.claims, nil }
+
+func (f *fakeCore) PersistentVolumes(context.Context) ([]core.PersistentView, error) {
+	return f.persistent, nil
+}
 
 func (f *fakeCore) ReleaseClaim(_ context.Context, key scheduler.VolumeKey, _ bool) error {
 	f.mu.Lock()

@@ -83,6 +83,17 @@ func removalView(r core.RemovalView) claimJSON {
 	}
 }
 
+// persistentJSON is a Mesos persistent volume and who has it.
+type persistentJSON struct {
+	ID            string   `json:"id"`
+	App           app.ID   `json:"app"`
+	ContainerPath string   `json:"containerPath"`
+	AgentID       string   `json:"agentId"`
+	Hostname      string   `json:"hostname"`
+	Shared        bool     `json:"shared"`
+	Instances     []string `json:"instances"`
+}
+
 // boundView is a volume that nobody claims and that can be used in one place only.
 func boundView(b core.BoundView) claimJSON {
 	return claimJSON{
@@ -116,8 +127,9 @@ func (s *server) leftovers(r *http.Request) ([]leftoverJSON, error) {
 	return out, nil
 }
 
-// claims lists who holds which exclusive volume, and which are to be removed. It
-// is not part of Marathon's API.
+// claims lists who holds which exclusive volume, which are to be removed or bound
+// to a place, the Mesos persistent volumes, and what is left over on agents. It is
+// not part of Marathon's API.
 func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error {
 	list, err := s.svc.Claims(r.Context())
 	if err != nil {
@@ -134,6 +146,14 @@ func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error 
 	for _, r := range removals {
 		out = append(out, removalView(r))
 	}
+	persistent, err := s.svc.PersistentVolumes(r.Context())
+	if err != nil {
+		return err
+	}
+	local := make([]persistentJSON, 0, len(persistent))
+	for _, v := range persistent {
+		local = append(local, persistentJSON(v))
+	}
 	bound, err := s.svc.Bound(r.Context())
 	if err != nil {
 		return err
@@ -145,7 +165,7 @@ func (s *server) claims(w http.ResponseWriter, r *http.Request, _ params) error 
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out, "leftovers": left})
+	return writeJSON(w, http.StatusOK, map[string]any{"volumes": out, "persistent": local, "leftovers": left})
 }
 
 // releaseClaim ends a claim by the operator's word that its holder is dead. The

@@ -191,6 +191,9 @@ type Persistent struct {
 	MaxSize     *int64     `json:"maxSize,omitempty"` // MiB
 	ProfileName string     `json:"profileName,omitempty"`
 	Constraints [][]string `json:"constraints,omitempty"`
+	// Shared gives all instances of the app one volume together, which keeps them
+	// on its agent. Marathon has no such field.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // PortMapping maps a container port to the host.

@@ -85,6 +85,8 @@ func TestSanerThanMarathon(t *testing.T) {
 		"overwritefs true":          dvdi(Mesos, "RW", "p", `{"provider":"dvdi","name":"n","options":{"dvdi/driver":"rexray","dvdi/overwritefs":"true"}}`, ""),
 		"operator in lower case":    simple(`"constraints":[["hostname","unique"]]`),
 		"UNLIKE for paths":          persistentApp("data", "RW", `{"type":"path","size":1,"constraints":[["path","UNLIKE","x"]]}`, ""),
+		"apart from other apps":     persistentApp("data", "RW", `{"size":1,"shared":true}`, `,"instances":2,"constraints":[["rack","LIKE","a"],["hostname","MAX_PER","2"]]`),
+		"shared by one":             persistentApp("data", "RW", `{"size":1,"shared":true}`, `,"constraints":[["hostname","UNIQUE"]]`),
 		"GROUP_BY without value":    simple(`"constraints":[["zone","GROUP_BY"]]`),
 		"shared in DOCKER":          dvdi(Docker, "RO", "/p", `{"provider":"dvdi","name":"n","shared":true,"options":{"dvdi/driver":"d"}}`, ""),
 		"name with driver's syntax": dvdi(Mesos, "RW", "/p", `{"provider":"dvdi","name":"name=x,size=10","options":{"dvdi/driver":"pxd"}}`, ""),
@@ -118,6 +120,7 @@ func TestResidentAppsKeepTheirResources(t *testing.T) {
 		{`{"cpus":2}`, "/cpus", "may not change resource requirements"},
 		{`{"mem":2}`, "/mem", "may not change resource requirements"},
 		{`{"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":11}}]}}`, "/", "Persistent volumes can not be changed!"},
+		{`{"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":10,"shared":true}}]}}`, "/", "Persistent volumes can not be changed!"},
 		{`{"container":{"type":"MESOS","volumes":[]}}`, "/", "Persistent volumes can not be changed!"},
 		{`{"requirePorts":true,"portDefinitions":[{"port":80}]}`, "/", "may not change host ports"},
 	} {

@@ -73,6 +73,8 @@ func validateConstraints(p *problems, a *App) {
 	for i, c := range a.Constraints {
 		if problem := constraintProblem(c); problem != "" {
 			p.add(indexed("/constraints", i), problem)
+		} else if a.sharesDisk() && apart(c, a.Instances) {
+			p.add(indexed("/constraints", i), "contradicts the shared persistent volume, which all instances use on one agent")
 		}
 	}
 }
@@ -119,6 +121,21 @@ func constraintProblem(c []string) string {
 		return "operator must be one of the following UNIQUE, CLUSTER, GROUP_BY, LIKE, MAX_PER, UNLIKE or IS"
 	}
 	return ""
+}
+
+// apart tells whether a constraint, which breaks no rule itself, keeps so many
+// instances off a single agent. An agent has one value of each field.
+func apart(c []string, instances int) bool {
+	switch c[1] {
+	case "UNIQUE":
+		return instances > 1
+	case "GROUP_BY":
+		return instances > 1 && (len(c) < 3 || c[2] != "1")
+	case "MAX_PER":
+		n, err := strconv.Atoi(c[2])
+		return err == nil && instances > n
+	}
+	return false
 }
 
 func integerOrEmpty(s string) bool {

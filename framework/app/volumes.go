@@ -65,6 +65,12 @@ func (a *App) volumes(want func(Volume) bool) []int {
 	return out
 }
 
+// sharesDisk says whether all instances of the app have a persistent volume
+// together.
+func (a *App) sharesDisk() bool {
+	return len(a.volumes(func(v Volume) bool { return v.Persistent != nil && v.Persistent.Shared })) > 0
+}
+
 // Resident says whether the app has persistent volumes, which tie each instance
 // to its agent.
 func (a *App) Resident() bool { return len(a.PersistentVolumes()) > 0 }
@@ -179,6 +185,7 @@ func readPersistent(o object) *Persistent {
 		MaxSize:     o.optInt64("maxSize", math.MinInt64, maxAmount),
 		ProfileName: o.strLen("profileName", 1, 0),
 		Constraints: o.matrix("constraints"),
+		Shared:      o.boolean("shared", false),
 	}
 }
 

@@ -37,6 +37,8 @@ type Service interface {
 	ResetDelay(ctx context.Context, id app.ID) error
 
 	Claims(ctx context.Context) ([]ClaimView, error)
+	// PersistentVolumes are the Mesos persistent volumes of all apps.
+	PersistentVolumes(ctx context.Context) ([]PersistentView, error)
 	// ReleaseClaim ends a claim by an operator's force; it is logged.
 	ReleaseClaim(ctx context.Context, key scheduler.VolumeKey, force bool) error
 	// Removals are the volumes that are to be removed and that nobody claims.

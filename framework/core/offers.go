@@ -98,6 +98,7 @@ func (c *Core) scheduleRound(tx *txn) {
 	c.flow.lastLook = tx.now
 	c.noteReturned(tx)
 	c.finishWiped(tx)
+	c.settleShared(tx)
 	snapshot := c.snapshot(tx.now)
 	plan := scheduler.Decide(snapshot)
 	if c.cfg.Decisions != nil {
@@ -141,6 +142,7 @@ func (c *Core) snapshot(now time.Time) scheduler.Snapshot {
 		}
 		addHome(&s, i)
 	}
+	c.addShared(&s)
 	c.addVolumes(&s)
 	for _, role := range c.link.roles {
 		s.Roles = append(s.Roles, scheduler.RoleState{Role: role, Suppressed: c.flow.suppressed[role], FilteredAt: c.flow.filtered})
@@ -305,7 +307,7 @@ func (c *Core) operation(tx *txn, op scheduler.Operation, tasks map[string]*Task
 	case scheduler.OpDestroy, scheduler.OpUnreserve:
 		c.log.Info("giving back what an instance had reserved", zap.Stringer("operation", op.Kind),
 			zap.String("instance", op.InstanceID), zap.String("agent", agentID))
-		if i := c.state.instances[op.InstanceID]; i != nil && i.Phase == wiping {
+		for _, i := range c.state.givenBack(op.InstanceID) {
 			i.Reserved.Released = tx.now
 			tx.saveInstance(i)
 		}

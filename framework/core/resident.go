@@ -30,6 +30,8 @@ const (
 type localVolume struct {
 	ContainerPath string `json:"containerPath"`
 	ID            string `json:"id"` // the persistence id
+	// Shared volumes belong to all instances of the app.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // reservation is where an instance has its resources and volumes reserved, or
@@ -52,18 +54,28 @@ type reservation struct {
 func (i *instance) parked() bool { return i.Phase == suspended || i.Phase == wiping }
 
 // chooseVolumes names the persistent volumes of an instance, once for all its
-// attempts: <safe path>#<container path>#<UUID>, as Marathon does.
+// attempts. What it shares with the app's other instances settleShared names.
 func (i *instance) chooseVolumes(a *app.App) error {
 	i.Local = nil
 	for _, n := range a.PersistentVolumes() {
-		u, err := uuid.NewUUID()
+		v := a.Container.Volumes[n]
+		id, err := newPersistenceID(a.ID, v.ContainerPath)
 		if err != nil {
-			return fmt.Errorf("make the id of a persistent volume of %s: %w", a.ID, err)
+			return err
 		}
-		path := a.Container.Volumes[n].ContainerPath
-		i.Local = append(i.Local, localVolume{ContainerPath: path, ID: a.ID.SafePath() + "#" + path + "#" + u.String()})
+		i.Local = append(i.Local, localVolume{ContainerPath: v.ContainerPath, ID: id, Shared: v.Persistent.Shared})
 	}
 	return nil
+}
+
+// newPersistenceID names a volume as Marathon does: <safe path>#<container
+// path>#<UUID>.
+func newPersistenceID(id app.ID, path string) (string, error) {
+	u, err := uuid.NewUUID()
+	if err != nil {
+		return "", fmt.Errorf("make the id of a persistent volume of %s: %w", id, err)
+	}
+	return id.SafePath() + "#" + path + "#" + u.String(), nil
 }
 
 func (i *instance) persistenceIDs() []string {
@@ -128,7 +140,10 @@ func (c *Core) resume(tx *txn, a *app.App, n int) int {
 func (i *instance) fits(a *app.App) bool {
 	volumes := a.PersistentVolumes()
 	return len(volumes) == len(i.Local) && !slices.ContainsFunc(volumes, func(n int) bool {
-		return !slices.ContainsFunc(i.Local, func(v localVolume) bool { return v.ContainerPath == a.Container.Volumes[n].ContainerPath })
+		of := a.Container.Volumes[n]
+		return !slices.ContainsFunc(i.Local, func(v localVolume) bool {
+			return v.ContainerPath == of.ContainerPath && v.Shared == of.Persistent.Shared
+		})
 	})
 }
 
@@ -153,6 +168,9 @@ func (c *Core) addResident(p *scheduler.Instance, i *instance, def *app.App) {
 			if l.ContainerPath == v.ContainerPath {
 				r.PersistenceID = l.ID
 			}
+		}
+		if v.Persistent.Shared {
+			c.share(&r, i.App)
 		}
 		p.Persistent = append(p.Persistent, r)
 	}
@@ -214,6 +232,7 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 			i.GivenUp = append(i.GivenUp, i.Reserved.AgentID)
 		}
 		i.Reserved = nil
+		c.disownShared(tx, i)
 		tx.saveInstance(i)
 		c.flow.wantRevive()
 	}
@@ -223,8 +242,8 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 // is such an app and --adopt asks for it. The instance is launched on it when
 // the app wants one more.
 func (c *Core) adopt(tx *txn, l scheduler.Leftover) bool {
-	if len(c.cfg.Adopt) == 0 || len(l.PersistenceIDs) == 0 {
-		return false
+	if len(c.cfg.Adopt) == 0 || len(l.PersistenceIDs) == 0 || slices.Contains(l.PersistenceIDs, l.InstanceID) {
+		return false // nothing to adopt, or a shared volume, which is no instance
 	}
 	i := &instance{ID: l.InstanceID, Phase: suspended, Since: tx.now}
 	for _, id := range l.PersistenceIDs {
@@ -322,6 +341,7 @@ func (c *Core) finishWiped(tx *txn) {
 }
 
 func (c *Core) wipeDone(i *instance, now time.Time) bool {
+	owners := append(c.state.lastOf(i), i.ID)
 	offered := false
 	for _, o := range c.flow.held {
 		if o.AgentID != i.Reserved.AgentID {
@@ -329,7 +349,7 @@ func (c *Core) wipeDone(i *instance, now time.Time) bool {
 		}
 		offered = true
 		for n := range o.Resources {
-			if id, ok := resource.LabelValue(o.Resources[n].ReservationLabels(), instanceLabel); ok && id == i.ID {
+			if id, ok := resource.LabelValue(o.Resources[n].ReservationLabels(), instanceLabel); ok && slices.Contains(owners, id) {
 				return false
 			}
 		}

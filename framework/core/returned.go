@@ -141,7 +141,7 @@ func (s *shown) has(volumes []localVolume) bool {
 // agent of the host is not.
 func (c *Core) comesBack(tx *txn, i *instance, s *shown) bool {
 	if i.Reserved == nil {
-		if s.hostname != i.Former.Hostname || !s.has(i.Former.Local) || slices.Contains(i.GivenUp, s.agentID) {
+		if c.hasOtherShared(i) || s.hostname != i.Former.Hostname || !s.has(i.Former.Local) || slices.Contains(i.GivenUp, s.agentID) {
 			return false
 		}
 		c.takeBack(tx, i, s)

@@ -134,17 +134,25 @@ func withoutVolume(r mesos.Resource) mesos.Resource {
 // are counted by their root.
 type amounts struct {
 	scalars map[string]float64
+	shared  map[string]bool // persistence ids that were added
 	ports   map[uint64]bool
 	twice   []uint64 // ports that were added a second time
 }
 
 func newAmounts() *amounts {
-	return &amounts{scalars: make(map[string]float64), ports: make(map[uint64]bool)}
+	return &amounts{scalars: make(map[string]float64), shared: make(map[string]bool), ports: make(map[uint64]bool)}
 }
 
 func (a *amounts) add(list []mesos.Resource) {
 	for i := range list {
 		r := &list[i]
+		if r.Shared != nil {
+			id := r.Disk.GetPersistence().GetID()
+			if a.shared[id] {
+				continue // it takes up its disk once
+			}
+			a.shared[id] = true
+		}
 		switch r.GetType() {
 		case mesos.SCALAR:
 			a.scalars[r.GetName()+r.Disk.GetSource().GetMount().GetRoot()] += r.GetScalar().GetValue()
