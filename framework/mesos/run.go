@@ -84,10 +84,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		if err := c.sleep(ctx, pause); err != nil {
 			return err
 		}
-		// What is left of connections to a master that may be gone. Right after the
-		// end it could cut off the answer to the call that ended the subscription,
-		// such as TEARDOWN.
-		c.transport.close()
+		c.transport.close() // what is left of connections to a master that may be gone
 		if ctx.Err() != nil {
 			return nil
 		}

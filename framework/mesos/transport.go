@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gogo/protobuf/proto"
@@ -64,6 +65,10 @@ func TLSFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
 type transport struct {
 	client *http.Client
 	config Config
+
+	mu      sync.Mutex // guards what follows
+	calls   int        // that wait for their answer
+	closing bool       // once there are none
 }
 
 func newTransport(config Config) *transport {
@@ -87,7 +92,38 @@ func newTransport(config Config) *transport {
 	}
 }
 
-func (t *transport) close() { t.client.CloseIdleConnections() }
+// close closes the connections without a call, as soon as no call waits for its
+// answer: net/http takes a connection for idle a moment before it hands over an
+// answer without a body, which closing it then would cut off.
+func (t *transport) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closing = true
+	t.closeIdle()
+}
+
+// closeIdle does what close has asked for, if that can be done now. The caller holds
+// mu.
+func (t *transport) closeIdle() {
+	if t.closing && t.calls == 0 {
+		t.closing = false
+		t.client.CloseIdleConnections()
+	}
+}
+
+// do sends a request and waits for its answer.
+func (t *transport) do(req *http.Request) (*http.Response, error) {
+	t.mu.Lock()
+	t.calls++
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.calls--
+		t.closeIdle()
+	}()
+	return t.client.Do(req)
+}
 
 // baseURL is the URL of a master given as host:port or as a URL. With TLS its
 // name is preferred.
@@ -154,7 +190,7 @@ func (t *transport) postTo(ctx context.Context, base *url.URL, path string, call
 	if authenticate {
 		req.SetBasicAuth(t.config.Principal, secret)
 	}
-	return t.client.Do(req)
+	return t.do(req)
 }
 
 // leaderOf takes the leading master's base URL from the Location of a redirect.
