@@ -89,7 +89,7 @@ func (d *decision) attachLimit(r *request, a *agent, ms []mount) bool {
 // attachedTo says whether the volume is on the agent already: a bridge reports
 // it, or a claim there lives.
 func (m *mount) attachedTo(a *agent) bool {
-	return m.fact != nil && slices.Contains(m.fact.AttachedTo, a.id) ||
+	return m.says&stepAttached.bit() != 0 && slices.Contains(m.fact.AttachedTo, a.id) ||
 		slices.ContainsFunc(m.claims, func(c *Claim) bool { return c.AgentID == a.id })
 }
 

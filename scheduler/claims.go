@@ -11,7 +11,39 @@ import (
 type volume struct {
 	claims []*Claim // those of the snapshot and those that the plan makes
 	fact   *VolumeFact
-	users  int // how many pending requests name it
+	users  int32 // how many pending requests name it
+	last   int32 // the agent that the fact names as the last, none if that has no offer
+	says   says
+}
+
+// says are the things that a fact says of a volume: a bit for each step of
+// preference that it names something for, and saysLocal. Most facts say little,
+// and no cache holds them all.
+type says uint8
+
+const saysLocal says = 1 << stepKinds
+
+func (k stepKind) bit() says { return 1 << k }
+
+// tell notes what a fact says of a volume.
+func (d *decision) tell(v *volume, f *VolumeFact) {
+	v.fact, v.says, v.last = f, 0, none
+	if a, offered := d.byAgent[f.LastAgent]; offered {
+		v.last = a
+	}
+	for k, known := range [stepKinds]bool{
+		stepAttached: len(f.AttachedTo) > 0,
+		stepLast:     f.LastAgent != "" || v.last == none && f.LastHostname != "",
+		stepReplica:  len(f.Replicas) > 0,
+		stepZone:     f.Zone != "",
+	} {
+		if known {
+			v.says |= stepKind(k).bit()
+		}
+	}
+	if f.bound() {
+		v.says |= saysLocal
+	}
 }
 
 // mount is one volume of an instance with all that is known of it.
@@ -42,7 +74,7 @@ func (d *decision) indexVolumes() {
 	}
 	for i := range s.Volumes {
 		if at, wanted := byKey.find(s.Volumes[i].Key, s.Volumes[i].Key.hash(seed)); wanted {
-			volumes[at].fact = &s.Volumes[i]
+			d.tell(&volumes[at], &s.Volumes[i])
 		}
 	}
 	for i := range s.Claims {
@@ -72,7 +104,7 @@ func (d *decision) makeMounts() (requests int) {
 }
 
 // mountsOf are those of the request with a turn.
-func (d *decision) mountsOf(turn int32) []mount {
+func (d *decision) mountsOf(turn int) []mount {
 	from, to := d.firstMount[turn], d.firstMount[turn+1]
 	return d.mounts[from:to:to]
 }
@@ -169,13 +201,13 @@ func (d *decision) claimVerdict(m *mount, id string, a *agent) verdict {
 			worst = first(worst, d.elsewhere(c, m.req, id))
 		}
 	}
-	if m.fact == nil {
+	if m.says&(saysLocal|stepAttached.bit()) == 0 {
 		return worst
 	}
 	if d.foreign(m) && !slices.Contains(m.fact.AttachedTo, a.id) {
 		worst = first(worst, failsHeld)
 	}
-	if m.fact.bound() && !m.fact.lastOn(a) {
+	if m.says&saysLocal != 0 && !m.fact.lastOn(a) {
 		worst = first(worst, failsLocal)
 	}
 	return worst
@@ -184,7 +216,7 @@ func (d *decision) claimVerdict(m *mount, id string, a *agent) verdict {
 // foreign says whether a bridge that answers reports an exclusive volume
 // mounted where no claim of ours is: somebody outside of the framework uses it.
 func (d *decision) foreign(m *mount) bool {
-	if m.fact == nil || len(m.claims) > 0 || !m.req.Exclusive() || m.req.BackendExclusive {
+	if m.says&stepAttached.bit() == 0 || len(m.claims) > 0 || !m.req.Exclusive() || m.req.BackendExclusive {
 		return false
 	}
 	return slices.ContainsFunc(m.fact.AttachedTo, func(id string) bool {

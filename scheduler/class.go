@@ -23,7 +23,8 @@ type class struct {
 	only                 *groupValue
 
 	parts    map[groupValue]*class
-	verdicts []verdict // per share, nil until needed
+	asked    int       // how often a verdict was asked for without the table
+	verdicts []verdict // per share, counted from 1, 0 where not worked out; nil until needed
 	tree     *tree     // nil until needed
 }
 
@@ -71,6 +72,7 @@ type request struct {
 	bound, avoiding, barred, free, plain bool
 	// joins: it names shared persistent volumes, which may exist.
 	joins bool
+	says  says // of any of its volumes
 }
 
 // shapeOf finds the shape of a request, and with it its class.
@@ -149,7 +151,7 @@ func (d *decision) narrowed(r *request, f *field, value int32) *class {
 	c := whole.parts[only]
 	if c == nil {
 		part := *whole
-		part.only, part.parts, part.verdicts, part.tree = &only, nil, nil, nil
+		part.only, part.parts, part.asked, part.verdicts, part.tree = &only, nil, 0, nil, nil
 		c = &part
 		if whole.parts == nil {
 			whole.parts = make(map[groupValue]*class)
@@ -178,7 +180,7 @@ func (d *decision) classKey(r *request, zoneKnown bool) []byte {
 	for _, m := range r.mounts {
 		key = append(key, 'V')
 		key = appendString(key, m.req.Key.Driver)
-		if m.fact != nil {
+		if m.says&stepZone.bit() != 0 {
 			key = appendString(key, m.fact.Zone)
 		} else {
 			key = append(key, 0)
@@ -238,11 +240,27 @@ func bit(b bool) byte {
 func (r *request) zones() []string {
 	var zs []string
 	for _, m := range r.mounts {
-		if m.fact != nil && m.fact.Zone != "" && !slices.Contains(zs, m.fact.Zone) {
+		if m.says&stepZone.bit() != 0 && !slices.Contains(zs, m.fact.Zone) {
 			zs = append(zs, m.fact.Zone)
 		}
 	}
 	return zs
+}
+
+// verdictOf is classVerdict from a table. A class that is asked for few agents has
+// none: there may be as many classes as instances.
+func (d *decision) verdictOf(c *class, share int32) verdict {
+	if c.verdicts == nil {
+		if c.asked++; c.asked < len(d.shares)/16 {
+			return d.classVerdict(c, &d.shares[share])
+		}
+		c.verdicts = make([]verdict, len(d.shares))
+	}
+	v := &c.verdicts[share]
+	if *v == 0 {
+		*v = d.classVerdict(c, &d.shares[share]) + 1
+	}
+	return *v - 1
 }
 
 // verdict is the first rule of the class that a share fails.

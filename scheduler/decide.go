@@ -17,7 +17,9 @@ type decision struct {
 	byAgent map[string]int32
 	byHost  map[string][]int32 // nil until needed
 	facts   map[string]*AgentFact
-	turn    []int32 // when a pending instance is placed, by its place in the snapshot
+	// ordered are the places in the snapshot of the pending instances, in the order
+	// in which these are placed; turn is the reverse.
+	ordered, turn []int32
 	// mounts are those of all requests, in order of placing; firstMount is by turn
 	// and has one more at the end.
 	mounts     []mount
@@ -72,6 +74,7 @@ func Decide(snapshot Snapshot) Plan {
 	}
 	d.prepare()
 	d.indexOffers()
+	d.indexVolumes()
 	d.readRequests(d.countPlaced())
 	d.expire()
 	d.room = newRoom(len(d.requests))
@@ -115,9 +118,8 @@ func (d *decision) prepare() {
 	for i := range s.Agents {
 		d.facts[s.Agents[i].AgentID] = &s.Agents[i]
 	}
-	d.turn = d.turns()
+	d.order()
 	d.requests = make([]request, len(d.turn))
-	d.indexVolumes()
 	d.classes = make(map[string]*class)
 	d.shapes = make(map[string]*shape)
 	d.owners = make(map[string][]int32)
@@ -158,7 +160,7 @@ func (d *decision) countPlaced() *apps {
 }
 
 // state is that of a pending instance's app, nil where nothing depends on it.
-func (as *apps) state(i int, inst *Instance) *appState {
+func (as *apps) state(i int32, inst *Instance) *appState {
 	a := as.of[i]
 	alone := as.pending[a] == 1 && len(as.placed[a]) == 0
 	if alone && !slices.ContainsFunc(inst.Constraints, func(c Constraint) bool { return c.counts() }) {
@@ -216,9 +218,8 @@ const (
 // again, and puts those that can run on few agents first.
 func (d *decision) readRequests(as *apps) {
 	var byRank [rankFree + 1]int
-	for i := range d.s.Pending {
-		inst, turn := &d.s.Pending[i], d.turn[i]
-		r := &d.requests[turn]
+	for turn, i := range d.ordered {
+		inst, r := &d.s.Pending[i], &d.requests[turn]
 		r.mounts, r.app = d.mountsOf(turn), as.state(i, inst)
 		d.read(r, inst)
 		byRank[r.rank]++
@@ -237,6 +238,9 @@ func (d *decision) read(r *request, inst *Instance) {
 	r.plain = !resident(r.inst) && !slices.ContainsFunc(inst.Ports, func(p Port) bool { return p.Number != 0 })
 	r.avoiding = inst.Avoid != "" && d.s.Now.Before(inst.AvoidUntil)
 	r.barred = inst.NotBefore.After(d.s.Now) || d.wiped[inst.ID]
+	for i := range r.mounts {
+		r.says |= r.mounts[i].says
+	}
 	r.shape = d.shapeOf(r)
 	_, pinned := d.pins(r)
 	switch {
@@ -272,7 +276,7 @@ func (d *decision) pins(r *request) (agents []int32, pinned bool) {
 		if d.foreign(m) {
 			return d.appendNamed(nil, m.fact.AttachedTo), true
 		}
-		if m.fact != nil && m.fact.bound() {
+		if m.says&saysLocal != 0 {
 			return d.appendNamed(nil, m.fact.last()), true
 		}
 	}

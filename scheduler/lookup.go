@@ -8,7 +8,7 @@ import "hash/maphash"
 // ever compared with another. Hashes are the caller's, with a seed of its own:
 // they decide on places in the table alone, so on nothing in the plan.
 type lookup[K comparable] struct {
-	entries []entry // a power of two, at most half of them in use
+	entries []entry // a power of two, at most three quarters of them in use
 	keys    []K     // by place
 }
 
@@ -19,7 +19,7 @@ type entry struct{ hash, place uint32 }
 // newLookup makes room for keys at the places from 0 to most.
 func newLookup[K comparable](most int) *lookup[K] {
 	size := 8
-	for size < 2*most {
+	for 3*size < 4*most {
 		size *= 2
 	}
 	return &lookup[K]{entries: make([]entry, size), keys: make([]K, most)}

@@ -17,10 +17,9 @@ type waited struct {
 	prefix uint64
 }
 
-// turns gives each pending instance its place in the order in which they are
-// placed. All that is made for them lies in this order, whatever order the
-// snapshot has.
-func (d *decision) turns() []int32 {
+// order works out in which order the pending instances are placed. All that is
+// made for them lies in this order, whatever order the snapshot has.
+func (d *decision) order() {
 	pending := d.s.Pending
 	same := commonPrefix(pending)
 	keys := make([]waited, len(pending))
@@ -40,11 +39,12 @@ func (d *decision) turns() []int32 {
 		}
 		return strings.Compare(pending[a.at].ID, pending[b.at].ID)
 	})
-	turn := make([]int32, len(keys))
+	both := make([]int32, 2*len(keys))
+	d.ordered, d.turn = both[:len(keys)], both[len(keys):]
 	for t := range keys {
-		turn[keys[t].at] = int32(t)
+		d.ordered[t] = keys[t].at
+		d.turn[keys[t].at] = int32(t)
 	}
-	return turn
 }
 
 // commonPrefix is how many bytes all ids begin with alike.

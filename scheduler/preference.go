@@ -10,7 +10,7 @@ import (
 type step struct {
 	kind   stepKind
 	agents []int32
-	named  []string // agents by id or host name, offered or not
+	named  []string // agents by id or host name, offered or not, once it is waited for
 	zone   bool     // agents in the volume's zone: too many to list
 	wait   time.Duration
 }
@@ -39,16 +39,14 @@ var (
 	}
 )
 
-// step works out one step for a request; false if nothing is known that would
+// step works out one step for a request for which something is known that would
 // make agents better in this respect.
-func (d *decision) step(k stepKind, r *request) (st step, exists bool) {
-	if k == stepZone {
-		st = step{named: r.zones(), zone: true}
-	} else {
-		st = d.mostNamed(r.mounts, k)
+func (d *decision) step(k stepKind, r *request) step {
+	st := step{kind: k, zone: k == stepZone, wait: d.patience(r.inst, k)}
+	if !st.zone {
+		st.agents = d.mostNamed(r.mounts, k)
 	}
-	st.kind, st.wait = k, d.patience(r.inst, k)
-	return st, len(st.named) > 0
+	return st
 }
 
 // patience is how long an instance waits for a step.
@@ -75,15 +73,15 @@ func (f *VolumeFact) last() []string {
 // mostNamed finds the agents that most volumes of an instance name: all of
 // them where the volumes are together, else the largest part. The result is
 // valid until the next call.
-func (d *decision) mostNamed(ms []mount, k stepKind) step {
-	d.stepNames, d.stepAgents = d.stepNames[:0], d.stepAgents[:0]
+func (d *decision) mostNamed(ms []mount, k stepKind) []int32 {
+	d.stepAgents = d.stepAgents[:0]
 	var votes []int
 	for i := range ms {
-		if ms[i].fact == nil {
+		if ms[i].says&k.bit() == 0 {
 			continue
 		}
 		from := len(d.stepAgents)
-		d.addNamed(ms[i].fact, k)
+		d.addNamed(&ms[i], k)
 		if len(ms) > 1 {
 			votes = d.vote(from, votes)
 		}
@@ -99,38 +97,61 @@ func (d *decision) mostNamed(ms []mount, k stepKind) step {
 		d.stepAgents = kept
 	}
 	slices.Sort(d.stepAgents)
-	return step{named: d.stepNames, agents: d.stepAgents}
+	return d.stepAgents
 }
 
-// addNamed adds the names that a fact has for a step, and the agents: the last
-// agent by host name as well if its id has no offer, since it may have come back
-// with a new id.
-func (d *decision) addNamed(f *VolumeFact, k stepKind) {
+// addNamed adds the agents that a volume names for a step.
+func (d *decision) addNamed(m *mount, k stepKind) {
+	if k == stepLast && m.last != none {
+		d.stepAgents = append(d.stepAgents, m.last)
+		return
+	}
 	from := len(d.stepAgents)
-	add := func(name string) {
-		if !slices.Contains(d.stepNames, name) {
-			d.stepNames = append(d.stepNames, name)
-		}
+	for _, name := range d.namedBy(m.volume, k) {
 		mine := d.appendAgents(d.stepAgents[from:], name)
 		d.stepAgents = append(d.stepAgents[:from], mine...)
 	}
+}
+
+// namedBy lists what a volume names for a step: the last agent by host name as
+// well if its id has no offer, since it may have come back with a new id. The
+// result is valid until the next call.
+func (d *decision) namedBy(v *volume, k stepKind) []string {
+	f := v.fact
+	names := d.stepNames[:0]
 	switch k {
 	case stepAttached:
-		for _, name := range f.AttachedTo {
-			add(name)
-		}
+		return f.AttachedTo
 	case stepReplica:
-		for _, name := range f.Replicas {
-			add(name)
-		}
+		return f.Replicas
 	case stepLast:
 		if f.LastAgent != "" {
-			add(f.LastAgent)
+			names = append(names, f.LastAgent)
 		}
-		if _, offered := d.byAgent[f.LastAgent]; !offered && f.LastHostname != "" {
-			add(f.LastHostname)
+		if v.last == none && f.LastHostname != "" {
+			names = append(names, f.LastHostname)
 		}
 	}
+	d.stepNames = names
+	return names
+}
+
+// stepNamed lists all that the volumes of a request name for a step.
+func (d *decision) stepNamed(r *request, k stepKind) (names []string) {
+	if k == stepZone {
+		return r.zones()
+	}
+	for i := range r.mounts {
+		if r.mounts[i].says&k.bit() == 0 {
+			continue
+		}
+		for _, name := range d.namedBy(r.mounts[i].volume, k) {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // vote counts the agents from a place in the list on for the agents, which are
@@ -172,7 +193,7 @@ func (d *decision) bestOf(r *request, agents []int32) (int32, bool) {
 	for _, ai := range agents {
 		for si := d.agents[ai].firstShare; si < d.agents[ai].endShare; si++ {
 			s := &d.shares[si]
-			if d.check(r, s, d.classVerdict(r.shape.class, s)) != fits {
+			if d.check(r, s, d.verdictOf(r.shape.class, si)) != fits {
 				continue
 			}
 			if k := d.key(s, r.shape.class.available(s).mem); k < bestKey {
@@ -191,7 +212,7 @@ func (d *decision) hopeless(r *request, st *step) bool {
 	}
 	for _, ai := range st.agents {
 		for si := d.agents[ai].firstShare; si < d.agents[ai].endShare; si++ {
-			v := d.classVerdict(r.shape.class, &d.shares[si])
+			v := d.verdictOf(r.shape.class, si)
 			if (v == fits || v > failsDriver) && !d.avoids(r.inst, &d.agents[ai]) {
 				return false
 			}
@@ -203,20 +224,17 @@ func (d *decision) hopeless(r *request, st *step) bool {
 // prefer tries the steps of preference in order. It returns a share and why,
 // or that the request has to wait for a step, or neither if any agent will do.
 func (d *decision) prefer(r *request) (share int32, why string, wait *step) {
-	if len(r.mounts) == 0 {
-		return -1, "", nil
-	}
 	for k := range stepKinds {
-		st, exists := d.step(k, r)
-		if !exists {
+		if r.says&k.bit() == 0 {
 			continue
 		}
+		st := d.step(k, r)
 		if si, ok := d.inStep(r, &st); ok {
 			return si, d.why(&st, &d.shares[si]), nil
 		}
 		if d.waitsFor(r, &st) {
 			kept := st // only what is waited for needs to outlive this call
-			kept.named, kept.agents = slices.Clone(st.named), slices.Clone(st.agents)
+			kept.named, kept.agents = d.stepNamed(r, k), slices.Clone(st.agents)
 			return -1, "", &kept
 		}
 	}

@@ -76,10 +76,9 @@ func (d *decision) key(s *share, mem resource.Milli) uint64 {
 }
 
 func (d *decision) buildTree(c *class) *tree {
-	d.fillVerdicts(c)
 	t := &tree{}
-	for i, v := range c.verdicts {
-		if v == fits {
+	for i := range d.shares {
+		if d.verdictOf(c, int32(i)) == fits {
 			t.shares = append(t.shares, int32(i))
 		}
 	}
@@ -100,16 +99,6 @@ func (d *decision) buildTree(c *class) *tree {
 		t.join(i)
 	}
 	return t
-}
-
-func (d *decision) fillVerdicts(c *class) {
-	if c.verdicts != nil {
-		return
-	}
-	c.verdicts = make([]verdict, len(d.shares))
-	for i := range d.shares {
-		c.verdicts[i] = d.classVerdict(c, &d.shares[i])
-	}
 }
 
 func (d *decision) leaf(c *class, s *share) treeNode {
