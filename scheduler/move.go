@@ -230,6 +230,25 @@ func (d *decision) stop(p *Placed, to int32, why string) {
 	d.moved[p.ID] = to
 	s := &d.shares[to]
 	d.agents[s.agent].load++
-	s.total[useUnreserved].cpus -= p.CPUs
-	s.total[useUnreserved].mem -= p.Mem
+	r := d.successor(p)
+	if r == nil {
+		s.total[useUnreserved].cpus -= p.CPUs
+		s.total[useUnreserved].mem -= p.Mem
+		return
+	}
+	d.settle(r, s)
+}
+
+// settle takes from a share all that a moved instance will ask for there, so that
+// others that are moved in the round find neither its host ports and GPUs nor its
+// places for volumes. Nothing is launched: the round's operations are made already.
+func (d *decision) settle(r *request, s *share) {
+	a := &d.agents[s.agent]
+	for i := range r.inst.Volumes {
+		if f, known := a.driver(r.inst.Volumes[i].Key.Driver); known && f.AttachLimit > 0 {
+			a.attach(f.Name)
+		}
+	}
+	d.take(r, s, d.room.launch(), mix(d.s.Seed, r.id))
+	s.count()
 }

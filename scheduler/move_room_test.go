@@ -103,3 +103,39 @@ func TestDrainGetsPastThoseThatStay(t *testing.T) {
 		t.Errorf("stops %q, want small", got)
 	}
 }
+
+// Two instances that are moved off different agents in one round do not count on
+// the same port, GPU, disk or place for a volume.
+func TestMovesOfARoundDoNotShareWhatIsForOne(t *testing.T) {
+	cases := []struct {
+		name string
+		set  func(w *schedtest.World, i *schedtest.Instance)
+		want string
+	}{
+		{"nothing of that", func(*schedtest.World, *schedtest.Instance) {}, "p1 p3"},
+		{"port", func(_ *schedtest.World, i *schedtest.Instance) { i.Port(31005) }, "p1"},
+		{"any port", func(_ *schedtest.World, i *schedtest.Instance) { i.Port(0) }, "p1 p3"},
+		{"GPU", func(_ *schedtest.World, i *schedtest.Instance) { i.GPUs = 1000 }, "p1"},
+		{"disk", func(_ *schedtest.World, i *schedtest.Instance) { i.Disk = 6_000_000 }, "p1"},
+		{"place for a volume", func(w *schedtest.World, i *schedtest.Instance) {
+			i.Mounts("v", scheduler.OneTask)
+			w.Bridge("a2").Drivers = []scheduler.DriverFact{{Name: "drv", Healthy: true, AttachLimit: 2, Attached: 1}}
+		}, "p1"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := schedtest.New()
+			w.Offer("a2").Usual().GPUs(1)
+			placed := []*schedtest.Placed{w.Placed("p1", "a1"), w.Placed("p3", "a3")}
+			for _, p := range placed {
+				p.Movable = true
+				w.Bridge(p.AgentID).Draining = true
+			}
+			kind(w, placed, func(i *schedtest.Instance) { c.set(w, i) })
+			w.Policy.MaxMoves, w.Policy.Drain = 2, true
+			if got := kills(w.Decide()); got != c.want {
+				t.Errorf("stops %q, want %q", got, c.want)
+			}
+		})
+	}
+}

@@ -218,7 +218,7 @@ func (d *decision) hopeless(r *request, st *step) bool {
 			}
 		}
 	}
-	return true
+	return !d.missing(r, st.kind)
 }
 
 // prefer tries the steps of preference in order. It returns a share and why,

@@ -129,3 +129,49 @@ func TestMostVolumesDecide(t *testing.T) {
 		t.Errorf("why is %q, want the preference", why)
 	}
 }
+
+// TestHopelessAgentsBesideAbsentOnes has a step of which one agent can never take
+// the instance: it waits for the one that has no offer now, if that is as good.
+func TestHopelessAgentsBesideAbsentOnes(t *testing.T) {
+	cases := []struct {
+		name  string
+		set   func(w *schedtest.World)
+		waits bool
+	}{
+		{"both offered, one draining", func(w *schedtest.World) {
+			w.Agents("other")
+			w.Volume("u").AttachedTo = []string{"draining", "other"}
+		}, false},
+		{"one draining, nothing else", func(w *schedtest.World) { w.Volume("u").AttachedTo = []string{"draining"} }, false},
+		{"one draining, the other absent", func(w *schedtest.World) { w.Volume("u").AttachedTo = []string{"draining", "absent"} }, true},
+		{"the other's host absent", func(w *schedtest.World) {
+			w.Volume("u").AttachedTo = []string{"draining", schedtest.Host("absent")}
+		}, true},
+		{"as many volumes on the absent one", func(w *schedtest.World) {
+			w.Volume("u").AttachedTo = []string{"draining"}
+			w.Volume("v").AttachedTo = []string{"absent"}
+		}, true},
+		{"fewer volumes on the absent one", func(w *schedtest.World) {
+			w.Volume("u").AttachedTo = []string{"draining"}
+			w.Volume("v").AttachedTo = []string{"draining", "absent"}
+		}, false},
+		{"last agent draining under a new id", func(w *schedtest.World) {
+			w.Volume("u").Last("draining").LastAgent = "its former id"
+		}, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := schedtest.New()
+			w.Policy.Wait = scheduler.Wait{Attached: time.Minute, LastAttached: time.Minute}
+			w.Agents("far", "draining")
+			w.Bridge("draining").Draining = true
+			w.Bridge("absent")
+			c.set(w)
+			w.Pending("x").Mounts("u", scheduler.ManyWriters).Mounts("v", scheduler.ManyWriters)
+			on := schedtest.On(w.Decide())["x"]
+			if waits := on == ""; waits != c.waits || on == "draining" {
+				t.Errorf("launched on %q, want to wait: %t", on, c.waits)
+			}
+		})
+	}
+}

@@ -46,9 +46,12 @@ type kept struct {
 // on says what happens on an agent. What an instance has on its host under
 // another id is its own, unless an attempt there was given up.
 func (k kept) on(a *agent) fate {
-	if k.fate != keep || k.home == nil || k.home.AgentID == a.id ||
-		k.home.Hostname != "" && k.home.Hostname == a.hostname && !slices.Contains(k.home.GivenUp, a.id) {
+	if k.fate != keep || k.home == nil || k.home.AgentID == a.id {
 		return k.fate
+	}
+	sameHost := k.home.Hostname == "" || k.home.Hostname == a.hostname // as far as is known
+	if sameHost && !slices.Contains(k.home.GivenUp, a.id) {
+		return keep
 	}
 	return stray
 }
