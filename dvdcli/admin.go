@@ -164,9 +164,21 @@ func recordsOf(led *ledger.Ledger) ([]recordResult, error) {
 	}
 	out := []recordResult{}
 	for _, i := range items {
-		out = append(out, recordResult{File: i.File, State: stateOf(i, led.BootID()), Record: i.Record})
+		out = append(out, recordResult{File: i.File, State: stateOf(i, led.BootID()), Record: shownRecord(i.Record)})
 	}
 	return out, nil
+}
+
+// shownRecord is a record without secrets: those of other programs' versions, and
+// of drivers that put some into their contexts.
+func shownRecord(r *ledger.Record) *ledger.Record {
+	if r == nil {
+		return nil
+	}
+	out := r.Clone()
+	out.LastError = volume.Secrets(nil).Redact(r.LastError)
+	out.Options, out.Context, out.PublishContext = volume.RedactOptions(r.Options), volume.RedactOptions(r.Context), volume.RedactOptions(r.PublishContext)
+	return out
 }
 
 func stateOf(i ledger.Listed, boot string) string {

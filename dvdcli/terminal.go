@@ -77,7 +77,8 @@ func (t *terminal) print(lines ...string) error {
 // say tells people something that is no result. Whether anybody listens does
 // not matter, nor is it waited for.
 func (t *terminal) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(&t.logs, "dvdcli: "+format+"\n", args...) // never fails
+	text := volume.Secrets(nil).Redact(fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintln(&t.logs, "dvdcli: "+text) // never fails
 }
 
 // notes tells what is worth knowing about a result; as JSON they are part of it.
@@ -164,9 +165,9 @@ func (t *terminal) exit(err error) int {
 	case err == nil:
 	case errors.Is(err, errFindings):
 	case t.json:
-		data, marshalErr := json.Marshal(map[string]string{"error": err.Error(), "kind": string(volume.KindOf(err))})
+		data, marshalErr := json.Marshal(map[string]string{"error": volume.Secrets(nil).Redact(err.Error()), "kind": string(volume.KindOf(err))})
 		if marshalErr != nil {
-			data = []byte(err.Error())
+			data = []byte("an error that cannot be told as JSON")
 		}
 		_, _ = fmt.Fprintln(&t.logs, string(data)) // never fails
 	default:

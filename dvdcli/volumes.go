@@ -131,7 +131,8 @@ type volumeResult struct {
 }
 
 func shown(v volume.Volume) volumeResult {
-	return volumeResult{Name: v.Name, Mountpoint: v.Mountpoint, CreatedAt: v.CreatedAt, Status: v.Status}
+	status, _ := volume.Secrets(nil).RedactJSON(v.Status).(map[string]any) // plugins show the options here
+	return volumeResult{Name: v.Name, Mountpoint: v.Mountpoint, CreatedAt: v.CreatedAt, Status: status}
 }
 
 func get(s *session) error {

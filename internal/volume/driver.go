@@ -1,9 +1,6 @@
 package volume
 
-import (
-	"context"
-	"maps"
-)
+import "context"
 
 // Driver is one volume driver, opened by name. A Docker volume plugin, a CSI
 // plugin pair or a FlexVolume binary each fit behind it.
@@ -182,46 +179,4 @@ type UnmountRequest struct {
 	Path string
 	// Secrets are those known to this call, possibly none.
 	Secrets Secrets
-}
-
-// Secrets are option values that must stay out of sight. Printing or encoding
-// them gives the keys only; drivers read them as the map that they are.
-type Secrets map[string]string
-
-const redacted = "***"
-
-// String shows that there are secrets, never their values.
-func (s Secrets) String() string {
-	if len(s) == 0 {
-		return "{}"
-	}
-	return "{" + redacted + "}"
-}
-
-// GoString keeps %#v from showing values.
-func (s Secrets) GoString() string { return "volume.Secrets" + s.String() }
-
-// MarshalJSON keeps encoders from writing values.
-func (s Secrets) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
-
-type secretsKey struct{}
-
-// WithSecrets makes secrets known to what traces and reports calls under ctx,
-// also of calls that do not carry them: drivers repeat them in answers.
-func WithSecrets(ctx context.Context, s Secrets) context.Context {
-	if len(s) == 0 {
-		return ctx
-	}
-	return context.WithValue(ctx, secretsKey{}, s)
-}
-
-// AllSecrets are those that ctx knows of and those given.
-func AllSecrets(ctx context.Context, given Secrets) Secrets {
-	known, ok := ctx.Value(secretsKey{}).(Secrets)
-	if !ok {
-		return given
-	}
-	all := maps.Clone(known)
-	maps.Copy(all, given)
-	return all
 }

@@ -107,7 +107,7 @@ func FuzzAnswer(f *testing.F) {
 				d.translate(*v)
 			}
 		}
-		if redacted := redactJSON(body, volume.Secrets{"k": "hidden"}); json.Valid(body) != json.Valid([]byte(redacted)) {
+		if redacted := redactJSON(body, volume.Secrets{"k": "hidden"}); json.Valid(body) && !json.Valid([]byte(redacted)) {
 			t.Errorf("redaction broke %q: %q", body, redacted)
 		}
 	})

@@ -63,7 +63,7 @@ func (op *operation) change(ctx context.Context, what ledger.Op, keep bool, do f
 	err = op.timed(volume.WithReached(ctx, op.reached), limit, do)
 	op.fault(FaultAnswered)
 	if !answered(err) {
-		op.rec.LastError = redact(err.Error(), op.secrets)
+		op.rec.LastError = op.secrets.Redact(err.Error())
 		if saveErr := op.entry.Save(op.rec); saveErr != nil {
 			return errors.Join(err, saveErr)
 		}
@@ -161,10 +161,10 @@ func (op *operation) explain(err error, elapsed time.Duration) error {
 	out := *e
 	out.Op = op.name + withColon(out.Op)
 	out.Driver, out.Volume, out.Elapsed = op.key.Driver, op.key.Volume, elapsed
-	out.Message = redact(out.Message, op.secrets)
+	out.Message = op.secrets.Redact(out.Message)
 	if out.Err != nil {
-		if text := out.Err.Error(); redact(text, op.secrets) != text {
-			out.Err = errors.New(redact(text, op.secrets))
+		if text := out.Err.Error(); op.secrets.Redact(text) != text {
+			out.Err = errors.New(op.secrets.Redact(text))
 		}
 	}
 	if out.Hint == "" {

@@ -272,7 +272,7 @@ func (m *mounting) create(ctx context.Context, d volume.Driver) (volume.Volume, 
 // createVolume calls Create, recorded, and keeps the identity that the driver
 // gives the volume.
 func (op *operation) createVolume(ctx context.Context, d volume.Driver, open map[string]string) (volume.Volume, error) {
-	op.rec = &ledger.Record{Driver: op.key.Driver, Volume: op.key.Volume, Phase: ledger.PhaseNew, Options: open}
+	op.rec = &ledger.Record{Driver: op.key.Driver, Volume: op.key.Volume, Phase: ledger.PhaseNew, Options: volume.RedactOptions(open)}
 	var vol volume.Volume
 	err := op.change(ctx, ledger.OpCreate, false, func(ctx context.Context) (err error) {
 		vol, err = d.Create(ctx, volume.CreateRequest{Name: op.key.Volume, Options: open, Secrets: op.secrets})
@@ -302,7 +302,7 @@ func (m *mounting) adopt(ctx context.Context, vol volume.Volume) (bool, error) {
 	}
 	m.rec = found
 	m.rec.BackendID, m.rec.Context = vol.BackendID, vol.Context
-	m.rec.Options = m.open
+	m.rec.Options = volume.RedactOptions(m.open)
 	m.rec.Hold(m.holder())
 	m.rec.Epoch = m.epoch
 	m.note(fmt.Sprintf("it was found mounted at %s and taken over", m.rec.Path))
@@ -475,7 +475,7 @@ func kindOf(s seen) ledger.PathKind {
 
 func (m *mounting) newRecord(before *ledger.Record, vol volume.Volume) *ledger.Record {
 	r := &ledger.Record{Driver: m.key.Driver, Volume: m.key.Volume, Phase: ledger.PhaseNew,
-		MountID: m.mountID(m.req.Holder), Options: m.open, BackendID: vol.BackendID, Context: vol.Context,
+		MountID: m.mountID(m.req.Holder), Options: volume.RedactOptions(m.open), BackendID: vol.BackendID, Context: vol.Context,
 		Epoch: m.epoch}
 	if before != nil {
 		// A driver that remembers the earlier mount gets to know this one under

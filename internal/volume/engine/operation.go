@@ -141,7 +141,7 @@ func (op *operation) driver(ctx context.Context) (volume.Driver, error) {
 // fail makes an error of the engine's own.
 func (op *operation) fail(kind volume.Kind, message, hint string, cause error) error {
 	return &volume.Error{Kind: kind, Op: op.name, Driver: op.key.Driver, Volume: op.key.Volume,
-		Message: redact(message, op.secrets), Hint: hint, Err: cause, Elapsed: time.Since(op.started)}
+		Message: op.secrets.Redact(message), Hint: hint, Err: cause, Elapsed: time.Since(op.started)}
 }
 
 // explainOwn completes an error of the ledger or the policy.

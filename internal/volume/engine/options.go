@@ -2,9 +2,7 @@ package engine
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"sync"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 )
@@ -71,48 +69,15 @@ func (o Options) explicit() bool {
 	return false
 }
 
-// secretKey matches option keys whose values are taken for secrets even if the
-// policy does not name them.
-var secretKey = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?i)` + secretNames)
-})
-
 // divide tells open options from secret ones.
 func divide(options map[string]string, rules DriverRules) (open map[string]string, secrets volume.Secrets) {
 	open, secrets = map[string]string{}, volume.Secrets{}
 	for k, v := range options {
-		if rules.isSecret(k) || secretKey().MatchString(k) {
+		if rules.isSecret(k) || volume.SecretKey(k) {
 			secrets[k] = v
 		} else {
 			open[k] = v
 		}
 	}
 	return open, secrets
-}
-
-// spoken finds values behind the names of secrets in messages: drivers repeat
-// options, also those of calls that this process did not make.
-var spoken = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`((?i:` + secretNames + `)[\w.-]*\\?["']?\s*[=:]\s*\\?["']?)[^\s"'\\,;&}\]]+`)
-})
-
-// secretNames are parts of option keys that mean a secret.
-const secretNames = `pass(?:word|wd|phrase)?|secret|token|credential|private[-_]?key|access[-_]?key|api[-_]?key`
-
-// minRedacted is the length below which a secret's value is not searched for in
-// messages: a value such as "1" would blot out half of every message.
-const minRedacted = 4
-
-// redact takes the values of secrets out of a text.
-func redact(text string, secrets volume.Secrets) string {
-	if text == "" {
-		return text
-	}
-	text = spoken().ReplaceAllString(text, "$1***")
-	for _, v := range secrets {
-		if len(v) >= minRedacted {
-			text = strings.ReplaceAll(text, v, "***")
-		}
-	}
-	return text
 }

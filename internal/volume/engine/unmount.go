@@ -388,7 +388,7 @@ func (op *operation) owe(cause error) error {
 	r := op.rec
 	r.Phase = ledger.PhasePending
 	r.Holders = nil
-	r.LastError = redact(cause.Error(), op.secrets)
+	r.LastError = op.secrets.Redact(cause.Error())
 	r.NextTryBoot = now + retryAfter(r.Attempts)
 	r.Attempts++
 	if err := op.entry.Save(r); err != nil {
