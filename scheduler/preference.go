@@ -243,7 +243,7 @@ func (d *decision) prefer(r *request) (share int32, why string, wait *step) {
 
 // waitsFor says whether it is still worth to wait for a step.
 func (d *decision) waitsFor(r *request, st *step) bool {
-	return !r.inst.Since.IsZero() && st.wait > 0 && d.s.Now.Before(r.inst.Since.Add(st.wait)) && !d.hopeless(r, st)
+	return !r.inst.Since.IsZero() && st.wait > 0 && d.s.Now.Before(r.inst.waitsFrom().Add(st.wait)) && !d.hopeless(r, st)
 }
 
 func (d *decision) inStep(r *request, st *step) (int32, bool) {

@@ -106,7 +106,7 @@ type Policy struct {
 }
 
 // Wait says how long an instance waits for a better agent, measured from
-// Instance.Since, before the next worse step is acceptable (delay scheduling,
+// Instance.WaitFrom, before the next worse step is acceptable (delay scheduling,
 // Zaharia et al., EuroSys 2010). Zero means not to wait at that step.
 type Wait struct {
 	Attached     time.Duration // for an agent where all its volumes are attached
@@ -169,6 +169,10 @@ type Instance struct {
 	// ends.
 	Since     time.Time
 	NotBefore time.Time
+	// WaitFrom is when the instance could first be launched, from which Wait counts:
+	// no time in which it could not be launched anywhere is spent on waiting for a
+	// better agent. Zero, or before Since: from Since.
+	WaitFrom time.Time `json:",omitzero"`
 	// Wait overrides Policy.Wait when not nil.
 	Wait *Wait
 	// Avoid is an agent that the instance was moved off (Plan.Kills): it does

@@ -183,10 +183,10 @@ func (d *decision) sharedText(agents []int32, r *request) string {
 func (d *decision) stepText(w *wait) string {
 	if w.step.zone {
 		return fmt.Sprintf("waits until %s for an agent that is known to be in zone %s, as its volumes are; after that one of unknown zone will do",
-			clock(w.r.inst.Since.Add(w.step.wait)), strings.Join(w.step.named, ", "))
+			clock(w.r.inst.waitsFrom().Add(w.step.wait)), strings.Join(w.step.named, ", "))
 	}
 	return fmt.Sprintf("waits until %s for agent %s, %s; after that another agent will do",
-		clock(w.r.inst.Since.Add(w.step.wait)), strings.Join(d.names(w.step.named), " or "), waitForStep[w.step.kind])
+		clock(w.r.inst.waitsFrom().Add(w.step.wait)), strings.Join(d.names(w.step.named), " or "), waitForStep[w.step.kind])
 }
 
 // names turns agent ids into host names where they are known, without
@@ -208,7 +208,7 @@ func (d *decision) names(ids []string) []string {
 func (d *decision) until(w *wait) time.Time {
 	ms := w.r.mounts
 	if w.step != nil {
-		return w.r.inst.Since.Add(w.step.wait)
+		return w.r.inst.waitsFrom().Add(w.step.wait)
 	}
 	t := w.r.inst.AvoidUntil
 	if !t.After(d.s.Now) {

@@ -207,6 +207,7 @@ func (c *Core) delay(tx *txn, i *instance) {
 	if r == nil {
 		return
 	}
+	c.noteReady(tx, r)
 	def := c.state.definition(i)
 	r.Backoff = r.Backoff.failed(def, i.Config, tx.now)
 	tx.saveApp(r)

@@ -49,7 +49,7 @@ func (c *Core) addKind(s *scheduler.Snapshot, p *scheduler.Placed, i *instance) 
 		return
 	}
 	kind := c.pendingInstance(i, c.state.definition(i), s.Now)
-	kind.ID, kind.Since, kind.NotBefore = "", time.Time{}, time.Time{}
+	kind.ID, kind.Since, kind.NotBefore, kind.WaitFrom = "", time.Time{}, time.Time{}, time.Time{}
 	kind.Labels, kind.Avoid, kind.AvoidUntil = nil, "", time.Time{}
 	if s.Kinds == nil {
 		s.Kinds = map[string]scheduler.Instance{}

@@ -205,7 +205,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App, now time.Time) schedul
 		GPUs:    milli(float64(def.GPUs)),
 		Ports:   hostPorts(def),
 		Volumes: c.requestsOf(i, def),
-		Since:   i.Since,
+		Since:   i.Since, WaitFrom: c.waitFrom(i, def),
 	}
 	p.AcceptUnreserved, p.AcceptReserved = c.acceptedRoles(def, role)
 	if def.ExecutorRes != nil && def.Executor != "" && def.Executor != "//cmd" {
@@ -346,7 +346,7 @@ func (c *Core) launch(tx *txn, offer scheduler.Offer, l *scheduler.Launch) (*ins
 		}
 	}
 	i.Incarnation++
-	i.Phase, i.Since = launching, tx.now
+	i.Phase, i.Since, i.Ready = launching, tx.now, time.Time{}
 	i.Task = &task{
 		ID: taskID(i.ID, i.Incarnation), AgentID: offer.AgentID, Hostname: offer.Hostname,
 		Region: offer.Region, Zone: offer.Zone, Attributes: offer.Attributes,

@@ -324,3 +324,26 @@ func TestARestoredBackupRemovesNothing(t *testing.T) {
 		}
 	})
 }
+
+// What a decision is made from depends on the time of the decision, not on that of
+// the clock when it is put together: a recorded one can be replayed.
+func TestRemovalHoldsBackByTheTimeOfTheDecision(t *testing.T) {
+	withBridges(t, func(t *testing.T, r *rig, f *fakeBridges) {
+		r.classed(scratch)
+		r.running("/scratch")
+		r.delete("/scratch")
+		r.until("the app is gone", func() bool { return !r.exists("/scratch") })
+		r.classed(scratch) // its volume is to be removed first
+		err := r.core.do(t.Context(), func(tx *txn) error {
+			i := r.core.state.instancesOf("/scratch")[0]
+			at := tx.now.Add(-time.Hour)
+			if p := r.core.pendingInstance(i, r.core.state.definition(i), at); !p.NotBefore.Equal(at.Add(r.core.cfg.Tick)) {
+				t.Errorf("held back until %s, decided at %s", p.NotBefore, at)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}

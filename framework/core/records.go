@@ -71,10 +71,13 @@ type instance struct {
 	Version app.Timestamp `json:"version"` // of the definition to run
 	// Config is the time of the definition's last change other than scaling:
 	// instances with the same Config need not be replaced by each other.
-	Config      app.Timestamp `json:"config"`
-	Phase       phase         `json:"phase"`
-	Since       time.Time     `json:"since"` // start of the current phase
-	Incarnation int           `json:"incarnation"`
+	Config app.Timestamp `json:"config"`
+	Phase  phase         `json:"phase"`
+	Since  time.Time     `json:"since"` // start of the current phase
+	// Ready is when it could first be launched since it waits, noted when the app's
+	// back-off is prolonged; zero if it never was.
+	Ready       time.Time `json:"ready,omitzero"`
+	Incarnation int       `json:"incarnation"`
 	// Ordinal tells the instances of an app apart, from 0; it names the volumes
 	// that each has for itself. Two have the same only while one of them is
 	// lost or to be given up.

@@ -124,7 +124,7 @@ func (c *Core) resume(tx *txn, a *app.App, n int) int {
 	})
 	list = list[:min(len(list), n)]
 	for _, i := range list {
-		i.Phase, i.Since = waiting, tx.now
+		i.Phase, i.Since, i.Ready = waiting, tx.now, time.Time{}
 		i.retarget(a)
 		if i.Reserved != nil && !i.Reserved.Gone.IsZero() {
 			c.startAnew(tx, i, a)
