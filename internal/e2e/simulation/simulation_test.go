@@ -108,6 +108,7 @@ func newScenario(t *testing.T, dir string, seed uint64) *scenario {
 	s.deploy(`{"id":"/kept","cmd":"run","cpus":0.2,"mem":32,"instances":2,"upgradeStrategy":{"minimumHealthCapacity":0.5,"maximumOverCapacity":0},
 		"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":100}},
 		{"containerPath":"fast","mode":"RW","persistent":{"type":"mount","size":1000,"maxSize":5000,"constraints":[["path","LIKE","/mnt/.*"]]}}]}}`)
+	s.deploy(fmt.Sprintf(together, 2))
 	for _, id := range []string{"one", "two"} {
 		s.deploy(fmt.Sprintf(`{"id":"/%s","cmd":"run","cpus":0.1,"mem":32,"instances":1,"container":{"type":"MESOS","volumes":[%s]}}`,
 			id, external("disk", "shared", true)))
@@ -149,10 +150,10 @@ func (s *scenario) change(id app.ID, edit func(a *app.App)) {
 
 func (s *scenario) anyApp() app.ID {
 	var ids []app.ID
-	for i := range len(s.wanted) - 5 {
+	for i := range len(s.wanted) - 6 {
 		ids = append(ids, app.ID(fmt.Sprintf("/db%d", i)))
 	}
-	ids = append(ids, "/web", "/per", "/one", "/two", "/kept", "/kept")
+	ids = append(ids, "/web", "/per", "/one", "/two", "/kept", "/kept", "/together", "/together")
 	return ids[s.rnd.IntN(len(ids))]
 }
 
@@ -252,7 +253,7 @@ func (s *scenario) scale(id app.ID) {
 	most := 1
 	if id == "/web" {
 		most = 8
-	} else if id == "/per" || id == "/kept" {
+	} else if id == "/per" || id == "/kept" || id == "/together" {
 		most = 3
 	}
 	s.change(id, func(d *app.App) { d.Instances = s.rnd.IntN(most + 1) })
@@ -310,9 +311,23 @@ func (s *scenario) allRun() bool {
 		return false
 	}
 	for id, n := range s.wanted {
-		if v := s.view(id); v.Running != n || id != "/kept" && len(v.Tasks) != n {
+		if v := s.view(id); v.Running != n || id != "/kept" && id != "/together" && len(v.Tasks) != n {
 			return false
 		}
 	}
+	s.checkShared()
 	return true
+}
+
+// checkShared: those that share a volume run with one, on one agent.
+func (s *scenario) checkShared() {
+	homes := map[string]bool{}
+	for _, task := range s.view("/together").Tasks {
+		if task.State == "TASK_RUNNING" {
+			homes[task.AgentID+" "+task.Local[0].PersistenceID] = true
+		}
+	}
+	if len(homes) > 1 {
+		s.t.Fatalf("/together runs with %v", homes)
+	}
 }
