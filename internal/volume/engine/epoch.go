@@ -113,7 +113,7 @@ func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease f
 	}
 	defer op.end(&err)
 	old, readErr := op.entry.Registration()
-	if readErr != nil && !errors.Is(readErr, volume.BadRecord) {
+	if readErr != nil && !damaged(readErr) {
 		return reg, op.explainOwn(readErr)
 	}
 	if old.Framework == want.Framework {
@@ -135,6 +135,9 @@ func (e *Engine) Register(ctx context.Context, want ledger.Registration, lease f
 	}
 	return want, op.entry.SaveRegistration(want)
 }
+
+// damaged says that what was to be read is of no use to anybody.
+func damaged(err error) bool { return errors.Is(err, volume.BadRecord) && !ledger.IsNewer(err) }
 
 // foreign says that a live registration belongs to another framework.
 func foreign(reg ledger.Registration, framework string) bool {
@@ -161,7 +164,7 @@ func (e *Engine) Withdraw(ctx context.Context, framework string, key ledger.Key,
 	}
 	defer op.end(&err)
 	reg, err := op.entry.Registration()
-	if err != nil && !errors.Is(err, volume.BadRecord) {
+	if err != nil && !damaged(err) {
 		return left, op.explainOwn(err)
 	}
 	left.Registration = reg

@@ -26,9 +26,21 @@
 //	set-aside/
 //
 // <key> is Key.FileName. Files are JSON objects with a "version"; the meaning
-// of the fields is documented at Record, Identity and DriverFacts. Version 1 is
-// current. A program that meets a higher version refuses it and leaves the file
-// alone; fields that it does not know within a version are dropped.
+// of the fields is documented at Record, Identity, DriverFacts, Registration and
+// Lease.
+//
+// # Versions
+//
+// Version 1 is current and the first that was released. A program that meets a
+// higher version refuses it, leaves the file alone and never writes in its place;
+// only what says so deletes it (forget, remove). It looks at the version before
+// anything else, in each line of mounts/<key>.json: whatever a later format is, its
+// files begin with a JSON object that has one. Fields that a program does not know
+// within a version are dropped, so that one may be added in a version only if
+// nothing goes wrong when a program without it writes the file again. Whatever else
+// changes, such as the meaning of a field, a file that is no longer one object, or
+// lines where there were none, needs a higher version. testdata/format holds what
+// version 1 looks like.
 //
 // # Guarantees
 //

@@ -26,12 +26,8 @@ func (e *Entry) Identity() (Identity, error) { return e.ledger.Identity(e.key) }
 // was kept.
 func (l *Ledger) Identity(key Key) (Identity, error) {
 	var id Identity
-	err := l.readFact(dirVolumes, key.fileName(), &id)
-	if err != nil {
-		return Identity{}, failed("read the identity", key, err)
-	}
-	if id.Version > FormatVersion {
-		return Identity{}, newerRecord(key, filepath.Join(l.cfg.StateDir, dirVolumes, key.fileName()), errNewer{id.Version})
+	if err := l.readFact(dirVolumes, key, &id); err != nil {
+		return Identity{}, failedFact("read the identity", key, err)
 	}
 	return id, nil
 }
@@ -40,7 +36,7 @@ func (l *Ledger) Identity(key Key) (Identity, error) {
 func (e *Entry) SaveIdentity(id Identity) error {
 	id.Version, id.Driver, id.Volume = FormatVersion, e.key.Driver, e.key.Volume
 	if err := e.ledger.writeFact(dirVolumes, e.key.fileName(), id); err != nil {
-		return failed("write the identity", e.key, err)
+		return failedFact("write the identity", e.key, err)
 	}
 	return nil
 }
@@ -66,11 +62,8 @@ type DriverFacts struct {
 func (l *Ledger) DriverFacts(driver string) (DriverFacts, error) {
 	key := Key{Driver: driver}
 	var facts DriverFacts
-	if err := l.readFact(dirDrivers, key.fileName(), &facts); err != nil {
-		return DriverFacts{}, failed("read what is known of the driver", key, err)
-	}
-	if facts.Version > FormatVersion {
-		return DriverFacts{}, newerRecord(key, filepath.Join(l.cfg.StateDir, dirDrivers, key.fileName()), errNewer{facts.Version})
+	if err := l.readFact(dirDrivers, key, &facts); err != nil {
+		return DriverFacts{}, failedFact("read what is known of the driver", key, err)
 	}
 	return facts, nil
 }
@@ -90,15 +83,23 @@ func (l *Ledger) LearnKind(ctx context.Context, driver string, kind PathKind) (e
 	}
 	err = l.writeFact(dirDrivers, key.fileName(), DriverFacts{Version: FormatVersion, Driver: driver, Kind: kind})
 	if err != nil {
-		return failed("keep what is known of the driver", key, err)
+		return failedFact("keep what is known of the driver", key, err)
 	}
 	return nil
 }
 
+// failedFact is failed, or, for a file of a newer format, the error that says so.
+func failedFact(op string, key Key, err error) error {
+	if IsNewer(err) {
+		return newerRecord(key, err)
+	}
+	return failed(op, key, err)
+}
+
 // readFact reads a file of the state directory into v, setting aside what is no
 // JSON. A missing file leaves v as it is.
-func (l *Ledger) readFact(dir, name string, v any) error {
-	path := filepath.Join(l.cfg.StateDir, dir, name)
+func (l *Ledger) readFact(dir string, key Key, v any) error {
+	path := filepath.Join(l.cfg.StateDir, dir, key.fileName())
 	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -107,6 +108,9 @@ func (l *Ledger) readFact(dir, name string, v any) error {
 		return err
 	}
 	if err == nil {
+		if newer := checkVersion(data); newer != nil {
+			return fmt.Errorf("%s: %w", path, newer)
+		}
 		if err = json.Unmarshal(data, v); err == nil {
 			return nil
 		}
@@ -122,5 +126,19 @@ func (l *Ledger) writeFact(dir, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(l.cfg.StateDir, dir), name, append(data, '\n'), true)
+	return replaceFile(filepath.Join(l.cfg.StateDir, dir), name, append(data, '\n'), true)
+}
+
+// replaceFile is writeFile for what is written without having been read under the
+// same lock: a file of a newer format is refused.
+func replaceFile(dir, name string, data []byte, durable bool) error {
+	path := filepath.Join(dir, name)
+	old, err := readFile(path)
+	if err == nil {
+		err = checkVersion(old)
+	}
+	if IsNewer(err) {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return writeFile(dir, name, data, durable)
 }

@@ -218,8 +218,8 @@ func (l *Ledger) loadAt(root, dir string, key Key) (*Record, []SetAside, error) 
 			return rec, nil, nil
 		}
 	}
-	if newer := (errNewer{}); errors.As(err, &newer) {
-		return nil, nil, newerRecord(key, path, err)
+	if IsNewer(err) {
+		return nil, nil, newerRecord(key, fmt.Errorf("%s: %w", path, err))
 	}
 	aside, moveErr := setAside(root, path, err)
 	if moveErr != nil {
@@ -228,9 +228,9 @@ func (l *Ledger) loadAt(root, dir string, key Key) (*Record, []SetAside, error) 
 	return nil, []SetAside{aside}, nil
 }
 
-func newerRecord(key Key, path string, err error) error {
+func newerRecord(key Key, err error) error {
 	return &volume.Error{Kind: volume.BadRecord, Op: "read the ledger", Driver: key.Driver, Volume: key.Volume,
-		Message: path + " was written by a newer program", Err: err,
+		Message: "written by a newer program", Err: err,
 		Hint: "use that program, or forget the record with `dvdcli ledger forget` if the volume is not mounted"}
 }
 

@@ -220,17 +220,32 @@ func firstValue(data []byte) (first, rest []byte) {
 	return data[:dec.InputOffset()], data[dec.InputOffset():]
 }
 
-func decodeOne(data []byte, name string) (*Record, error) {
+// versionOf is the format version of a file's first value; 0 for what has none.
+func versionOf(data []byte) int {
+	first, _ := firstValue(data)
 	var head struct {
 		Version int `json:"version"`
 	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("not a record: %w", err)
+	if json.Unmarshal(first, &head) != nil {
+		return 0
 	}
-	if head.Version > FormatVersion {
-		return nil, errNewer{head.Version}
+	return head.Version
+}
+
+// checkVersion returns an error for which IsNewer holds if the file has a format
+// that this code does not know.
+func checkVersion(data []byte) error {
+	if v := versionOf(data); v > FormatVersion {
+		return errNewer{v}
 	}
-	if head.Version < 1 {
+	return nil
+}
+
+func decodeOne(data []byte, name string) (*Record, error) {
+	if err := checkVersion(data); err != nil {
+		return nil, err
+	}
+	if versionOf(data) < 1 {
 		return nil, fmt.Errorf("no format version")
 	}
 	var r Record

@@ -35,10 +35,10 @@ func (l *Ledger) SaveRefusal(key Key, holder string) error {
 		err = privateDir(l.refusalDir())
 	}
 	if err == nil {
-		err = writeFile(l.refusalDir(), refusalName(key, holder), append(data, '\n'), false)
+		err = replaceFile(l.refusalDir(), refusalName(key, holder), append(data, '\n'), false)
 	}
 	if err != nil {
-		return failed("remember a mount that failed", key, err)
+		return failedFact("remember a mount that failed", key, err)
 	}
 	return nil
 }
@@ -54,8 +54,8 @@ func (l *Ledger) Refused(key Key, holder string) (bool, error) {
 		return false, failed("read whether a mount failed", key, err)
 	}
 	var r refusal
-	if json.Unmarshal(data, &r) != nil {
-		return true, nil // damaged, but it is there
+	if checkVersion(data) != nil || json.Unmarshal(data, &r) != nil {
+		return true, nil // of a newer program or damaged, but it is there
 	}
 	return r.BootID == l.boot, nil
 }

@@ -60,15 +60,15 @@ func readRegistration(path string, key Key) (Registration, error) {
 	if IsUnread(err) {
 		return Registration{}, failed("read the registered epoch", key, err)
 	}
+	if newer := checkVersion(data); err == nil && newer != nil {
+		return Registration{}, newerRecord(key, fmt.Errorf("%s: %w", path, newer))
+	}
 	var r Registration
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
 	if err == nil && (r.Epoch == 0 || r.Driver == "" || r.Volume == "") {
 		err = errors.New("it is incomplete")
-	}
-	if err == nil && r.Version > FormatVersion {
-		err = errNewer{r.Version}
 	}
 	if err != nil {
 		return Registration{}, &volume.Error{Kind: volume.BadRecord, Op: "read the registered epoch", Driver: key.Driver, Volume: key.Volume,
@@ -108,7 +108,7 @@ func (e *Entry) Registration() (Registration, error) { return e.ledger.Registrat
 func (e *Entry) SaveRegistration(r Registration) error {
 	r.Version, r.Driver, r.Volume = FormatVersion, e.key.Driver, e.key.Volume
 	if err := e.ledger.writeFact(dirEpochs, e.key.fileName(), r); err != nil {
-		return failed("write the registered epoch", e.key, err)
+		return failedFact("write the registered epoch", e.key, err)
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func (l *Ledger) Lease(key Key) Lease {
 		return Lease{}
 	}
 	var lease Lease
-	if err := json.Unmarshal(data, &lease); err != nil || lease.Version > FormatVersion || lease.BootID != l.boot {
+	if checkVersion(data) != nil || json.Unmarshal(data, &lease) != nil || lease.BootID != l.boot {
 		return Lease{}
 	}
 	return lease
@@ -152,10 +152,10 @@ func (l *Ledger) Lease(key Key) Lease {
 func (l *Ledger) SaveLease(key Key, epoch uint64, expiresBoot time.Duration) error {
 	data, err := json.Marshal(Lease{Version: FormatVersion, BootID: l.boot, Epoch: epoch, ExpiresBoot: expiresBoot})
 	if err == nil {
-		err = writeFile(filepath.Join(l.cfg.RunDir, dirLeases), key.fileName(), append(data, '\n'), false)
+		err = replaceFile(filepath.Join(l.cfg.RunDir, dirLeases), key.fileName(), append(data, '\n'), false)
 	}
 	if err != nil {
-		return failed("write the lease", key, err)
+		return failedFact("write the lease", key, err)
 	}
 	return nil
 }
