@@ -272,3 +272,25 @@ func TestForceOverridesEpochs(t *testing.T) {
 		t.Errorf("a person: %v", err)
 	}
 }
+
+// What a newer program registered is neither replaced nor withdrawn, nor mounted
+// under, as what is damaged may be.
+func TestNewerRegistrationIsLeftAlone(t *testing.T) {
+	r := newRig(t, idempotent)
+	const newer = `{"version":2,"driver":"fake","volume":"v","owner":"f","epoch":{"number":3}}`
+	file := filepath.Join(r.state, "epochs", theVolume.FileName()+".json")
+	r.engine() // makes the directories
+	overwrite(t, file, newer)
+	if err := r.register(9, 0); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("register: %v", err)
+	}
+	if _, err := r.withdraw("f", 9); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("withdraw: %v", err)
+	}
+	if _, err := r.mount("v", "dvdi.epoch=9"); !errors.Is(err, volume.BadRecord) {
+		t.Errorf("mount: %v", err)
+	}
+	if got := read(t, file); got != newer {
+		t.Errorf("rewritten: %s", got)
+	}
+}
