@@ -268,6 +268,39 @@ func TestWaitsForUnansweredCall(t *testing.T) {
 	r.mustMount("other")
 }
 
+// A mount that appears late while its driver cannot unmount it is undone soon
+// after that can: whoever reconciles is told when to look again.
+func TestLateMountOfAnUnreachableDriverIsTriedAgain(t *testing.T) {
+	r := newRig(t, counting)
+	r.mustMount("w")
+	r.mustUnmount("w")
+	r.plugin.vols["v"] = true
+	late := r.lost("mount", "much later")
+	if _, err := r.mount("v"); !errors.Is(err, volume.Unsettled) {
+		t.Fatal(err)
+	}
+	r.clock.advance(longAfter)
+	r.mustForce() // as the agent unmounts after every failed mount
+	late()
+	key := ledger.Key{Driver: "fake", Volume: "v"}
+	r.plugin.on = func(call, _ string) error {
+		if call == "unmount" {
+			return &volume.Error{Kind: volume.DriverUnreachable, Message: "connection refused"}
+		}
+		return nil
+	}
+	f := r.engine().ReconcileOne(t.Context(), ReconcileRequest{}, key)
+	if f.Problem == "" || f.After <= 0 || f.After > lastRetry {
+		t.Errorf("finding %+v", f)
+	}
+	r.plugin.on = nil
+	r.clock.advance(f.After)
+	if f := r.engine().ReconcileOne(t.Context(), ReconcileRequest{}, key); f.Action != "unmounted" {
+		t.Errorf("finding %+v", f)
+	}
+	r.leavesNothing()
+}
+
 // briefly is a context of an operation that is in a hurry.
 func briefly(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)

@@ -253,6 +253,19 @@ func (r *reconciling) pending(ctx context.Context) error {
 	if r.req.DryRun {
 		return nil
 	}
+	if err := r.pay(ctx); err != nil {
+		return err
+	}
+	r.f.Action = "unmounted"
+	return nil
+}
+
+// pay asks the driver for the Unmount, and says when to try again if that fails.
+func (r *reconciling) pay(ctx context.Context) error {
+	now, err := r.ledger.SinceBoot()
+	if err != nil {
+		return err
+	}
 	if err := r.payUnmount(ctx); err != nil {
 		r.f.After = time.Second
 		if r.rec != nil && r.rec.Call == nil {
@@ -263,7 +276,6 @@ func (r *reconciling) pending(ctx context.Context) error {
 		}
 		return err
 	}
-	r.f.Action = "unmounted"
 	return nil
 }
 
@@ -276,7 +288,7 @@ func (r *reconciling) watched(ctx context.Context) error {
 			return nil
 		}
 		r.rec.Path = s.path
-		return r.payUnmount(ctx)
+		return r.pay(ctx)
 	}
 	now, err := r.ledger.SinceBoot()
 	if err != nil {
