@@ -164,18 +164,26 @@ func TestSharedVolumeIsShown(t *testing.T) {
 }
 
 // TestSharedVolumeThatNeverCame cuts the agent off in the moment of the launch: all
-// instances start anew together, wherever that is.
+// instances start anew together, with a volume of another name, since the first may
+// come yet.
 func TestSharedVolumeThatNeverCame(t *testing.T) {
-	withAgents(t, 2, scheduler.Policy{}, func(t *testing.T, w *world) {
-		for _, a := range w.cluster.Agents() {
-			a.Partition()
-		}
+	withAgents(t, 1, scheduler.Policy{}, func(t *testing.T, w *world) {
+		w.upsert(w.parse(`{"id":"/warm","cmd":"run","cpus":0.1,"mem":32}`))
+		w.runs("/warm", 1)
+		a := w.cluster.Agents()[0]
+		a.Partition()
 		w.upsert(w.parse(fmt.Sprintf(together, 2)))
-		w.pass(90 * time.Second)
-		for _, a := range w.cluster.Agents() {
-			a.Heal()
+		w.pass(5 * time.Second)
+		tasks := w.view("/together").Tasks
+		if len(tasks) != 2 || tasks[0].State != "TASK_STAGING" {
+			t.Fatalf("they were not launched into the partition: %+v", tasks)
 		}
-		w.sharedBy(2)
+		w.pass(time.Minute)
+		a.Heal()
+		volume, _ := w.sharedBy(2)
+		if slices.ContainsFunc(tasks[0].Local, func(v core.LocalVolume) bool { return v.PersistenceID == volume }) {
+			t.Errorf("%s is used, which was given up", volume)
+		}
 	})
 }
 
