@@ -60,7 +60,7 @@ func flagsEverywhere() []cli.Flag {
 		boolFlag(flagVerbose, "tell on stderr what is asked of drivers"),
 		stringFlag(flagRunDir, "", "`directory` of what is mounted, lost at a reboot (default /run/dvdi for root)"),
 		stringFlag(flagStateDir, "", "`directory` of what survives a reboot (default /var/lib/dvdi for root)"),
-		stringFlag(flagHostDir, "", "`directory` in which the ledgers of this host know of each other"),
+		stringFlag(flagHostDir, "", "`directory` in which the ledgers of one user on this host know of each other; users do not know of each other's (default /run/dvdi/ledgers for root)"),
 		stringFlag(flagPlugins, "", "`directories` with plugin sockets and specs, separated by colons (default: Docker's)"),
 		stringFlag(flagDocker, "", "data `directory` of the Docker daemon, for its managed plugins (default /var/lib/docker; none with --plugin-dirs)"),
 		stringFlag(flagHolder, "", "`name` of who holds the volume (default: the calling agent, else the user)"),

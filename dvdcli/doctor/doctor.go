@@ -63,6 +63,7 @@ func Examine(ctx context.Context, in Input) []Finding {
 	out = append(out, directory("state directory", in.StateDir)...)
 	out = append(out, kept(in.StateDir)...)
 	out = append(out, directory("directory of this host's ledgers", in.HostDir)...)
+	out = append(out, otherLedgers(in)...)
 	out = append(out, policy(in)...)
 	out = append(out, pluginDirectories(in)...)
 	found, pids := drivers(ctx, in)

@@ -104,6 +104,12 @@ func problems(in Input) []Finding {
 }
 
 func TestSoundHost(t *testing.T) {
+	own := sound(t)
+	own.HostDir = filepath.Join(own.Root, "run/dvdi/ledgers")
+	write(t, own.Root, "run/dvdi/ledgers/abc", "/run/dvdi\x00/var/lib/dvdi")
+	if got := problems(own); len(got) != 0 {
+		t.Errorf("with its own ledgers: %+v", got)
+	}
 	if got := problems(sound(t)); len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
@@ -174,6 +180,11 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, Problem, "every user"},
+		"ledgers of another user": {func(t *testing.T, in *Input) {
+			write(t, in.Root, "run/user/7/dvdi/ledgers/abc", "/run/user/7/dvdi\x00/home/u/.local/state/dvdi")
+			write(t, in.Root, "tmp/dvdi-8/ledgers/locks/x.lock", "") // nobody joined
+		}, Warning, "run/user/7/dvdi/ledgers"},
+		"ledgers of root": {func(t *testing.T, in *Input) { write(t, in.Root, "run/dvdi/ledgers/abc", "/run/dvdi\x00/var/lib/dvdi") }, Warning, "do not know of each other"},
 		"record set aside": {func(_ *testing.T, in *Input) {
 			in.Leftovers = func() (aside, temporary []string, err error) { return []string{"/run/dvdi/set-aside/v.1"}, nil, nil }
 		}, Warning, "set-aside/v.1"},
