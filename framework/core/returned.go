@@ -141,7 +141,7 @@ func (s *shown) has(volumes []localVolume) bool {
 // agent of the host is not.
 func (c *Core) comesBack(tx *txn, i *instance, s *shown) bool {
 	if i.Reserved == nil {
-		if c.hasOtherShared(i) || s.hostname != i.Former.Hostname || !s.has(i.Former.Local) || slices.Contains(i.GivenUp, s.agentID) {
+		if c.hasOtherShared(i.App, i.Former.Local) || s.hostname != i.Former.Hostname || !s.has(i.Former.Local) || slices.Contains(i.GivenUp, s.agentID) {
 			return false
 		}
 		c.takeBack(tx, i, s)
@@ -149,6 +149,9 @@ func (c *Core) comesBack(tx *txn, i *instance, s *shown) bool {
 	}
 	// A wipe may have left a part.
 	mine := s.has(i.Local) || i.Phase == wiping
+	if i.Phase != wiping && c.hasOtherShared(i.App, i.Local) {
+		return false // it joins the others when it is launched
+	}
 	if s.hostname != i.Reserved.Hostname || !mine || slices.Contains(i.GivenUp, s.agentID) {
 		return false
 	}

@@ -110,14 +110,14 @@ func wasShared(volume string, all []*instance) bool {
 	})
 }
 
-// hasOtherShared tells whether the app's instances have other shared volumes by now
-// than those that an instance had before.
-func (c *Core) hasOtherShared(i *instance) bool {
-	return slices.ContainsFunc(i.Former.Local, func(v localVolume) bool {
+// hasOtherShared tells whether an app's instances have other shared volumes by now
+// than those of one whose agent was gone.
+func (c *Core) hasOtherShared(id app.ID, before []localVolume) bool {
+	return slices.ContainsFunc(before, func(v localVolume) bool {
 		if !v.Shared {
 			return false
 		}
-		for _, other := range c.state.byApp[i.App] {
+		for _, other := range c.state.byApp[id] {
 			if id := other.shared(v.ContainerPath); id != "" && id != v.ID && other.keepsShared() {
 				return true
 			}

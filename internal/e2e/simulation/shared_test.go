@@ -238,3 +238,27 @@ func TestSharedVolumeIsBackUnderANewAgentID(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedVolumeIsBackTooLate: a stopped instance joins what the others have by
+// now rather than what it had with them before.
+func TestSharedVolumeIsBackTooLate(t *testing.T) {
+	withAgents(t, 2, scheduler.Policy{}, func(t *testing.T, w *world) {
+		w.upsert(w.parse(fmt.Sprintf(together, 2)))
+		_, live := w.sharedBy(2)
+		w.edit("/together", func(a *app.App) { a.Instances = 1 })
+		w.runs("/together", 1)
+		a := w.agent(live[0].AgentID)
+		a.LoseHost()
+		w.pass(3 * time.Minute)
+		if err := w.cluster.MarkAgentGone(t.Context(), live[0].AgentID); err != nil {
+			t.Fatal(err)
+		}
+		now, _ := w.sharedBy(1)
+		a.StartHostAnew()
+		w.pass(time.Minute)
+		w.edit("/together", func(a *app.App) { a.Instances = 2 })
+		if after, _ := w.sharedBy(2); after != now {
+			t.Errorf("they have %s, the one that ran had %s", after, now)
+		}
+	})
+}
