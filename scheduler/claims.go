@@ -62,26 +62,28 @@ func (d *decision) indexVolumes() {
 	volumes := make([]volume, requests)
 	byKey := newLookup[VolumeKey](requests)
 	seed := maphash.MakeSeed()
+	hashes := make([]uint64, 0, requests)
 	for i := range s.Pending {
-		inst := &s.Pending[i]
-		first := d.firstMount[d.turn[i]]
-		for j := range inst.Volumes {
-			req, at := &inst.Volumes[j], first+int32(j)
-			v := &volumes[byKey.add(req.Key, req.Key.hash(seed), at)]
+		for j := range s.Pending[i].Volumes {
+			hashes = append(hashes, s.Pending[i].Volumes[j].Key.hash(seed))
+		}
+	}
+	for i, next := 0, 0; i < len(s.Pending); i++ {
+		at := d.firstMount[d.turn[i]]
+		for j := range s.Pending[i].Volumes {
+			req := &s.Pending[i].Volumes[j]
+			v := &volumes[byKey.add(req.Key, hashes[next], at)]
 			v.users++
 			d.mounts[at] = mount{req, v}
+			at, next = at+1, next+1
 		}
 	}
-	for i := range s.Volumes {
-		if at, wanted := byKey.find(s.Volumes[i].Key, s.Volumes[i].Key.hash(seed)); wanted {
-			d.tell(&volumes[at], &s.Volumes[i])
-		}
-	}
-	for i := range s.Claims {
-		if at, wanted := byKey.find(s.Claims[i].Key, s.Claims[i].Key.hash(seed)); wanted {
-			volumes[at].claims = append(volumes[at].claims, &s.Claims[i])
-		}
-	}
+	byKey.findEach(len(s.Volumes), func(i int) (*VolumeKey, uint64) {
+		return &s.Volumes[i].Key, s.Volumes[i].Key.hash(seed)
+	}, func(i int, at int32) { d.tell(&volumes[at], &s.Volumes[i]) })
+	byKey.findEach(len(s.Claims), func(i int) (*VolumeKey, uint64) {
+		return &s.Claims[i].Key, s.Claims[i].Key.hash(seed)
+	}, func(i int, at int32) { volumes[at].claims = append(volumes[at].claims, &s.Claims[i]) })
 	for i := range volumes {
 		if cs := volumes[i].claims; len(cs) > 1 {
 			slices.SortFunc(cs, func(a, b *Claim) int { return strings.Compare(a.AgentID, b.AgentID) })

@@ -51,6 +51,32 @@ func (l *lookup[K]) add(k K, hash uint64, place int32) int32 {
 	return int32(e.place) - 1
 }
 
+// together is how many keys are looked up at a time: what they need of memory is
+// then fetched at the same time, too.
+const together = 64
+
+// findEach finds the places of n keys, each given with its hash, and hands on those
+// that are there.
+func (l *lookup[K]) findEach(n int, key func(i int) (*K, uint64), found func(i int, place int32)) {
+	var keys [together]*K
+	var hashes [together]uint64
+	var places [together]uint32
+	for from := 0; from < n; from += together {
+		block := min(together, n-from)
+		for i := range block {
+			keys[i], hashes[i] = key(from + i)
+		}
+		for i := range block {
+			places[i] = l.at(keys[i], hashes[i]).place
+		}
+		for i := range block {
+			if places[i] > 0 {
+				found(from+i, int32(places[i])-1)
+			}
+		}
+	}
+}
+
 // hash mixes both parts: there are few drivers, with short names.
 func (k *VolumeKey) hash(seed maphash.Seed) uint64 {
 	h := maphash.String(seed, k.Name)
