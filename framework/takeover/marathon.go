@@ -278,12 +278,13 @@ type Claim struct {
 	State    string `json:"state"`
 }
 
-// Claims lists all claims.
+// Claims lists all claims. A volume that is only bound to a place is nobody's.
 func (a *API) Claims(ctx context.Context) ([]Claim, error) {
 	var out struct {
 		Volumes []Claim `json:"volumes"`
 	}
-	return out.Volumes, a.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
+	err := a.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
+	return slices.DeleteFunc(out.Volumes, func(c Claim) bool { return c.State == "bound" }), err
 }
 
 // ClaimUsed says where a volume was used last.

@@ -12,12 +12,15 @@ func (e *env) claims() []string {
 	var out struct {
 		Volumes []struct {
 			Hostname string `json:"hostname"`
+			State    string `json:"state"`
 		} `json:"volumes"`
 	}
 	e.must(http.MethodGet, "/v2/volumes", nil, &out)
 	var hosts []string
 	for _, c := range out.Volumes {
-		hosts = append(hosts, c.Hostname)
+		if c.State != "bound" {
+			hosts = append(hosts, c.Hostname)
+		}
 	}
 	return hosts
 }

@@ -101,6 +101,9 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 		c := e.claims()
 		return len(c) == 0, strings.Join(c, ","), nil
 	})
+	if shown := e.get("/v2/volumes"); strings.Count(shown, `"state":"bound"`) != 2 {
+		t.Errorf("both volumes are bound to a place, and nobody claims them: %s", shown)
+	}
 
 	// Its host reboots, and so does the framework, which has to remember.
 	e.fault("kill-agent", home.Host)
