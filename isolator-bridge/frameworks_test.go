@@ -92,6 +92,40 @@ func user(t *testing.T, cmd *exec.Cmd) <-chan struct{} {
 	return gone
 }
 
+// A bridge that cannot read what is registered does not start: a lease would never
+// end. What is damaged is told and stops nothing.
+func TestRegistrationsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t, volumetest.Start(t, volumetest.Config{}))
+	b := a.start() // makes the directories
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	epochs := filepath.Join(a.variable("DVDCLI_STATE_DIR"), "epochs")
+	if err := os.WriteFile(filepath.Join(epochs, "damaged.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b = a.start()
+	b.awaitLog("registered epochs that cannot be read")
+	if err := b.stop(); err != nil {
+		t.Errorf("a damaged registration ended the bridge: %v", err)
+	}
+	needMounts(t)
+	unread := filepath.Join(epochs, "unread.json")
+	if err := os.WriteFile(unread, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	// A process has nothing at the first address of its memory: EIO.
+	cmd := exec.CommandContext(ctx, "unshare", "--mount", "sh", "-c", `mount --bind /proc/$$/mem "$0" && exec "$1" serve`, unread, bridgeBinary)
+	cmd.Env = a.env
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "leases: ") || !strings.Contains(string(out), "unread.json") {
+		t.Errorf("a bridge that cannot read a registration: %v, %s", err, out)
+	}
+}
+
 // TestFenceStopsWhatUsesAVolume: when the lease is over a process with a file
 // open, one with its working directory there, and one that only has the volume
 // mounted for itself, as a container has, are killed and the volume is

@@ -404,6 +404,32 @@ func TestMountsOfOthersAreLeft(t *testing.T) {
 	}
 }
 
+// A mount that appears where one of an earlier boot is looked out for has time to
+// find its user, whatever the clock said when the host came up: the record's times
+// are of this boot here, as with a clock that was wrong.
+func TestNewOwnersHaveTimeAfterAReboot(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	r := newLeakRig(t, volumetest.Config{Counting: volumetest.CountNothing, Restart: volumetest.RestartForgets, Volatile: true, Bind: true})
+	r.env = append(r.env, "DVDI_BRIDGE_LEAK_GRACE=1h")
+	r.run("c1", "v")
+	r.reboot()
+	r.plugin.Restart()
+	r.mesos.lists("another")
+	b := r.start()
+	await(t, "the look-out", func() bool {
+		rec, err := r.ledger().Peek(ledger.Key{Driver: "test", Volume: "v"})
+		return err == nil && rec != nil && rec.Phase == ledger.PhaseWatched && rec.EarlierBoot
+	})
+	if out, err := newAgent(t, r.plugin).dvdcli("mount", "--volumedriver=test", "--volumename=v"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r.stays("v")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // Damaged checkpoints stop nothing and prove nothing: what they named is known
 // from before, or not unmounted while their container may live.
 func TestDamagedCheckpoints(t *testing.T) {

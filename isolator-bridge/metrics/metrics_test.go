@@ -161,6 +161,9 @@ func TestStates(t *testing.T) {
 		`dvdi_bridge_refused_total{reason="wrong_token"} 1`, `dvdi_bridge_refused_total{reason="no_token"} 0`,
 		`dvdi_bridge_recovered_total{outcome="settled",source="ledger"} 1`, `dvdi_bridge_recovered_total{outcome="problem",source="agent"} 1`,
 		`dvdi_bridge_build_info{version="v9"} 1`)
+	// The first expiry of a driver is an increase only over a zero that was there.
+	has(t, exposed(t, m), `dvdi_bridge_lease_expirations_total{driver="b",state="fencing"} 0`,
+		`dvdi_bridge_lease_expirations_total{driver="b",state="fenced"} 0`)
 }
 
 var metricName = regexp.MustCompile(`dvdi_bridge_[a-z_]+`)

@@ -439,7 +439,7 @@ func (m *mounting) attempt(ctx context.Context, d volume.Driver) error {
 		}
 	}
 	s.describe(m.rec)
-	m.rec.Phase, m.rec.Since = ledger.PhaseMounted, m.ledger.Now()
+	m.rec.Phase, m.rec.Since, m.rec.EarlierBoot = ledger.PhaseMounted, m.ledger.Now(), false
 	m.hint = nil
 	if err := m.saveMounted(); err != nil {
 		return m.giveUp(ctx, mounted, err)

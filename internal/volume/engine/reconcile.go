@@ -21,6 +21,10 @@ type ReconcileRequest struct {
 	// Now does not wait for times: owed Unmounts are tried at once, and calls
 	// without an answer are taken to be over, as after a restart of the driver.
 	Now bool
+	// LeaveAppeared leaves a mount that has appeared where one is looked out for,
+	// as for a caller who has asked before whether somebody uses it and found no
+	// mount to ask about.
+	LeaveAppeared bool
 	// Only, if not nil, restricts it to one volume.
 	Only *ledger.Key
 }
@@ -283,6 +287,10 @@ func (r *reconciling) pay(ctx context.Context) error {
 func (r *reconciling) watched(ctx context.Context) error {
 	r.f.State = "looking out for a mount without an answer"
 	if s := r.look(ctx); s.what == present {
+		if r.req.LeaveAppeared {
+			r.f.After = time.Second
+			return nil
+		}
 		r.f.Action = "undo the mount that appeared at " + s.path
 		if r.req.DryRun {
 			return nil

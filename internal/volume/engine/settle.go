@@ -115,7 +115,7 @@ func (op *operation) settleMount(ctx context.Context, over bool) (bool, error) {
 	if s.what == present && s.dead == nil && op.usable(s) == nil {
 		op.rec.Call = nil
 		op.rec.Phase = ledger.PhaseMounted
-		op.rec.Since = op.ledger.Now()
+		op.rec.Since, op.rec.EarlierBoot = op.ledger.Now(), false
 		s.describe(op.rec)
 		op.rec.Doubt = op.rec.Doubt || aloneErr != nil || op.mayBeOthers()
 		op.note(fmt.Sprintf("an earlier mount without an answer was found done at %s", s.path))
@@ -153,6 +153,7 @@ func (op *operation) watch() error {
 	op.rec.Call = nil
 	op.rec.Phase = ledger.PhaseWatched
 	op.rec.Holders = nil
+	op.rec.EarlierBoot = op.rec.EarlierBoot || op.rec.BootID != "" && op.rec.BootID != op.ledger.BootID()
 	op.rec.WatchUntilBoot = now + op.timeouts.Watch
 	return op.entry.Save(op.rec)
 }

@@ -141,6 +141,8 @@ type Record struct {
 	Attempts    int           `json:"attempts,omitempty"`
 	LastError   string        `json:"lastError,omitempty"`
 	NextTryBoot time.Duration `json:"nextTryBoot,omitempty"`
+	// EarlierBoot says that what is watched for is a mount of an earlier boot.
+	EarlierBoot bool `json:"earlierBoot,omitempty"`
 	// WatchUntilBoot ends PhaseWatched (CLOCK_BOOTTIME).
 	WatchUntilBoot time.Duration `json:"watchUntilBoot,omitempty"`
 }
