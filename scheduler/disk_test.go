@@ -327,6 +327,20 @@ func TestRelaunchOnTheReservation(t *testing.T) {
 	}
 }
 
+// TestRelaunchTakesItsReservedPorts has an instance with more ports than its
+// reservation, on an agent with many others: the reserved ones would lie idle.
+func TestRelaunchTakesItsReservedPorts(t *testing.T) {
+	w, o, i := relaunched()
+	i.Port(0, 31001, 0)
+	o.Ports(31000, 31999).Add(owned(portsOf(32000, 32000), "db"))
+	plan := w.Decide()
+	l := schedtest.Launched(plan, "db")
+	if l == nil || len(l.Ports) != 3 || l.Ports[0] != 32000 || l.Ports[1] != 31001 || l.Ports[2] == 31001 {
+		t.Fatalf("launched %+v, want the reserved port 32000, 31001 and another one", l)
+	}
+	apply(t, o.Resources, plan.Accepts[0].Operations)
+}
+
 // TestRelaunchGoesFirst has an instance that waits for longer want what a relaunch
 // needs beside its reservation: where its volumes are is decided, the other may go
 // anywhere.

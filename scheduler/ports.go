@@ -43,20 +43,35 @@ func (d *decision) portsFit(r *request, s *share) bool {
 	return true
 }
 
-// pickPorts chooses the host ports of a request that fits. Ports left to us
-// are taken from a place in the ranges that the seed and the instance decide,
-// first: an instance that takes the lowest free port would get the one that
-// another has just given up, while proxies still send to it.
+// ownPorts are the host ports of a share that are reserved for the instance
+// itself.
+func (r *request) ownPorts(s *share) []resource.Range {
+	var own []resource.Range
+	for i := range s.free {
+		if p := &s.free[i]; p.what == ports && p.use == useOwned && r.mayUse(p) {
+			own = resource.UnionRanges(own, p.ranges)
+		}
+	}
+	return own
+}
+
+// pickPorts chooses the host ports of a request that fits. Of the ports left to
+// us those that are reserved for the instance go first: nobody else can use them.
+// The others are taken from a place in the ranges that the seed and the instance
+// decide, first: an instance that takes the lowest free port would get the one
+// that another has just given up, while proxies still send to it.
 func (d *decision) pickPorts(r *request, s *share, first uint64) []uint32 {
 	chosen := d.room.ports(int(r.shape.needs.ports))
 	free := r.freePorts(s)
+	if r.plain {
+		fillPorts(chosen, free, first)
+		return chosen
+	}
 	var fixed []resource.Range
-	if !r.plain {
-		for i, p := range r.inst.Ports {
-			if p.Number != 0 {
-				chosen[i] = p.Number
-				fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
-			}
+	for i, p := range r.inst.Ports {
+		if p.Number != 0 {
+			chosen[i] = p.Number
+			fixed = append(fixed, resource.Range{Begin: uint64(p.Number), End: uint64(p.Number)})
 		}
 	}
 	if len(fixed) == len(chosen) {
@@ -65,15 +80,29 @@ func (d *decision) pickPorts(r *request, s *share, first uint64) []uint32 {
 	if fixed != nil {
 		free = resource.SubtractRanges(free, resource.NormalizeRanges(fixed))
 	}
+	if own := intersect(r.ownPorts(s), free); len(own) > 0 {
+		fillPorts(chosen, own, first)
+		free = resource.SubtractRanges(free, own)
+	}
+	fillPorts(chosen, free, first)
+	return chosen
+}
+
+// fillPorts replaces the zeros among the chosen ports by free ones, each taken once,
+// from the place first on. Where there are too few, zeros are left.
+func fillPorts(chosen []uint32, free []resource.Range, first uint64) {
 	total := resource.CountRanges(free)
-	next := first % total
+	if total == 0 {
+		return
+	}
+	next, left := first%total, total
 	for i := range chosen {
-		if chosen[i] == 0 {
+		if chosen[i] == 0 && left > 0 {
 			chosen[i] = uint32(resource.NthValue(free, next))
 			next = (next + 1) % total
+			left--
 		}
 	}
-	return chosen
 }
 
 // portRanges adds host ports, as ranges of a resource, to an empty slice.
