@@ -77,6 +77,13 @@ func (id ID) TaskName() string {
 // Parent is the group that holds the app or group; the root's parent is the
 // root.
 func (id ID) Parent() ID {
+	// The parent of each of thousands of apps is asked for whenever one is posted.
+	switch last := strings.LastIndexByte(string(id), '/'); {
+	case last <= 0:
+		return Root
+	case last < len(id)-1 && id[0] == '/' && !strings.Contains(string(id), "//"):
+		return id[:last]
+	}
 	segs := id.segments()
 	if len(segs) < 2 {
 		return Root

@@ -23,42 +23,52 @@ func AssignServicePorts(a *App, apps map[ID]*App, r PortRange) error {
 	if open == 0 {
 		return nil
 	}
-	used := map[int]bool{}
+	used := make(portSet, maxPort+1)
 	for id, other := range apps {
-		if id == a.ID {
-			continue
-		}
-		for _, p := range other.servicePorts() {
-			used[*p] = true
+		if id != a.ID {
+			other.markServicePorts(used)
 		}
 	}
-	for _, p := range a.servicePorts() {
-		used[*p] = true
-	}
-	var candidates []int
+	a.markServicePorts(used)
+	var earlier []*int
 	if old := apps[a.ID]; old != nil {
-		for _, p := range old.servicePorts() {
-			candidates = append(candidates, *p)
-		}
+		earlier = old.servicePorts()
 	}
-	for n := r.Min; n < r.Max; n++ {
-		candidates = append(candidates, n)
-	}
-	next := 0
+	next := r.Min
 	for _, p := range a.servicePorts() {
 		if *p != 0 {
 			continue
 		}
-		for next < len(candidates) && (candidates[next] == 0 || used[candidates[next]]) {
+		for len(earlier) > 0 && (*earlier[0] == 0 || used.has(*earlier[0])) {
+			earlier = earlier[1:]
+		}
+		if len(earlier) > 0 {
+			*p = *earlier[0]
+			used.add(*p)
+			continue
+		}
+		for next < r.Max && (next == 0 || used.has(next)) {
 			next++
 		}
-		if next == len(candidates) {
+		if next >= r.Max {
 			return &ValidationError{Message: fmt.Sprintf("All ports in the range [%d-%d) are already in use", r.Min, r.Max)}
 		}
-		*p = candidates[next]
-		used[*p] = true
+		*p = next
+		used.add(*p)
 	}
 	return nil
+}
+
+// portSet tells of every port whether it is in it: what is filled from thousands of
+// apps each time that one is posted.
+type portSet []bool
+
+func (s portSet) has(port int) bool { return port < 0 || port >= len(s) || s[port] }
+
+func (s portSet) add(port int) {
+	if port >= 0 && port < len(s) {
+		s[port] = true
+	}
 }
 
 // ServicePorts returns the app's service ports in the order of its ports.
@@ -68,6 +78,21 @@ func (a *App) ServicePorts() []int {
 		out = append(out, *p)
 	}
 	return out
+}
+
+// markServicePorts adds the app's service ports.
+func (a *App) markServicePorts(used portSet) {
+	if a.HostNetworked() {
+		for i := range a.Ports {
+			used.add(a.Ports[i].Port)
+		}
+		return
+	}
+	if a.Container != nil {
+		for i := range a.Container.PortMappings {
+			used.add(a.Container.PortMappings[i].ServicePort)
+		}
+	}
 }
 
 func (a *App) servicePorts() []*int {

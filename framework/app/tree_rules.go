@@ -21,10 +21,21 @@ func ValidateAll(apps map[ID]*App, changed []ID) error {
 }
 
 func validateTreeIDs(p *problems, apps map[ID]*App, changed []ID) {
-	groups := map[ID]bool{}
+	groups := map[ID]bool{} // the changed apps, and whether they are groups, too
+	for _, id := range changed {
+		groups[id] = false
+	}
+	var seen ID // most apps lie in the group of the one before
 	for id := range apps {
-		for group := id.Parent(); group != Root && !groups[group]; group = group.Parent() {
-			groups[group] = true
+		parent := id.Parent()
+		if parent == seen {
+			continue
+		}
+		seen = parent
+		for group := parent; group != Root; group = group.Parent() {
+			if _, concerned := groups[group]; concerned {
+				groups[group] = true
+			}
 		}
 	}
 	for _, id := range changed {
