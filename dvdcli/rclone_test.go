@@ -225,7 +225,7 @@ func (r *rclone) killedAtEveryStep(t *testing.T) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
-					b := newBox(t, r.plugins()).with("DVDCLI_CALL_TIMEOUT", "1s").with("DVDCLI_CALL_MARGIN", "100ms")
+					b := newBox(t, r.plugins()).with("DVDCLI_CALL_TIMEOUT", "3s").with("DVDCLI_CALL_MARGIN", "100ms")
 					vol := strings.NewReplacer(" ", "-", "#", "").Replace(name)
 					args := r.mount(vol)
 					if command == "unmount" {
