@@ -58,9 +58,19 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return serve(ctx, cfg, stderr)
 		},
 	}
+	for _, c := range a.Commands {
+		if c.OnUsageError == nil { // the library would print its help and tell of no kind of error
+			c.OnUsageError = wrongUsage
+		}
+	}
 	err := a.RunContext(ctx, args)
 	if err != nil {
 		fmt.Fprintf(stderr, "dvdi-framework: %v\n", err)
 	}
 	return exitCode(err)
+}
+
+// wrongUsage tells of a command's flags what is wrong with them.
+func wrongUsage(c *cli.Context, err error, _ bool) error {
+	return &config.Error{Err: fmt.Errorf("%w; see %s --help", config.Explain(err), c.Command.HelpName)}
 }

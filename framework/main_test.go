@@ -103,7 +103,7 @@ func (p *program) serving(t *testing.T) string {
 }
 
 func TestBadFlag(t *testing.T) {
-	for _, args := range [][]string{{"--http_port=x"}, {"--nonsense"}, {"--failover_timeout=0"}, {"--logging_level=loud"}, {"--master=ftp://m"}, {"--launch_tokens=5"}, {"--mesos_ca=/does/not/exist"}} {
+	for _, args := range [][]string{{"--http_port=x"}, {"--nonsense"}, {"--failover_timeout=0"}, {"--logging_level=loud"}, {"--master=ftp://m"}, {"--launch_tokens=5"}, {"backup", "--nonsense"}, {"import", "--nonsense"}, {"explain", "--nonsense"}, {"--mesos_ca=/does/not/exist"}} {
 		code, out := start(t, args...).exit(t)
 		if code != exitBadFlag || !strings.Contains(out, strings.TrimLeft(strings.SplitN(args[0], "=", 2)[0], "-")) {
 			t.Errorf("%v: exit code %d, output %q", args, code, out)
