@@ -22,6 +22,7 @@ const callTimeout = 100 * time.Second
 type driver struct {
 	node  *node
 	scope string // "local" or "global"
+	zone  string // where the volumes can be attached; empty: nothing is said of it
 	kinds kindChooser
 	log   *zap.Logger
 }
@@ -177,6 +178,9 @@ func (d *driver) describe(r *record) (*volume.Volume, error) {
 	if r.Size > 0 {
 		status["size"] = formatSize(r.Size)
 		status["sizeEnforced"] = r.Kind == kindImage
+	}
+	if d.zone != "" {
+		status["zone"] = d.zone
 	}
 	var nodes []string
 	for _, a := range r.Attachments {

@@ -61,6 +61,7 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "default-size", Usage: "`SIZE` of images created without one", Value: "1G"},
 		&cli.BoolFlag{Name: "single-attach", Usage: "only one node at a time may have a volume, as with block storage"},
 		&cli.StringFlag{Name: "scope", Usage: "local or global (default: global with --single-attach, else local)"},
+		&cli.StringFlag{Name: "zone", Usage: "`ZONE` in which the volumes can be attached, told in their status"},
 		&cli.BoolFlag{Name: "link", Usage: "link volumes instead of mounting them, even as root"},
 		&cli.BoolFlag{Name: "unmount-on-exit", Usage: "unmount this node's volumes at the end; otherwise they stay and are adopted at the next start"},
 	}
@@ -139,7 +140,7 @@ func nodeFromFlags(c *cli.Context, s *store, log *zap.Logger) (*node, error) {
 }
 
 func driverFromFlags(c *cli.Context, n *node, log *zap.Logger) (*driver, error) {
-	d := &driver{node: n, scope: c.String("scope"), log: log}
+	d := &driver{node: n, scope: c.String("scope"), zone: c.String("zone"), log: log}
 	var err error
 	if d.kinds, err = kindsFromFlags(c, n.link, log); err != nil {
 		return nil, err

@@ -268,6 +268,22 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+func TestZoneIsTold(t *testing.T) {
+	t.Parallel()
+	for _, zone := range []string{"", "eu-1a"} {
+		flags := []string{"--link"}
+		if zone != "" {
+			flags = append(flags, "--zone", zone)
+		}
+		p := newBench(t).start("a", flags...)
+		p.mustCreate("data", nil)
+		v, err := p.get("data")
+		if told, is := v.Status["zone"]; err != nil || is != (zone != "") || is && told != zone {
+			t.Errorf("zone %q is told as %v, %v", zone, v.Status, err)
+		}
+	}
+}
+
 func TestLookingWhileVolumesComeAndGo(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, flags ...string) {

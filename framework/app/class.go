@@ -57,7 +57,8 @@ type VolumeClass struct {
 	// agent, if that is known.
 	Scope string `json:"scope,omitempty" yaml:"scope"`
 	// Zonal volumes can be attached only in the zone of the agent on which they
-	// were used first.
+	// were used first. Without it the word of the driver counts, if it tells a
+	// zone and Scope is not ScopeGlobal.
 	Zonal bool `json:"zonal,omitempty" yaml:"zonal"`
 }
 

@@ -173,7 +173,7 @@ func (v *view) report(agentID string) *core.BridgeReport {
 		}
 		owner := vol.GetRegistered().GetFrameworkId()
 		if attached || owner != "" || len(vol.Replicas) > 0 {
-			r.Volumes[key] = core.BridgeVolume{Attached: attached, Framework: owner, Replicas: vol.Replicas}
+			r.Volumes[key] = core.BridgeVolume{Attached: attached, Framework: owner, Replicas: vol.Replicas, Zone: vol.Zone}
 		}
 	}
 	return r

@@ -178,7 +178,7 @@ var key = scheduler.VolumeKey{Driver: "d", Name: "v"}
 func facts(state client.Volume_State) *client.Change {
 	return &client.Change{Revision: 1, Facts: &client.Facts{Zone: "z", Capabilities: &client.Capabilities{Epochs: true, Leases: true, Removal: true},
 		Drivers: []*client.Driver{{Name: "d", Scope: "local", Healthy: true, AttachLimit: 4, Attached: 2}},
-		Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: state, Replicas: []string{"h2"}}}}}
+		Volumes: []*client.Volume{{Name: &client.VolumeName{Driver: "d", Name: "v"}, State: state, Replicas: []string{"h2"}, Zone: "z9"}}}}
 }
 
 func TestAddressOfABridge(t *testing.T) {
@@ -216,7 +216,7 @@ func TestReports(t *testing.T) {
 	f.changes <- facts(client.Volume_MOUNTED)
 	report("mounted", func(r *core.BridgeReport) bool {
 		d := r.Agent.Drivers
-		return r.Agent.Known && r.Agent.Zone == "z" && r.Epochs && r.Leases && r.Removal && r.Volumes[key].Attached && r.Volumes[key].Replicas[0] == "h2" &&
+		return r.Agent.Known && r.Agent.Zone == "z" && r.Epochs && r.Leases && r.Removal && r.Volumes[key].Attached && r.Volumes[key].Replicas[0] == "h2" && r.Volumes[key].Zone == "z9" &&
 			len(d) == 1 && d[0] == scheduler.DriverFact{Name: "d", Healthy: true, AttachLimit: 4, Attached: 2} &&
 			r.Scopes["d"] == app.ScopeLocal
 	})

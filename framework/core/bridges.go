@@ -96,6 +96,9 @@ type BridgeVolume struct {
 	// Framework is whose epoch is registered there, or was last.
 	Framework string
 	Replicas  []string
+	// Zone is where it can be attached by the word of its driver, which may be in
+	// other words than the agents'. Empty: the driver says nothing at present.
+	Zone string
 }
 
 // bridgeFlow is what the core knows of bridges. None of it is stored.
@@ -110,8 +113,8 @@ type bridgeFlow struct {
 	reasons map[scheduler.VolumeKey]string
 	// fences are when claims on lost agents end.
 	fences map[scheduler.VolumeKey]time.Time
-	// scopes are those of agents' drivers that were looked at last.
-	scopes map[string]map[string]string
+	// looked are the agents' reports from which homes were noted last.
+	looked map[string]*BridgeReport
 	// removals are those that are due.
 	removals map[scheduler.VolumeKey]*removing
 }
@@ -123,7 +126,7 @@ type seenAgent struct {
 
 func newBridgeFlow() bridgeFlow {
 	return bridgeFlow{seen: map[string]seenAgent{}, asking: map[scheduler.VolumeKey]bool{}, next: map[scheduler.VolumeKey]time.Time{},
-		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, scopes: map[string]map[string]string{},
+		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, looked: map[string]*BridgeReport{},
 		removals: map[scheduler.VolumeKey]*removing{}}
 }
 
@@ -191,7 +194,7 @@ func (c *Core) track(now time.Time) {
 // waits, a volume may be released.
 func (c *Core) handleBridges(tx *txn) {
 	clear(c.bridges.next)
-	c.noteScopes(tx)
+	c.noteReports(tx)
 	c.tickBridges(tx)
 	if c.someoneWaits(tx.now) {
 		c.flow.wantRevive()

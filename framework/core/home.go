@@ -27,6 +27,8 @@ type home struct {
 	// Zone is the only one in which it can be attached; empty: in any, or nobody
 	// knows which.
 	Zone string `json:"zone,omitempty"`
+	// ZoneTold: the zone is the word of the volume's driver, not of its class.
+	ZoneTold bool `json:"zoneTold,omitempty"`
 }
 
 // places are the external volumes of a definition for one instance that the
@@ -97,11 +99,15 @@ func (c *Core) homeOf(e *app.External, t *task, old *home) *home {
 	if scope == "" && old != nil {
 		h.Local, h.Stated = old.Local, old.Stated
 	}
-	if e.Class != nil && e.Class.Zonal {
+	switch {
+	case e.Class != nil && e.Class.Zonal:
 		h.Zone = c.zoneOf(t)
 		if h.Zone == "" && old != nil {
 			h.Zone = old.Zone
 		}
+	case !h.Local && (scope != app.ScopeGlobal || !stated):
+		h.Zone = c.zoneTold(e, t, old)
+		h.ZoneTold = h.Zone != ""
 	}
 	if !h.Local && h.Zone == "" {
 		return nil
@@ -121,6 +127,34 @@ func (c *Core) zoneOf(t *task) string {
 	return zone
 }
 
+// zoneTold is the zone in which a volume can be attached by the word of its
+// driver, as the bridge of the task's agent passes it on. Only a zone that the
+// agent is in counts: a driver may have words of its own for zones (or one for
+// all), in which no agent is, and nothing could run with its volumes any more.
+func (c *Core) zoneTold(e *app.External, t *task, old *home) string {
+	remembered := ""
+	if old != nil && old.ZoneTold {
+		remembered = old.Zone
+	}
+	key := scheduler.VolumeKey{Driver: e.Driver(), Name: e.Name}
+	var told string
+	if c.cfg.Bridges != nil {
+		if r := c.cfg.Bridges.Reports()[t.AgentID]; r != nil {
+			told = r.Volumes[key].Zone
+		}
+	}
+	switch {
+	case told == "", told == remembered:
+		return remembered
+	case told == c.zoneOf(t):
+		return told
+	}
+	c.log.Info("the zone that a driver tells of a volume does not count: it is not that of the agent which has it mounted",
+		zap.String("driver", key.Driver), zap.String("volume", key.Name), zap.String("zone", told),
+		zap.String("agent", t.AgentID), zap.String("agent_zone", c.zoneOf(t)))
+	return ""
+}
+
 func equalHomes(a, b *home) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -128,15 +162,20 @@ func equalHomes(a, b *home) bool {
 	return *a == *b
 }
 
-// noteScopes looks again at the volumes in use on agents whose drivers' scopes
-// have become known or are others than before.
-func (c *Core) noteScopes(tx *txn) {
+// noteReports looks again at the volumes in use on agents of which the scopes of
+// drivers, zones of volumes or the agent's own have become known or are others
+// than before.
+func (c *Core) noteReports(tx *txn) {
 	changed := map[string]bool{}
-	for id, r := range c.cfg.Bridges.Reports() {
-		if !maps.Equal(r.Scopes, c.bridges.scopes[id]) {
-			changed[id], c.bridges.scopes[id] = true, r.Scopes
+	reports := c.cfg.Bridges.Reports()
+	for id, r := range reports {
+		if old := c.bridges.looked[id]; r != old {
+			changed[id] = r.tellsPlaces(old)
+			c.bridges.looked[id] = r
 		}
 	}
+	maps.DeleteFunc(c.bridges.looked, func(id string, _ *BridgeReport) bool { return reports[id] == nil })
+	maps.DeleteFunc(changed, func(_ string, yes bool) bool { return !yes })
 	if len(changed) == 0 {
 		return
 	}
@@ -145,6 +184,23 @@ func (c *Core) noteScopes(tx *txn) {
 			c.noteHomes(tx, i)
 		}
 	}
+}
+
+// tellsPlaces tells whether a report says anything on places that the one before
+// it, nil if there was none, does not.
+func (r *BridgeReport) tellsPlaces(before *BridgeReport) bool {
+	if before == nil {
+		before = &BridgeReport{}
+	}
+	if !maps.Equal(r.Scopes, before.Scopes) || r.Agent.Zone != before.Agent.Zone {
+		return true
+	}
+	for key, v := range r.Volumes {
+		if v.Zone != "" && v.Zone != before.Volumes[key].Zone {
+			return true
+		}
+	}
+	return false
 }
 
 // hasStarted tells whether a task is known to have got its volumes.
@@ -159,7 +215,9 @@ func (c *Core) bind(f *scheduler.VolumeFact, instanceID string) {
 	if v.Home == nil {
 		return
 	}
-	f.Zone = v.Home.Zone
+	if !c.anyZone(v, c.state.instances[instanceID]) {
+		f.Zone = v.Home.Zone
+	}
 	if v.Home.Local && !c.everywhere(v, c.state.instances[instanceID]) {
 		f.Local, f.LastAgent, f.LastHostname = true, v.Home.AgentID, v.Home.Hostname
 	}
@@ -169,19 +227,34 @@ func (c *Core) bind(f *scheduler.VolumeFact, instanceID string) {
 // which was local exists everywhere: its class, the operator's settings, or, if
 // only its driver had said so, its driver.
 func (c *Core) everywhere(v *volumeRecord, i *instance) bool {
-	if i == nil {
+	scope, stated := c.scopeFor(v, i)
+	return scope == app.ScopeGlobal && (stated || !v.Home.Stated)
+}
+
+// anyZone tells whether the class or the operator's settings say by now that a
+// volume exists everywhere whose driver had told a zone.
+func (c *Core) anyZone(v *volumeRecord, i *instance) bool {
+	if !v.Home.ZoneTold {
 		return false
+	}
+	scope, stated := c.scopeFor(v, i)
+	return stated && scope == app.ScopeGlobal
+}
+
+// scopeFor is the scope of a volume as an instance names it.
+func (c *Core) scopeFor(v *volumeRecord, i *instance) (scope string, stated bool) {
+	if i == nil {
+		return "", false
 	}
 	def := c.state.definition(i)
 	if def == nil || def.Container == nil {
-		return false
+		return "", false
 	}
 	e := places(def.ForInstance(i.Ordinal))[v.Key]
 	if e == nil {
-		return false
+		return "", false
 	}
-	scope, stated := c.scopeOf(e, v.Home.AgentID)
-	return scope == app.ScopeGlobal && (stated || !v.Home.Stated)
+	return c.scopeOf(e, v.Home.AgentID)
 }
 
 // hasLocalVolume tells whether a volume of an instance's task exists on its host

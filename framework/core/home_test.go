@@ -283,3 +283,132 @@ func TestSameNameElsewhereIsAnotherLocalVolume(t *testing.T) {
 		}
 	})
 }
+
+// tellsZone has the bridge of the agent with db's volume pass on what its driver
+// tells of the volume's zone, once db runs, and then end with it.
+func (r *rig) tellsZone(f *fakeBridges, zone func(host string) string) (first TaskView) {
+	r.t.Helper()
+	first = r.running("/db")
+	r.idle()
+	f.set(func() {
+		f.reports[first.AgentID].Volumes[volKey] = BridgeVolume{Attached: true, Zone: zone(first.Host)}
+	})
+	r.pass(time.Second)
+	f.set(func() { delete(f.reports[first.AgentID].Volumes, volKey) })
+	r.pass(time.Second)
+	return r.stranded(f)
+}
+
+// faultDomains puts each agent into a zone of its own.
+func (r *rig) faultDomains() {
+	r.cluster.set(func(c *cluster) {
+		for _, a := range c.agents {
+			a.zone = zoneOfHost(a.host)
+		}
+	})
+	r.restart()
+}
+
+func zoneOfHost(host string) string { return "zone-" + host }
+
+// A volume whose driver tells the zone it is in stays there, over the end of its
+// claim and of its mount, a restart and a bridge that is gone.
+func TestVolumeStaysInTheZoneItsDriverTells(t *testing.T) {
+	for _, domain := range []bool{true, false} {
+		t.Run(fmt.Sprintf("fault domain %t", domain), func(t *testing.T) {
+			withBridges(t, func(t *testing.T, r *rig, f *fakeBridges) {
+				zone := zoneOfHost
+				if domain {
+					r.faultDomains()
+				} else {
+					f.set(func() {
+						for _, b := range f.reports {
+							b.Agent.Zone = "of-" + b.Agent.AgentID
+						}
+					})
+					zone = func(string) string { return "of-" + r.running("/db").AgentID }
+				}
+				r.post(db)
+				first := r.tellsZone(f, zone)
+				f.set(func() { delete(f.reports, first.AgentID) })
+				r.restart()
+				r.scale("/db", 1)
+				if text := r.waitsFor(scheduler.WrongZone); !strings.Contains(text, "another zone than its volume") {
+					t.Errorf("it is explained by: %s", text)
+				}
+				r.pass(5 * time.Minute)
+				if n := len(r.cluster.liveTasks("/db")); n != 0 {
+					t.Fatal("it runs where its volume cannot be attached")
+				}
+				r.cluster.heal(first.AgentID)
+				if now := r.running("/db"); now.AgentID != first.AgentID {
+					t.Errorf("it runs on %s, its volume is in the zone of %s", now.AgentID, first.AgentID)
+				}
+			})
+		})
+	}
+}
+
+// What a driver calls a zone binds to nothing unless the agent is in it: an app
+// would wait for an agent that there never is. Nor does it where the operator
+// says that the volume exists everywhere.
+func TestZonesThatDoNotCount(t *testing.T) {
+	constantly := func(zone string) func(string) string { return func(string) string { return zone } }
+	for name, test := range map[string]struct {
+		domains bool
+		zone    func(host string) string
+		class   *app.VolumeClass
+		global  bool
+	}{
+		"agents without zones":       {false, constantly("z1"), nil, false},
+		"a driver's own word":        {true, constantly("default"), nil, false},
+		"the driver says nothing":    {true, constantly(""), nil, false},
+		"a class of global scope":    {true, zoneOfHost, &app.VolumeClass{Driver: "ref", Scope: app.ScopeGlobal}, false},
+		"the operator's setting":     {true, zoneOfHost, nil, true},
+		"a class that many write to": {true, zoneOfHost, &app.VolumeClass{Driver: "ref", Access: app.AccessManyWriters}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withBridges(t, func(t *testing.T, r *rig, f *fakeBridges) {
+				r.cfg.GlobalScope = map[string]bool{"ref": test.global}
+				if test.domains {
+					r.faultDomains()
+				} else {
+					r.restart()
+				}
+				if test.class != nil {
+					r.bound(*test.class)
+				} else {
+					r.post(db)
+				}
+				first := r.tellsZone(f, test.zone)
+				r.scale("/db", 1)
+				r.elsewhere(first)
+			})
+		})
+	}
+}
+
+// What a volume's driver told is no more once its class says that it exists
+// everywhere, or an operator has it forgotten.
+func TestToldZoneIsGivenUp(t *testing.T) {
+	for name, act := range map[string]func(r *rig){
+		"class": func(r *rig) { r.bound(app.VolumeClass{Driver: "ref", Scope: app.ScopeGlobal}) },
+		"force": func(r *rig) {
+			if err := r.core.ReleaseClaim(r.t.Context(), volKey, true); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withBridges(t, func(t *testing.T, r *rig, f *fakeBridges) {
+				r.faultDomains()
+				r.post(db)
+				first := r.tellsZone(f, zoneOfHost)
+				r.scale("/db", 1)
+				r.waitsFor(scheduler.WrongZone)
+				act(r)
+				r.elsewhere(first)
+			})
+		})
+	}
+}

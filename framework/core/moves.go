@@ -61,7 +61,7 @@ func (c *Core) addKind(s *scheduler.Snapshot, p *scheduler.Placed, i *instance) 
 // empty for any.
 func (c *Core) zoneOfVolumes(i *instance) string {
 	for _, key := range i.Task.Volumes {
-		if v := c.state.volumes[key]; v != nil && v.Home != nil && v.Home.Zone != "" {
+		if v := c.state.volumes[key]; v != nil && v.Home != nil && v.Home.Zone != "" && !c.anyZone(v, i) {
 			return v.Home.Zone
 		}
 	}

@@ -25,6 +25,22 @@ func localPlugin() devcluster.Plugin {
 	return p
 }
 
+// zonedPlugin is the reference plugin that tells in a volume's status that it is
+// in the zone of the node.
+func zonedPlugin() devcluster.Plugin {
+	p := devcluster.ReferencePlugin(binaries)
+	p.Driver = "zonevol"
+	p.Args = func(node, socket, mounts, _, store string) []string {
+		return []string{"--root", store + "-zoned", "--mounts", mounts, "--node", node, "--single-attach", "--zone", zoneOf(node), "--socket", socket}
+	}
+	return p
+}
+
+// zoneOf is the zone of an agent.
+func zoneOf(host string) string {
+	return "z" + strings.TrimSuffix(strings.TrimPrefix(host, "agent"), ".test")
+}
+
 // explained waits until `dvdi-framework explain` of an app tells a reason, and
 // until GET /v2/queue does.
 func (e *env) explained(app, reason string, words ...string) {
@@ -66,8 +82,9 @@ func (e *env) queue() []queued {
 }
 
 // TestVolumesAreBoundToPlaces: an app whose volume is local to an agent, by the
-// word of its driver that the bridge passes on, and one whose volume is zonal, by
-// its class, come back there only, and are told to wait for that.
+// word of its driver that the bridge passes on, and ones whose volume is zonal, by
+// its class or by the word of its driver, come back there only, and are told to
+// wait for that.
 func TestVolumesAreBoundToPlaces(t *testing.T) {
 	if os.Getenv("DVDI_E2E_MASTER") != "" {
 		t.Skip("the zones of an external Mesos belong to its operator")
@@ -77,7 +94,7 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := newEnvOf(t, setup{agents: 2, pick: reference, bridges: true, args: []string{"--volume-classes", classes}, change: func(c *devcluster.Config) {
-		c.Plugins = append(c.Plugins, localPlugin())
+		c.Plugins = append(c.Plugins, localPlugin(), zonedPlugin())
 		c.Agent = func(i int, a *embeddedmesos.AgentConfig) { a.Region, a.Zone = "r", fmt.Sprintf("z%d", i+1) }
 	}})
 	local := e.app("/local", "data", writer)
@@ -87,38 +104,46 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 	home := e.running("/local", 1)[0]
 	e.wrote("node*/plugin-state/localvol", home.ID)
 
-	zonal := e.app("/zonal", "zoned", writer)
-	zonal["container"].(object)["volumes"].([]object)[0]["external"].(object)["options"] = object{"dvdi/class": "zonal"}
-	zonal["constraints"] = [][]string{{"hostname", "CLUSTER", home.Host}}
-	e.must(http.MethodPost, "/v2/apps", zonal, nil)
-	inZone := e.running("/zonal", 1)[0]
-	e.settled()
-	zonal["constraints"], zonal["instances"] = [][]string{}, 0
-	e.must(http.MethodPut, "/v2/apps/zonal", zonal, nil)
+	zone := zoneOf(home.Host)
+	before := map[string]devcluster.Task{"/local": home}
+	for id, options := range map[string]object{"/zonal": {"dvdi/class": "zonal"}, "/told": {"dvdi/driver": "zonevol"}} {
+		zonal := e.app(id, "volume-of-"+id[1:], writer)
+		zonal["container"].(object)["volumes"].([]object)[0]["external"].(object)["options"] = options
+		zonal["constraints"] = [][]string{{"hostname", "CLUSTER", home.Host}}
+		e.must(http.MethodPost, "/v2/apps", zonal, nil)
+		before[id] = e.running(id, 1)[0]
+		e.settled()
+		e.poll("the zone of the volume of "+id+" to be known", func() (bool, string, error) {
+			shown := e.get("/v2/volumes")
+			return strings.Contains(shown, "volume-of-"+id[1:]+" of driver ") && strings.Count(shown, "can be attached in zone "+zone+" only") == len(before)-1, shown, nil
+		})
+		zonal["constraints"], zonal["instances"] = [][]string{}, 0
+		e.must(http.MethodPut, "/v2/apps"+id, zonal, nil)
+	}
 	e.must(http.MethodPut, "/v2/apps/local", object{"instances": 0}, nil)
 	e.settled()
-	e.poll("both claims to end", func() (bool, string, error) {
+	e.poll("all claims to end", func() (bool, string, error) {
 		c := e.claims()
 		return len(c) == 0, strings.Join(c, ","), nil
 	})
-	if shown := e.get("/v2/volumes"); strings.Count(shown, `"state":"bound"`) != 2 {
-		t.Errorf("both volumes are bound to a place, and nobody claims them: %s", shown)
+	if shown := e.get("/v2/volumes"); strings.Count(shown, `"state":"bound"`) != len(before) {
+		t.Errorf("all volumes are bound to a place, and nobody claims them: %s", shown)
 	}
 
 	// Its host reboots, and so does the framework, which has to remember.
 	e.fault("kill-agent", home.Host)
 	e.Framework.Kill()
 	e.startFramework()
-	for _, id := range []string{"/local", "/zonal"} {
+	for id := range before {
 		e.must(http.MethodPut, "/v2/apps"+id, object{"instances": 1}, nil)
 	}
-	zone := "z" + strings.TrimSuffix(strings.TrimPrefix(home.Host, "agent"), ".test")
 	e.explained("/local", "VolumeLocalElsewhere", "exists on agent "+home.Host+" only", "closest: agent")
 	e.explained("/zonal", "WrongZone", "in another zone than its volume", "lacks zone "+zone)
+	e.explained("/told", "WrongZone", "in another zone than its volume", "lacks zone "+zone)
 	e.fault("start-agent", home.Host)
-	for id, before := range map[string]devcluster.Task{"/local": home, "/zonal": inZone} {
+	for id, task := range before {
 		if now := e.running(id, 1)[0]; now.Host != home.Host {
-			t.Errorf("%s runs on %s, its volume was on %s (%s)", id, now.Host, home.Host, before.ID)
+			t.Errorf("%s runs on %s, its volume was on %s (%s)", id, now.Host, home.Host, task.ID)
 		}
 	}
 	e.wrote("node*/plugin-state/localvol", home.ID, e.running("/local", 1)[0].ID)

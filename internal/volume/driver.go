@@ -117,7 +117,7 @@ type Volume struct {
 	Mountpoint string
 	// CreatedAt is the driver's text, empty if it gives none.
 	CreatedAt string
-	// Status is free-form, for people.
+	// Status is free-form, mostly for people.
 	Status map[string]any
 }
 

@@ -557,7 +557,12 @@ type Volume struct {
 	Replicas   []string    `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Registered *Registered `protobuf:"bytes,7,opt,name=registered,proto3" json:"registered,omitempty"`
 	// Leaked says that nobody uses it although it is mounted.
-	Leaked        bool `protobuf:"varint,8,opt,name=leaked,proto3" json:"leaked,omitempty"`
+	Leaked bool `protobuf:"varint,8,opt,name=leaked,proto3" json:"leaked,omitempty"`
+	// Zone is where the volume can be attached, as the driver's Get says of a
+	// mounted volume in its Status (availabilityZone or zone). Empty: the driver
+	// says nothing, or has not answered. It is the driver's word as it is: whether
+	// the agents' zones are named alike is for the client to find out.
+	Zone          string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +651,13 @@ func (x *Volume) GetLeaked() bool {
 		return x.Leaked
 	}
 	return false
+}
+
+func (x *Volume) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
 }
 
 // Container is a user of a volume.
@@ -1534,7 +1546,7 @@ const file_facts_proto_rawDesc = "" +
 	"\n" +
 	"VolumeName\x12\x16\n" +
 	"\x06driver\x18\x01 \x01(\tR\x06driver\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x90\x03\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xa4\x03\n" +
 	"\x06Volume\x12.\n" +
 	"\x04name\x18\x01 \x01(\v2\x1a.dvdi.bridge.v1.VolumeNameR\x04name\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.dvdi.bridge.v1.Volume.StateR\x05state\x12\x18\n" +
@@ -1547,7 +1559,8 @@ const file_facts_proto_rawDesc = "" +
 	"\n" +
 	"registered\x18\a \x01(\v2\x1a.dvdi.bridge.v1.RegisteredR\n" +
 	"registered\x12\x16\n" +
-	"\x06leaked\x18\b \x01(\bR\x06leaked\"G\n" +
+	"\x06leaked\x18\b \x01(\bR\x06leaked\x12\x12\n" +
+	"\x04zone\x18\t \x01(\tR\x04zone\"G\n" +
 	"\x05State\x12\b\n" +
 	"\x04NONE\x10\x00\x12\v\n" +
 	"\aMOUNTED\x10\x01\x12\r\n" +

@@ -39,7 +39,8 @@ type BoardConfig struct {
 
 	// Look is how often the ledger is looked at for changes [500ms], Health how
 	// often the drivers are asked [15s], Answer how long one may take [5s],
-	// Replicas how often a driver is asked about one volume [5m].
+	// Replicas how often a driver is asked about one volume [5m], and how long one
+	// that had no answer is not asked for a volume's zone.
 	Look, Health, Answer, Replicas time.Duration
 	Log                            *zap.Logger
 }
@@ -65,6 +66,7 @@ type Board struct {
 	cfg      BoardConfig
 	drivers  *driverBook
 	replicas *replicaBook
+	zones    *zoneBook
 	kick     chan struct{} // look now
 
 	mu sync.Mutex // guards all below
@@ -100,6 +102,7 @@ func NewBoard(cfg BoardConfig) *Board {
 		cfg:      cfg,
 		drivers:  &driverBook{drivers: cfg.Drivers, timeout: cfg.Answer},
 		replicas: &replicaBook{getter: cfg.Getter, every: cfg.Replicas, known: map[ledger.Key]replicas{}, mute: map[string]time.Time{}},
+		zones:    newZoneBook(cfg.Getter, cfg.Answer, cfg.Replicas),
 		kick:     make(chan struct{}, 1),
 		head:     &client.Facts{},
 		volumes:  map[ledger.Key]stated{}, gone: map[ledger.Key]uint64{}, changed: make(chan struct{}),
@@ -138,6 +141,7 @@ func (b *Board) Run(ctx context.Context) {
 	defer wg.Wait()
 	wg.Go(func() { b.every(ctx, b.cfg.Health, b.askDrivers) })
 	wg.Go(func() { b.every(ctx, b.cfg.Health, b.askReplicas) })
+	wg.Go(func() { b.zones.run(ctx, b.Look) })
 	if b.cfg.Snapshots != nil {
 		wg.Go(func() { b.follow(ctx) })
 	}

@@ -43,6 +43,7 @@ func newCollection(b *Board, items []ledger.Listed, registrations []ledger.Regis
 		}
 		v.Replicas = b.replicas.of(key)
 	}
+	b.zones.put(c.volumes)
 	return c
 }
 

@@ -159,6 +159,12 @@ func (r *refusals) of(reason access.Reason) int {
 // serve starts a bridge; change adapts what it serves with.
 func serve(t *testing.T, change func(*ServerConfig, *BoardConfig)) *rig {
 	t.Helper()
+	return serveBoard(t, change, func(*Board) {})
+}
+
+// serveBoard has the board prepared before it runs.
+func serveBoard(t *testing.T, change func(*ServerConfig, *BoardConfig), prepare func(*Board)) *rig {
+	t.Helper()
 	dir := t.TempDir()
 	r := &rig{t: t, driver: &folders{root: filepath.Join(dir, "volumes"), mounted: map[string]bool{}}, tokens: tokenFile(t, theToken)}
 	led, err := ledger.Open(ledger.Config{RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state")})
@@ -180,6 +186,7 @@ func serve(t *testing.T, change func(*ServerConfig, *BoardConfig)) *rig {
 		change(&server, &board)
 	}
 	r.board = NewBoard(board)
+	prepare(r.board)
 	server.Board = r.board
 	s, err := NewServer(server)
 	if err != nil {
