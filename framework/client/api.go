@@ -245,6 +245,26 @@ func (c *Client) Queue(ctx context.Context) ([]Queued, error) {
 	return out.Queue, c.do(ctx, http.MethodGet, "/v2/queue", nil, &out)
 }
 
+// PersistentVolume is a Mesos persistent volume and who has it.
+type PersistentVolume struct {
+	ID            string `json:"id"`
+	App           app.ID `json:"app"`
+	ContainerPath string `json:"containerPath"`
+	AgentID       string `json:"agentId"`
+	Hostname      string `json:"hostname"`
+	Shared        bool   `json:"shared"`
+	// Instances have it, or are about to make it.
+	Instances []string `json:"instances"`
+}
+
+// PersistentVolumes lists the Mesos persistent volumes of all apps.
+func (c *Client) PersistentVolumes(ctx context.Context) ([]PersistentVolume, error) {
+	var out struct {
+		Persistent []PersistentVolume `json:"persistent"`
+	}
+	return out.Persistent, c.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
+}
+
 // Claims lists who holds which exclusive volume, and which are to be removed.
 func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
 	var out struct {

@@ -62,7 +62,7 @@ func Commands() []*cli.Command {
 				Flags: connection(), Action: run(showApp)},
 		}},
 		{Name: "volume", Usage: "show, release and keep exclusive volumes", Subcommands: []*cli.Command{
-			{Name: "list", Usage: "list who holds which exclusive volume, and which are to be removed", Flags: connection(), Action: run(listVolumes)},
+			{Name: "list", Usage: "list who holds which exclusive volume, which are to be removed, and the Mesos persistent volumes", Flags: connection(), Action: run(listVolumes)},
 			{Name: "show", Usage: "show who holds a volume and what would end that", ArgsUsage: "[DRIVER] NAME",
 				Flags: connection(), Action: run(showVolume)},
 			{Name: "classes", Usage: "list the volume classes that apps may name", Flags: connection(), Action: run(listClasses)},

@@ -5,8 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -291,4 +295,48 @@ func TestReleaseOfAVolume(t *testing.T) {
 	against(t, f, "", "volume", "show", "dbdata").refusedBy(404)
 	against(t, f, "", "volume", "release", "--force", "refvol", "dbdata").refusedBy(404)
 	against(t, f, "", "volume", "keep", "refvol", "dbdata").refusedBy(404)
+}
+
+// The list of volumes has Mesos's persistent ones behind those of drivers, as
+// GET /v2/volumes tells of them.
+func TestPersistentVolumesAreListed(t *testing.T) {
+	answer := `{"volumes":[{"driver":"refvol","name":"dbdata","apps":["/db"],"hostname":"h1","state":"held"}],
+		"persistent":[{"id":"a#data#1","app":"/a","containerPath":"data","agentId":"S1","hostname":"h2","shared":true,"instances":["a.1","a.2"]},
+			{"id":"b#data#1","app":"/b","containerPath":"data","agentId":"S1","hostname":"h3","shared":false,"instances":["b.1"]}],"leftovers":[]}`
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/volumes" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, answer) // a client that has gone fails the test itself
+	}))
+	t.Cleanup(s.Close)
+	r := invoke(t, "", "volume", "list", "--url", s.URL)
+	r.says(nil)
+	var rows [][]string
+	for line := range strings.Lines(r.out) {
+		rows = append(rows, strings.Fields(line))
+	}
+	want := [][]string{
+		{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"},
+		{"refvol", "dbdata", "held", "h1", "/db", "-"},
+		{"-", "a#data#1", "persistent,", "shared", "h2", "/a", "-"},
+		{"-", "b#data#1", "persistent", "h3", "/b", "-"},
+	}
+	if !slices.EqualFunc(rows, want, slices.Equal) {
+		t.Errorf("listed are %q", rows)
+	}
+	r = invoke(t, "", "volume", "list", "-o", "json", "--url", s.URL)
+	r.says(nil)
+	var listed []struct {
+		Name, ID      string
+		ContainerPath string
+		Shared        bool
+		Instances     []string
+	}
+	if err := json.Unmarshal([]byte(r.out), &listed); err != nil || len(listed) != 3 || listed[0].Name != "dbdata" || listed[1].ID != "a#data#1" ||
+		listed[1].ContainerPath != "data" || !listed[1].Shared || len(listed[1].Instances) != 2 || listed[2].Shared {
+		t.Errorf("%v: %s", err, r.out)
+	}
 }

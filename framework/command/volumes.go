@@ -13,10 +13,43 @@ import (
 )
 
 func listVolumes(e *env) error {
-	fetch := func(api *client.Client) ([]client.Claim, error) { return api.Claims(e.ctx) }
-	return list(e, fetch, []string{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"}, func(c client.Claim) []string {
+	return list(e, e.volumes, []string{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"}, func(v any) []string {
+		if p, ok := v.(client.PersistentVolume); ok {
+			return []string{"", p.ID, stateOf(p), p.Hostname, string(p.App), ""}
+		}
+		c := v.(client.Claim)
 		return []string{c.Driver, c.Name, c.State, c.Hostname, joinIDs(c.Apps), since(c)}
 	})
+}
+
+// volumes are each a client.Claim or, after those, a client.PersistentVolume: a
+// program that reads the list finds the volumes of drivers where they always were.
+func (e *env) volumes(api *client.Client) ([]any, error) {
+	claims, err := api.Claims(e.ctx)
+	if err != nil {
+		return nil, err
+	}
+	persistent, err := api.PersistentVolumes(e.ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]any, 0, len(claims)+len(persistent))
+	for _, c := range claims {
+		out = append(out, c)
+	}
+	for _, p := range persistent {
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// stateOf says what a Mesos persistent volume is, where volumes of drivers have
+// the state of their claim.
+func stateOf(p client.PersistentVolume) string {
+	if p.Shared {
+		return "persistent, shared"
+	}
+	return "persistent"
 }
 
 func since(c client.Claim) string {

@@ -46,6 +46,11 @@ func TestSharedPersistentVolume(t *testing.T) {
 	if !v.Shared || v.App != "/together" || v.ContainerPath != "data" || v.Hostname != live[0].Host || len(v.Instances) != 2 {
 		t.Errorf("shown is %+v", v)
 	}
+	list, err := e.command("volume", "list", "--url", e.URL)
+	if err != nil || !strings.Contains(list, v.ID) || !strings.Contains(list, "persistent, shared") || !strings.Contains(list, v.Hostname) ||
+		!strings.Contains(list, "/together") {
+		t.Errorf("volume list: %v\n%s", err, list)
+	}
 	log := filepath.Join(e.dir, "mesos", strings.TrimSuffix(v.Hostname, ".test"), "volumes", "roles", "db", v.ID, "log")
 	tasks := []string{live[0].ID, live[1].ID}
 	wrote := func(what string) {
