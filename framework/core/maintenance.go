@@ -16,11 +16,26 @@ type maintenance struct {
 	length time.Duration
 }
 
+// An answer is what an inverse offer was answered with.
+type answer struct {
+	maintenance
+	accept bool
+}
+
+// A drainLook is when the offers of all agents were asked for last because
+// instances are to be moved off agents that are about to be unavailable, and how
+// many there were and were being moved.
+type drainLook struct {
+	at          time.Time
+	due, moving int
+}
+
 // noteMaintenance remembers what an offer announces: whoever moves instances off
 // an agent has to know also while none of its offers is at hand.
 func (f *offerFlow) noteMaintenance(o scheduler.Offer) {
 	if o.UnavailableFrom.IsZero() {
 		delete(f.unavailable, o.AgentID)
+		delete(f.answered, o.AgentID)
 		return
 	}
 	f.unavailable[o.AgentID] = maintenance{o.UnavailableFrom, o.UnavailableFor}
@@ -69,7 +84,11 @@ func (c *Core) inverseOffers(tx *txn, offers []InverseOffer) {
 			accept = c.leavesInTime(o.AgentID)
 		}
 		answers[accept] = append(answers[accept], o.ID)
-		c.log.Info("maintenance of an agent announced", zap.String("agent", o.AgentID), zap.Time("from", o.At), zap.Bool("left_in_time", accept))
+		// Mesos makes it again whenever offers are asked for anew.
+		if a := (answer{maintenance{o.At, o.For}, accept}); c.flow.answered[o.AgentID] != a {
+			c.flow.answered[o.AgentID] = a
+			c.log.Info("maintenance of an agent announced", zap.String("agent", o.AgentID), zap.Time("from", o.At), zap.Bool("left_in_time", accept))
+		}
 	}
 	for accept, ids := range answers {
 		tx.call(call{
@@ -107,20 +126,27 @@ func (c *Core) leavesInTime(agentID string) bool {
 
 // tickDraining asks for offers while something is to be moved off an agent that
 // is about to be unavailable: otherwise nobody would know where there is room.
+// Where the last time changed nothing it is done no more often than other offers
+// come back that nothing could use: each time the master offers everything again
+// and makes its inverse offers anew.
 func (c *Core) tickDraining(now time.Time) {
 	if !c.drains() || len(c.flow.unavailable) == 0 {
 		return
 	}
-	moving, due := 0, false
+	look := drainLook{at: now}
 	for _, i := range c.state.instances {
 		if i.Moved != nil {
-			moving++
-		} else if i.Task != nil && c.leaving(i.Task.AgentID, now) {
-			due = due || c.movable(i)
+			look.moving++
+		} else if i.Task != nil && c.leaving(i.Task.AgentID, now) && c.movable(i) {
+			look.due++
 		}
 	}
-	if due && moving < c.cfg.Policy.MaxMoves {
-		c.flow.relook = true
-		c.flow.wantRevive()
+	last := c.flow.drainLook
+	same := look.due == last.due && look.moving == last.moving
+	if look.due == 0 || look.moving >= c.cfg.Policy.MaxMoves || same && now.Sub(last.at) < c.cfg.Policy.RefuseUnfit {
+		return
 	}
+	c.flow.drainLook = look
+	c.flow.relook = true
+	c.flow.wantRevive()
 }

@@ -1,10 +1,15 @@
 package core
 
 import (
+	"context"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -81,5 +86,74 @@ func TestInverseOffersAreAnswered(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// invertingConn makes the inverse offer for S0 anew at each revive, as Mesos does.
+type invertingConn struct {
+	*conn
+	revives *atomic.Int32
+	start   time.Time
+}
+
+func (c invertingConn) Revive(ctx context.Context, roles []string) error {
+	c.revives.Add(1)
+	if err := c.conn.Revive(ctx, roles); err != nil {
+		return err
+	}
+	c.conn.c.set(func(cl *cluster) { c.invert(cl) })
+	return nil
+}
+
+func (c invertingConn) invert(cl *cluster) {
+	cl.send(InverseOffers{Offers: []InverseOffer{{ID: "io", AgentID: "S0", At: c.start}}})
+}
+
+// While what is on a draining agent has no other place to go, the master is not
+// asked for all of its offers again and again; once there is one, it goes there.
+func TestDrainingWithoutRoomIsPatient(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.Policy = scheduler.Policy{MaxMoves: 1, Drain: true, MaintenanceMargin: time.Hour, Refuse: 24 * time.Hour, RefuseUnfit: 30 * time.Second}
+		m := invertingConn{r.cluster.connect(), &atomic.Int32{}, time.Now().Add(40 * time.Minute)}
+		r.connect = func() Mesos { return m }
+		r.start()
+		r.post(`{"id":"/web","cmd":"serve","cpus":1,"mem":64,"instances":2,"constraints":[["hostname","UNIQUE"]]}`)
+		r.idle()
+		before := m.revives.Load()
+		r.cluster.set(func(c *cluster) {
+			c.agents["S0"].unavailable = m.start
+			m.invert(c)
+		})
+		r.pass(10 * time.Minute)
+		if n := m.revives.Load() - before; n < 2 || n > 22 {
+			t.Errorf("asked for all offers %d times in 10 minutes, want one in 30 s", n)
+		}
+		r.cluster.set(func(c *cluster) { c.agents["S2"] = &agent{id: "S2", host: "c", cpus: 8, mem: 8192} })
+		r.until("what is on a moves to c", func() bool { return fmt.Sprint(r.cluster.agentsOf("/web")) == "[S1 S2]" })
+	})
+}
+
+// The log tells of an agent's maintenance once, and again when it changes.
+func TestInverseOfferThatComesAgainIsLoggedOnce(t *testing.T) {
+	log, lines := observer.New(zap.InfoLevel)
+	c := &Core{flow: newOfferFlow(time.Second), state: &state{}, log: zap.New(log)}
+	from := time.Now()
+	for i, want := range []int{1, 1, 2, 2} {
+		o := InverseOffer{ID: fmt.Sprint(i), AgentID: "S0", At: from}
+		if i >= 2 {
+			o.At = from.Add(time.Hour)
+		}
+		c.inverseOffers(&txn{c: c, now: from}, []InverseOffer{o})
+		if n := lines.Len(); n != want {
+			t.Errorf("after offer %d the log has %d lines, want %d", i, n, want)
+		}
+	}
+	c.flow.noteMaintenance(scheduler.Offer{AgentID: "S0"}) // called off
+	c.inverseOffers(&txn{c: c, now: from}, []InverseOffer{{ID: "5", AgentID: "S0", At: from.Add(time.Hour)}})
+	if n := lines.Len(); n != 3 {
+		t.Errorf("maintenance that is announced again after it was called off: %d lines, want 3", n)
 	}
 }

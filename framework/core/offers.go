@@ -41,6 +41,9 @@ type offerFlow struct {
 	// unavailable says when maintenance of an agent begins and how long it
 	// takes, as its latest offer announced.
 	unavailable map[string]maintenance
+	// answered says how the inverse offers for each agent were answered last.
+	answered  map[string]answer
+	drainLook drainLook
 	// operations are those whose outcome is to be told; mute are agents that do
 	// not tell. leftovers are those that the latest offers of agents showed.
 	operations map[string]sentOperation
@@ -62,6 +65,7 @@ func newOfferFlow(reviveInterval time.Duration) offerFlow {
 		looks:       map[string]scheduler.Waiting{},
 		counts:      map[app.ID]*offerCounts{},
 		unavailable: map[string]maintenance{},
+		answered:    map[string]answer{},
 		operations:  map[string]sentOperation{},
 		mute:        map[string]bool{},
 		leftovers:   map[leftoverKey]LeftoverView{},
