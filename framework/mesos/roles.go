@@ -135,7 +135,7 @@ func (s *session) refused(message masterError) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	more := slices.DeleteFunc(slices.Clone(s.roles), func(r string) bool { return slices.Contains(c.config.Roles, r) })
-	if s.subscribed || len(more) == 0 || message.Unwrap() != nil {
+	if s.subscribed || len(more) == 0 || message == principalChanged || message.Unwrap() != nil {
 		return message
 	}
 	c.roles = slices.Clone(c.config.Roles)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,5 +182,31 @@ func TestRolesWhenTheSubscriptionEnds(t *testing.T) {
 		if err == nil || errors.As(err, &refused) {
 			t.Errorf("%s: UpdateRoles returned %v", answer.text, err)
 		}
+	}
+}
+
+// The master's refusal of another principal has nothing to do with roles: it ends
+// the run at once, with what to do.
+func TestAnotherPrincipalIsNotTakenForRoles(t *testing.T) {
+	var subscriptions atomic.Int32
+	m := newScriptedMaster(t, func(_ int, s *stream) {
+		subscriptions.Add(1)
+		s.send(&scheduler.Event{Type: scheduler.Event_ERROR, Error: &scheduler.Event_Error{
+			Message: "Changing framework's principal is not allowed."}})
+	})
+	conn, err := New(testConfig(t, m.URL), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.UpdateRoles(testContext(t), []string{"dvdi", "web"}); err != nil {
+		t.Fatal(err)
+	}
+	c := runConn(t, conn, "former")
+	expect[core.MasterError](c)
+	if err := c.wait(); err == nil || !strings.Contains(err.Error(), "start with the principal that the framework registered with") {
+		t.Errorf("Run returned %v", err)
+	}
+	if n := subscriptions.Load(); n != 1 {
+		t.Errorf("%d subscriptions, want one", n)
 	}
 }

@@ -34,7 +34,18 @@ func (e *silenceError) Error() string {
 // masterError is the text of an ERROR event.
 type masterError string
 
-func (e masterError) Error() string { return "the Mesos master ended the subscription: " + string(e) }
+// principalChanged is what the master answers when it knows the framework with
+// another principal (validateUpdate in src/master/validation.cpp).
+const principalChanged masterError = "Changing framework's principal is not allowed."
+
+func (e masterError) Error() string {
+	text := "the Mesos master ended the subscription: " + string(e)
+	if e == principalChanged {
+		text += " (start with the principal that the framework registered with, or with none if it had none; " +
+			"to have another one give the framework's id up first, by the command teardown with the former principal)"
+	}
+	return text
+}
 
 // Unwrap finds the errors on which the core decides. The texts are those of
 // src/master/master.cpp.
