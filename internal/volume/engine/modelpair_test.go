@@ -233,3 +233,27 @@ func (r *rig) keeps() {
 		r.t.Fatalf("%d mounts; calls %v", n, r.plugin.calls)
 	}
 }
+
+// An Unmount in doubt is not made while the Unmount that another ledger is sure of
+// fails: made in its place it would leave that one as an Unmount too many.
+func TestDoubtWaitsForTheUnmountThatAnotherLedgerOwes(t *testing.T) {
+	lost, other := lostMount(t, counting, "after")
+	lost.clock.advance(longAfter)
+	left := 1
+	other.plugin.on = func(call, vol string) error {
+		if call == "unmount" && vol == "v" && left > 0 {
+			left--
+			return other.plugin.refuse("busy")
+		}
+		return nil
+	}
+	other.mustUnmount("v") // owed: the lost mount may still need it
+	_, err := lost.unmount("v")
+	if n := other.plugin.count["v"]; n < 0 {
+		t.Fatalf("the driver counts %d after %v; calls %v", n, err, other.plugin.calls)
+	}
+	other.endsWith(lost)
+	if n := other.plugin.made("unmount", "v"); n != 2 {
+		t.Errorf("%d unmounts of one mount of which one failed; calls %v", n, other.plugin.calls)
+	}
+}

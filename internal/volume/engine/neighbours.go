@@ -94,8 +94,10 @@ func (op *operation) ours(ctx context.Context) (bool, error) {
 		if err := op.entry.Save(op.rec); err != nil && !op.goesOnWithout(err) {
 			return false, err
 		}
-		if other := op.pay(ctx, owing); other != "" {
-			return false, op.fail(volume.InUse, "the ledger in "+other+" is unmounting it", "it is unmounted after that", nil)
+		if other, err := op.pay(ctx, owing); other != "" {
+			// The driver may know of that one's mount only: an Unmount made in its
+			// place would be one too many when it is made, too.
+			return false, op.fail(volume.InUse, "the ledger in "+other+" has yet to unmount it", "it is unmounted after that", err)
 		}
 	}
 	return op.look(ctx).what != absent, nil
@@ -137,17 +139,20 @@ func (op *operation) payOthers(ctx context.Context) {
 	if err != nil {
 		op.log.Warn("what other ledgers owe cannot be told", zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
 	}
-	op.pay(ctx, owing)
+	_, _ = op.pay(ctx, owing) // logged, and owed on
 }
 
 // pay makes the Unmounts that ledgers owe and returns the run directory of one
-// that somebody is working on, which deals with it itself.
-func (op *operation) pay(ctx context.Context, owing []*ledger.Ledger) (busy string) {
+// that owes it still, with the cause: because it failed, or because somebody is
+// working on it, who deals with it himself.
+func (op *operation) pay(ctx context.Context, owing []*ledger.Ledger) (left string, cause error) {
 	for _, led := range owing {
 		paid, err := op.payFor(ctx, led)
+		if err != nil {
+			left, cause = led.RunDir(), err
+		}
 		switch {
 		case ledger.IsLocked(err):
-			busy = led.RunDir()
 		case err != nil:
 			op.log.Info("unmount that another ledger owes not made", zap.String("ledger", led.RunDir()),
 				zap.String("driver", op.key.Driver), zap.String("volume", op.key.Volume), zap.Error(err))
@@ -155,7 +160,7 @@ func (op *operation) pay(ctx context.Context, owing []*ledger.Ledger) (busy stri
 			op.note(fmt.Sprintf("the unmount that the ledger in %s owed was made, too", led.RunDir()))
 		}
 	}
-	return busy
+	return left, cause
 }
 
 // payFor makes the Unmount that another ledger owes, in its name. It does not
