@@ -87,8 +87,11 @@ func (i *instance) persistenceIDs() []string {
 }
 
 // park keeps an instance for its reservation and volumes when it ends for its
-// app. It reports false for one that has none.
+// app, or for those that may come back. It reports false for one that has none.
 func (c *Core) park(tx *txn, i *instance) bool {
+	if i.Reserved == nil && i.Former != nil {
+		i.waitForFormer(tx.now)
+	}
 	if i.Reserved == nil {
 		return false
 	}
@@ -316,7 +319,7 @@ func (c *Core) adoptText(i *instance, now time.Time) string {
 // parked ones at once.
 func (c *Core) wipeApp(tx *txn, id app.ID) {
 	for _, i := range c.state.byApp[id] {
-		if i.Reserved == nil || i.Wipe {
+		if i.Reserved == nil && i.Former == nil || i.Wipe {
 			continue
 		}
 		i.Wipe = true

@@ -23,6 +23,7 @@ import (
 // formerVolumes are those that an instance had on an agent which was marked gone,
 // kept until the instance is launched on new ones.
 type formerVolumes struct {
+	AgentID  string        `json:"agentId,omitempty"`
 	Hostname string        `json:"hostname"`
 	Role     string        `json:"role"`
 	LastTask string        `json:"lastTask,omitempty"`
@@ -213,7 +214,7 @@ func (c *Core) abandonReservation(tx *txn, i *instance) {
 // ones.
 func (c *Core) startAnew(tx *txn, i *instance, def *app.App) {
 	lost := &formerVolumes{
-		Hostname: i.Reserved.Hostname, Role: i.Reserved.Role, LastTask: i.Reserved.LastTask,
+		AgentID: i.Reserved.AgentID, Hostname: i.Reserved.Hostname, Role: i.Reserved.Role, LastTask: i.Reserved.LastTask,
 		Local: i.Local, Until: tx.now.Add(returnPatience),
 	}
 	i.Reserved = nil
@@ -226,6 +227,14 @@ func (c *Core) startAnew(tx *txn, i *instance, def *app.App) {
 	tx.saveInstance(i)
 	c.touch(i.App)
 	c.flow.wantRevive()
+}
+
+// waitForFormer has an instance that is not to be launched any more keep its former
+// volumes instead of the names of new ones.
+func (i *instance) waitForFormer(now time.Time) {
+	f := i.Former
+	i.Local, i.Former = f.Local, nil
+	i.Reserved = &reservation{AgentID: f.AgentID, Hostname: f.Hostname, Role: f.Role, LastTask: f.LastTask, Gone: now}
 }
 
 // goneRank puts what may be there before what is gone.

@@ -195,3 +195,55 @@ func TestWipeOnAHostWithANewID(t *testing.T) {
 		})
 	}
 }
+
+// TestScaledAwayBeforeTheHostIsBack has the instance stopped while it waits for
+// its volumes: it is kept for them as one that was stopped before.
+func TestScaledAwayBeforeTheHostIsBack(t *testing.T) {
+	for name, stop := range map[string]func(r *returning){
+		"scaled to 0": func(r *returning) { r.scale(0) },
+		"deleted": func(r *returning) {
+			if _, err := r.core.Change(r.t.Context(), core.Change{Delete: []app.ID{"/kept"}, Force: true}); err != nil {
+				r.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onReturn(t, (*returning).lose, func(t *testing.T, r *returning) {
+				r.markGone()
+				r.pass(3 * time.Second)
+				stop(r)
+				r.pass(time.Minute)
+				r.comeBack()
+				r.pass(time.Minute)
+				if name == "deleted" {
+					r.upsert(r.parse(fmt.Sprintf(kept, 1)))
+				} else {
+					r.scale(1)
+				}
+				r.same()
+			})
+		})
+	}
+}
+
+// TestWipeBeforeTheHostIsBack has an instance wiped while it waits for its volumes:
+// they are destroyed when they are back.
+func TestWipeBeforeTheHostIsBack(t *testing.T) {
+	onReturn(t, (*returning).lose, func(t *testing.T, r *returning) {
+		existing, _, _ := r.disks()
+		for _, id := range existing {
+			r.wiped[id] = true
+		}
+		r.markGone()
+		r.pass(3 * time.Second)
+		if _, err := r.core.Change(r.t.Context(), core.Change{Delete: []app.ID{"/kept"}, Wipe: true, Force: true}); err != nil {
+			r.t.Fatal(err)
+		}
+		r.pass(time.Minute)
+		r.comeBack()
+		r.until("everything is destroyed", 5*time.Minute, func() bool {
+			existing, destroyed, reserved := r.disks()
+			return len(existing) == 0 && len(destroyed) == 2 && reserved == 0
+		})
+	})
+}
