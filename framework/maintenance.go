@@ -221,6 +221,8 @@ func restoreState(c *cli.Context) error {
 	})
 }
 
+// readBackupFile reads the backup to restore. Whatever is wrong with that file is a
+// wrong argument: the framework's own state is as it was.
 func readBackupFile(file string) ([]store.Write, time.Time, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -229,7 +231,7 @@ func readBackupFile(file string) ([]store.Write, time.Time, error) {
 	defer f.Close()
 	records, made, err := store.ReadBackup(f)
 	if err != nil {
-		err = &store.Error{Op: "restore", Path: file, Err: err, Remedy: "nothing was changed; use another backup"}
+		err = &config.Error{Err: fmt.Errorf("restore %s: %w; nothing was changed; use another backup", file, err)}
 	}
 	return records, made, err
 }

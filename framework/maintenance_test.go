@@ -249,6 +249,10 @@ func TestMaintenanceMistakes(t *testing.T) {
 	if err := os.WriteFile(other, []byte("{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		args []string
 		code int
@@ -256,7 +260,9 @@ func TestMaintenanceMistakes(t *testing.T) {
 	}{
 		{[]string{"backup", "--data-dir=" + dir}, exitBadFlag, "FILE"},
 		{[]string{"restore", "--data-dir=" + dir, filepath.Join(dir, "missing")}, exitBadFlag, "missing"},
-		{[]string{"restore", "--data-dir=" + dir, other}, exitStateUnusable, "does not begin as a backup"},
+		{[]string{"restore", "--data-dir=" + dir, other}, exitBadFlag, "nothing was changed"},
+		{[]string{"restore", "--data-dir=" + dir, empty}, exitBadFlag, "does not begin as a backup"},
+		{[]string{"replay", empty}, exitBadFlag, "no decisions"},
 		{[]string{"backup", "--zk=http://x", "-"}, exitBadFlag, "zk://"},
 		{[]string{"backup", "--zk=zk://127.0.0.1:1/dvdi", "--zk_connection_timeout=50", "-"}, exitStateUnusable, "127.0.0.1:1"},
 	} {

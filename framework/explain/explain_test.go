@@ -102,7 +102,7 @@ func TestExplainTellsNothingWaitsFromNothingThere(t *testing.T) {
 func TestMistakesInArguments(t *testing.T) {
 	for _, args := range [][]string{
 		{"explain"}, {"explain", "a", "b"}, {"explain", "-o", "xml", "a"}, {"explain", "..//"}, {"explain", "--url", "::", "a"},
-		{"explain", "--credentials", "x", "a"}, {"replay"}, {"replay", "/no/such/file"}, {"replay", "-o", "xml", "-"},
+		{"explain", "--credentials", "x", "a"}, {"replay"}, {"replay", "/no/such/file"}, {"replay", "-o", "xml", "-"}, {"replay", os.DevNull}, {"replay", "-o", "json", os.DevNull},
 	} {
 		var mistake *explain.UsageError
 		if _, err := invoke(t, "", args...); !errors.As(err, &mistake) {

@@ -62,6 +62,9 @@ func replay(c *cli.Context) error {
 	return replayAll(c, in, asJSON)
 }
 
+// replayAll makes every decision of a log again and prints what came of it. A log
+// without any is a mistake in the arguments: that all of none are the same would
+// have a wrong file pass for a good one.
 func replayAll(c *cli.Context, in io.Reader, asJSON bool) error {
 	reader := bufio.NewReader(in) // lines have no bound: a Scanner would have one
 	out := bufio.NewWriter(c.App.Writer)
@@ -87,6 +90,9 @@ func replayAll(c *cli.Context, in io.Reader, asJSON bool) error {
 		if err != nil {
 			return fmt.Errorf("read decisions: %w", err)
 		}
+	}
+	if total == 0 {
+		return usage("replay: there are no decisions in it; name a file that a framework with --decision_log FILE has written")
 	}
 	if !asJSON {
 		if err := printf(out, "%d of %d decisions are the same\n", same, total); err != nil {
