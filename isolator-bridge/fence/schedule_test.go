@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,10 +72,9 @@ func play(t *testing.T, events []happening, watchdog bool, cheat time.Duration) 
 				continue
 			}
 			if e.host == theTasks {
-				if f.disk.claim == nil {
+				if e.host = w.claimedBy(); e.host < 0 {
 					continue
 				}
-				e.host = slices.Index(w.hosts, f.disk.claim.host)
 			}
 			w.happen(e)
 		}

@@ -100,6 +100,7 @@ func (f *simFramework) place() {
 	f.renewed, f.answered = time.Now(), time.Now()
 	c.length, c.grace, c.trusted = f.lease.Terms()
 	c.launched = true
+	f.world.setClaimed(host)
 	f.world.note(fmt.Sprintf("epoch %d to %s, trusted %v", c.epoch, host.name, c.trusted))
 	send(f, host, func() { host.launch(c.epoch) })
 }
@@ -171,6 +172,7 @@ func (f *simFramework) end(c *simClaim, counter *int, how string) {
 	f.world.note(fmt.Sprintf("epoch %d ends: %s", c.epoch, how))
 	f.world.mu.Lock()
 	*counter++
+	f.world.claimed = nil
 	f.world.mu.Unlock()
 	f.disk.claim = nil
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -584,6 +585,21 @@ type world struct {
 	released int // claims that ended by the bridge's word
 	fenced   int // claims that ended by a trusted expiry
 	distrust int // claims that ended by an expiry that was not trusted
+	claimed  *simHost
+}
+
+// setClaimed notes where the framework's claim is.
+func (w *world) setClaimed(h *simHost) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.claimed = h
+}
+
+// claimedBy is the number of the host that has the claim, -1 for none.
+func (w *world) claimedBy() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Index(w.hosts, w.claimed)
 }
 
 func (w *world) append(epoch uint64, host string) {
