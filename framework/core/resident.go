@@ -219,7 +219,7 @@ func (c *Core) reserve(tx *txn, i *instance) {
 		}
 	}
 	i.Reserved.LastTask = i.Task.ID
-	i.Former = nil // what shows of it from now on is told of as left over
+	c.leaveFormer(tx, i) // what shows of it from now on is told of as left over
 }
 
 // expireReservations gives up reservations that never showed up.

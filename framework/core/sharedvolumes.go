@@ -149,6 +149,24 @@ func (c *Core) disownShared(tx *txn, i *instance) {
 	}
 }
 
+// leaveFormer has an instance give its former volumes up. Nobody asked for those
+// that it shared to be destroyed: should they show up, they do not go with the
+// instances that were wiped alone.
+func (c *Core) leaveFormer(tx *txn, i *instance) {
+	if i.Former == nil {
+		return
+	}
+	former := i.Former.Local
+	i.Former = nil
+	for _, other := range c.state.byApp[i.App] {
+		kept := slices.DeleteFunc(slices.Clone(other.Local), func(v localVolume) bool { return v.Shared && sharesIn(former, v.ID) })
+		if other.Wipe && len(kept) < len(other.Local) {
+			other.Local = kept
+			tx.saveInstance(other)
+		}
+	}
+}
+
 func (i *instance) rename(was, now string) {
 	for n := range i.Local {
 		if i.Local[n].ID == was {

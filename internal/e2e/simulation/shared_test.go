@@ -262,3 +262,42 @@ func TestSharedVolumeIsBackTooLate(t *testing.T) {
 		}
 	})
 }
+
+// TestSharedVolumeIsNotWipedWithOneOfTwo has one of two instances wiped while their
+// host is lost, and the other one launched on new volumes: when the host is back,
+// the volume that both had is left alone, for nobody asked to destroy it.
+func TestSharedVolumeIsNotWipedWithOneOfTwo(t *testing.T) {
+	withAgents(t, 3, scheduler.Policy{}, func(t *testing.T, w *world) {
+		w.upsert(w.parse(fmt.Sprintf(together, 2)))
+		volume, live := w.sharedBy(2)
+		host := w.agent(live[0].AgentID)
+		host.LoseHost()
+		w.down[host] = true
+		w.pass(3 * time.Minute)
+		w.allowWipe(live[:1], volume)
+		if _, _, err := w.core.KillTasks(t.Context(), core.Kill{TaskIDs: []string{live[0].ID}, Wipe: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.cluster.MarkAgentGone(t.Context(), live[0].AgentID); err != nil {
+			t.Fatal(err)
+		}
+		if now, _ := w.sharedBy(2); now == volume {
+			t.Fatal("the volume of the lost host is used")
+		}
+		host.StartHostAnew()
+		delete(w.down, host)
+		w.until("the wiped instance's own volume is destroyed", 5*time.Minute, func() bool {
+			_, destroyed, _ := w.disks()
+			return len(destroyed) == 1
+		})
+		w.pass(5 * time.Minute)
+		existing, _, _ := w.disks()
+		left, err := w.core.Leftovers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Contains(existing, volume) || !slices.ContainsFunc(left, func(l core.LeftoverView) bool { return slices.Contains(l.PersistenceIDs, volume) }) {
+			t.Errorf("volumes %v, leftovers %+v", existing, left)
+		}
+	})
+}
