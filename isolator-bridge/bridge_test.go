@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -162,6 +163,23 @@ func TestOneBridgePerRunDirectory(t *testing.T) {
 	second.kill()
 	if err := a.start().stop(); err != nil { // the kernel released the lock
 		t.Error(err)
+	}
+}
+
+// The console format is for people: its lines begin with a date.
+func TestConsoleLogHasReadableTimes(t *testing.T) {
+	t.Parallel()
+	p := volumetest.Start(t, volumetest.Config{})
+	a := newAgent(t, p)
+	socket := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bridgeBinary, "serve", "--log-format=console", "--socket="+socket)
+	cmd.Env = a.env
+	out, err := cmd.CombinedOutput()
+	if lines := regexp.MustCompile(`(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\S*\terror\t.*isolator-bridge failed`); err == nil || !lines.Match(out) {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

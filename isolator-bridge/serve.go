@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/dockerplugin"
@@ -56,6 +57,9 @@ func newLogger(level, format string) (*zap.Logger, error) {
 	cfg.Sampling = nil
 	cfg.DisableStacktrace = true
 	cfg.Encoding = format
+	if format == "console" { // for people, who do not read seconds since 1970
+		cfg.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	}
 	if err := cfg.Level.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log-level: %w", err)
 	}
