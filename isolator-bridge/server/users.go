@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -26,9 +28,11 @@ func (k *keeper) foreign(ctx context.Context, key ledger.Key) (who string, wait 
 		return "", 0, true
 	}
 	path, err := k.cfg.Engine.Path(ctx, key.Driver, key.Volume)
-	if err != nil || path == "" {
+	if err != nil {
 		k.sighted(key, nil)
-		return "", 0, err != nil // in doubt the engine judges
+		// There is none, or it cannot be asked about yet. Of a driver that tells no
+		// paths nothing can be found out: the engine judges.
+		return "", 0, errors.Is(err, volume.Unsupported)
 	}
 	who, err = k.cfg.Users.UserAt(ctx, key.Driver, path)
 	switch {
