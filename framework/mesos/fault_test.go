@@ -450,6 +450,27 @@ func TestChangeOfLeaderIsFollowedAtOnce(t *testing.T) {
 	second.nextCall(t)
 }
 
+// TestAnotherLeaderEndsThePause has the leading master refuse: the pause that
+// follows is longer than any test, unless another one leads.
+func TestAnotherLeaderEndsThePause(t *testing.T) {
+	first := newScriptedMaster(t, func(_ int, s *stream) { s.WriteHeader(http.StatusServiceUnavailable) })
+	second := newScriptedMaster(t, func(_ int, s *stream) { s.accept(); s.hold() })
+	detector := turningDetector{make(chan detect.Leader, 2)}
+	lost := make(chan struct{})
+	detector.leaders <- detect.Leader{Address: first.URL, Lost: lost}
+	config := testConfig(t, first.URL)
+	config.Detector = detector
+	config.MinBackoff, config.MaxBackoff = time.Hour, time.Hour
+	c := run(t, config, "")
+	eventually(t, "the pause", func() bool {
+		return c.logs.FilterMessage("subscription with the Mesos master ended").Len() > 0
+	})
+
+	detector.leaders <- detect.Leader{Address: second.URL}
+	close(lost)
+	expect[core.Subscribed](c)
+}
+
 func TestRunEndsWithItsContextWhateverItWaitsFor(t *testing.T) {
 	silent := newScriptedMaster(t, func(_ int, s *stream) { s.hold() })
 	subscribed := newScriptedMaster(t, func(_ int, s *stream) {

@@ -60,8 +60,8 @@ func (e masterError) Unwrap() error {
 }
 
 // Run subscribes, and subscribes again with the same framework id whenever the
-// subscription ends, with growing pauses while that fails. It returns nil when
-// ctx ends, otherwise an error that makes going on pointless:
+// subscription ends, with growing pauses while that fails, which another leading
+// master cuts short. It returns nil when ctx ends, otherwise an error that makes going on pointless:
 // core.ErrFrameworkRemoved, core.ErrFailedOver, or, only until the first
 // subscription has succeeded, the master's refusal. Later refusals are retried:
 // a running framework must survive a master that is being reconfigured.
@@ -76,7 +76,7 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 	start := time.Now()
 	for {
 		began := time.Now()
-		subscribed, err := c.subscribeOnce(ctx)
+		subscribed, lost, err := c.subscribeOnce(ctx)
 		ever = ever || subscribed
 		switch {
 		case ctx.Err() != nil:
@@ -92,8 +92,12 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		}
 		c.log.Warn("subscription with the Mesos master ended", zap.Error(err),
 			zap.Bool("had_been_subscribed", subscribed), zap.Duration("pause", pause))
-		if err := c.sleep(ctx, pause); err != nil {
+		changed, err := c.sleep(ctx, pause, lost)
+		if err != nil {
 			return err
+		}
+		if changed {
+			pauses.reset() // they were for a master that does not lead any more
 		}
 		c.transport.close() // what is left of connections to a master that may be gone
 		if ctx.Err() != nil {
@@ -128,15 +132,16 @@ func pointless(err error, everSubscribed bool) bool {
 }
 
 // subscribeOnce finds the leader, subscribes and reads events until that ends.
-// The error is never nil; subscribed tells whether SUBSCRIBED arrived.
-func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
+// The error is never nil; subscribed tells whether SUBSCRIBED arrived. Lost is
+// closed when detection learns that the master that was asked leads no more.
+func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, lost <-chan struct{}, err error) {
 	leader, err := c.config.Detector.Leader(ctx)
 	if err != nil {
-		return false, fmt.Errorf("find the leading Mesos master: %w", err)
+		return false, nil, fmt.Errorf("find the leading Mesos master: %w", err)
 	}
 	base, err := c.transport.baseURL(leader)
 	if err != nil {
-		return false, err
+		return false, leader.Lost, err
 	}
 	subCtx, end := context.WithCancelCause(ctx)
 	var watchers sync.WaitGroup
@@ -160,7 +165,7 @@ func (c *Conn) subscribeOnce(ctx context.Context) (subscribed bool, err error) {
 	if s.subscribed {
 		c.deliver(ctx, core.Disconnected{Cause: err})
 	}
-	return s.subscribed, err
+	return s.subscribed, leader.Lost, err
 }
 
 // silence is how long nothing may arrive when the master sends heartbeats at
@@ -304,16 +309,18 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.last = 0 }
 
-// sleep waits for a time, for the end of ctx, or for a teardown, which is the
-// error.
-func (c *Conn) sleep(ctx context.Context, pause time.Duration) error {
+// sleep waits for a time, for the end of ctx, for the change of the leading master,
+// or for a teardown, which is the error.
+func (c *Conn) sleep(ctx context.Context, pause time.Duration, lost <-chan struct{}) (changed bool, err error) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-c.tornDown:
-		return errTornDown
+		return false, errTornDown
+	case <-lost:
+		return true, nil
 	case <-ctx.Done():
 	case <-timer.C:
 	}
-	return nil
+	return false, nil
 }
