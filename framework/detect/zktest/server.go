@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -86,14 +87,45 @@ func startServer(t testing.TB, s *Server) *Server {
 	return s
 }
 
+// freePort finds a port on which nothing listens, below those that the kernel gives
+// to outgoing connections: one of these may have it by the time the server wants it,
+// a client's that dials the server before it is up, or again, included. Where there
+// are none below it takes any.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	const lowest, tries = 10240, 100
+	first := firstEphemeral(t)
+	for try := range tries + 1 {
+		port := 0
+		if try < tries && first > lowest {
+			port = lowest + rand.IntN(first-lowest)
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue // in use
+		}
+		port = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	t.Fatal("no free port found")
+	return 0
+}
+
+// firstEphemeral is the lowest port of outgoing connections (ip(7)).
+func firstEphemeral(t testing.TB) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	var first, last int
+	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
+		t.Fatalf("net.ipv4.ip_local_port_range: %v", err)
+	}
+	return first
 }
 
 func (s *Server) start(java string) {
