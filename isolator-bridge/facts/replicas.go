@@ -116,9 +116,24 @@ func (b *replicaBook) of(key ledger.Key) []string {
 	return b.known[key].hosts
 }
 
-// replicasIn reads the hosts out of a driver's status: a list of names, or names
-// in one text, separated by commas or spaces.
+// maxReplicas is how many hosts are told of for one volume.
+const maxReplicas = 100
+
+// replicasIn is namesIn without what is no host's name, and no more than
+// maxReplicas.
 func replicasIn(status map[string]any) (hosts []string, told bool) {
+	names, told := namesIn(status)
+	for _, name := range names {
+		if name != "" && len(name) <= maxPlace && len(hosts) < maxReplicas {
+			hosts = append(hosts, strings.Clone(name)) // not with the text that it is a part of
+		}
+	}
+	return hosts, told
+}
+
+// namesIn reads the hosts out of a driver's status: a list of names, or names
+// in one text, separated by commas or spaces.
+func namesIn(status map[string]any) (hosts []string, told bool) {
 	for key, value := range status {
 		if !slices.ContainsFunc(replicaKeys, func(k string) bool { return strings.EqualFold(k, key) }) {
 			continue
@@ -128,7 +143,7 @@ func replicasIn(status map[string]any) (hosts []string, told bool) {
 			return strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' }), true
 		case []any:
 			for _, e := range v {
-				if s, ok := e.(string); ok && s != "" {
+				if s, ok := e.(string); ok {
 					hosts = append(hosts, s)
 				}
 			}

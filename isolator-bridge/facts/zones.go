@@ -162,12 +162,17 @@ func (b *zoneBook) postpone(keys []ledger.Key) {
 	}
 }
 
-// zoneIn reads the zone out of a driver's status. What is empty or no text says
-// nothing.
+// maxPlace is the length in bytes of a zone's or a host's name that is told: no
+// driver's talk makes the facts larger than a framework takes them.
+const maxPlace = 256
+
+// zoneIn reads the zone out of a driver's status. What is empty, no text or too
+// long for a name says nothing.
 func zoneIn(status map[string]any) string {
 	for _, key := range zoneKeys {
-		if s, ok := status[key].(string); ok && strings.TrimSpace(s) != "" {
-			return strings.TrimSpace(s)
+		s, _ := status[key].(string)
+		if s = strings.TrimSpace(s); s != "" && len(s) <= maxPlace {
+			return strings.Clone(s)
 		}
 	}
 	return ""

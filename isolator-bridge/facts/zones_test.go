@@ -3,6 +3,7 @@ package facts
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -155,6 +156,7 @@ func TestZoneIn(t *testing.T) {
 		{map[string]any{"availabilityZone": 7.0, "zone": "  "}, ""},
 		{map[string]any{"availabilityZone": []any{"a"}, "zone": map[string]any{}}, ""},
 		{map[string]any{"region": "r"}, ""},
+		{map[string]any{"availabilityZone": strings.Repeat("x", 257), "zone": strings.Repeat("y", 256)}, strings.Repeat("y", 256)},
 	} {
 		if got := zoneIn(test.status); got != test.want {
 			t.Errorf("%v: %q, want %q", test.status, got, test.want)
