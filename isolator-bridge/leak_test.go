@@ -106,7 +106,9 @@ func (f *fakeAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			list = append(list, map[string]any{"container_id": containerJSON(c), "framework_id": map[string]any{"value": "F"},
 				"executor_id": map[string]any{"value": "task-of-" + c}, "executor_name": "Command Executor (Task: x)"})
 		}
-		answer["get_containers"] = map[string]any{"containers": list}
+		if len(list) > 0 { // as Mesos does
+			answer["get_containers"] = map[string]any{"containers": list}
+		}
 	case "GET_STATE":
 		tasks := []any{}
 		for _, c := range f.ended {

@@ -226,7 +226,7 @@ func (c *containerID) path() []string {
 func (a *API) Containers(ctx context.Context) ([]Container, error) {
 	var answer struct {
 		typed
-		GetContainers *struct {
+		GetContainers struct {
 			Containers []struct {
 				FrameworkID     id          `json:"framework_id"`
 				ExecutorID      id          `json:"executor_id"`
@@ -244,9 +244,8 @@ func (a *API) Containers(ctx context.Context) ([]Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if answer.GetContainers == nil {
-		return nil, errors.New("GET_CONTAINERS: the answer lacks get_containers")
-	}
+	// The agent answers without get_containers when it has no container to list
+	// (evolve.cpp makes the field with the first one).
 	var out []Container
 	for _, c := range answer.GetContainers.Containers {
 		path := c.ContainerID.path()

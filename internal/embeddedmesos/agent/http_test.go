@@ -120,6 +120,16 @@ func TestAnswersAreThoseOfARealAgent(t *testing.T) {
 	}
 }
 
+// An agent without containers answers without the field that would list them
+// (evolve<GET_CONTAINERS> of evolve.cpp).
+func TestAnswerWithoutContainers(t *testing.T) {
+	h := newHost(t)
+	status, answer := h.call(`{"type":"GET_CONTAINERS"}`)
+	if want := `{"type":"GET_CONTAINERS"}`; status != http.StatusOK || strings.TrimSpace(answer) != want {
+		t.Errorf("status %d, %s; want %s", status, answer, want)
+	}
+}
+
 // mayDiffer lists the fields whose values depend on time, place or build, and
 // those that only a control group or a release build of Mesos has.
 var mayDiffer = map[string]bool{

@@ -41,7 +41,12 @@ func (p *process) answer(call *agent.Call) (*agent.Response, error) {
 			GetAgent: &agent.Response_GetAgent{AgentInfo: &info},
 		}, nil
 	case agent.Call_GET_CONTAINERS:
-		return &agent.Response{Type: agent.Response_GET_CONTAINERS, GetContainers: p.getContainers()}, nil
+		answer := &agent.Response{Type: agent.Response_GET_CONTAINERS, GetContainers: p.getContainers()}
+		// Without a container Mesos leaves the field out (evolve.cpp).
+		if len(answer.GetContainers.Containers) == 0 {
+			answer.GetContainers = nil
+		}
+		return answer, nil
 	case agent.Call_GET_TASKS:
 		return &agent.Response{Type: agent.Response_GET_TASKS, GetTasks: p.getTasks()}, nil
 	case agent.Call_GET_EXECUTORS:
