@@ -79,16 +79,12 @@ func TestDetach(t *testing.T) {
 func TestStatOfAHungFileSystem(t *testing.T) {
 	r := volumetest.StartRclone(t, volumetest.RcloneDebian(t))
 	path := mountRclone(t, r)
-	if err := unix.Kill(r.PID(), unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	r.Freeze()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	// The kernel may still answer for the root from its cache, so ask for more.
 	if facts, err := hostmount.New().Stat(ctx, path+"/no/such/file"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("hung: %+v, %v", facts, err)
 	}
-	if err := unix.Kill(r.PID(), unix.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	r.Thaw()
 }

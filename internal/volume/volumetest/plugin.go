@@ -189,14 +189,14 @@ func answers(socket string) bool {
 func (p *Plugin) Freeze() {
 	p.t.Helper()
 	p.signal(unix.SIGSTOP)
-	eventually(p.t, func() bool { return p.allThreadsStopped() })
+	eventually(p.t, func() bool { return allThreadsStopped(p.t, p.PID()) })
 }
 
-func (p *Plugin) allThreadsStopped() bool {
-	p.t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+func allThreadsStopped(t testing.TB, pid int) bool {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for _, file := range files {
 		stat, err := os.ReadFile(file)

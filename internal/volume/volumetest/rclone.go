@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,10 +138,31 @@ func (r *Rclone) end(signal unix.Signal) {
 	if err := r.cmd.Process.Signal(unix.SIGCONT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		r.t.Errorf("rclone: %v", err)
 	}
+	// One that hangs in its unmounts ends by a signal that it cannot wait with.
+	hung := time.AfterFunc(2*patience, func() { _ = r.cmd.Process.Kill() })
 	_ = r.cmd.Wait() // ended by the signal
+	hung.Stop()
 	r.cmd = nil
 	if r.t.Failed() {
 		r.t.Logf("rclone: %s", r.output)
+	}
+}
+
+// Freeze stops rclone as SIGSTOP does: its mounts hang. It returns when all
+// threads have stopped: the signal alone leaves them time for an answer.
+func (r *Rclone) Freeze() {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		r.t.Fatal(err)
+	}
+	eventually(r.t, func() bool { return allThreadsStopped(r.t, r.PID()) })
+}
+
+// Thaw ends Freeze.
+func (r *Rclone) Thaw() {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
