@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -408,6 +409,11 @@ func TestNobodyReadsStdout(t *testing.T) {
 			if c.told { // a note, of which nobody hears either
 				p.Add(volumetest.Rule{Method: "Get", Do: volumetest.DoAnswer, Status: 404, Body: "page not found"})
 				cmd.Stderr = w
+			}
+			if c.end == os.Interrupt { // which a shell's background job ignores, and so would this process
+				caught := make(chan os.Signal, 1)
+				signal.Notify(caught, c.end)
+				defer signal.Stop(caught)
 			}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
