@@ -155,6 +155,35 @@ func TestStartBesideAHungDriver(t *testing.T) {
 	}
 }
 
+// A mount that completes after its caller gave up is undone, also where nobody
+// would have been given its path.
+func TestLateMountAtAForbiddenPath(t *testing.T) {
+	t.Parallel()
+	needMounts(t)
+	p := volumetest.Start(t, volumetest.Config{Counting: volumetest.CountRefusing, Bind: true})
+	a := newAgent(t, p)
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	if err := os.WriteFile(policy, []byte("defaults:\n  root: /nowhere\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.env = append(a.env, "DVDCLI_POLICY="+policy, "DVDCLI_CALL_TIMEOUT=1s", "DVDCLI_CALL_MARGIN=1ms")
+	b := a.start()
+	p.Add(volumetest.Rule{Method: "Mount", Volume: "v", Times: 1, Do: volumetest.DoHold})
+	if out, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v"); err == nil {
+		t.Fatalf("mounted at %s", out)
+	}
+	await(t, "the look-out", func() bool {
+		rec, err := a.ledger().Peek(ledger.Key{Driver: "test", Volume: "v"})
+		return err == nil && rec != nil && rec.Phase == ledger.PhaseWatched
+	})
+	p.Release()
+	await(t, "the mount to be undone", func() bool { return p.States()["v"].Unmounts == 1 })
+	a.nothingLeft(p, "v")
+	if err := b.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // nothingLeft waits until the volumes are unmounted and the ledger is empty.
 func (a *agent) nothingLeft(p *volumetest.Plugin, volumes ...string) {
 	a.t.Helper()

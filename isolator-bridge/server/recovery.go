@@ -176,7 +176,7 @@ func (k *keeper) giveUpEarlier(ctx context.Context, rec *ledger.Record) (item It
 	if len(rec.Holders) > 0 {
 		holder = rec.Holders[0].Name
 	}
-	if who, wait, _ := k.foreign(ctx, rec.Key()); who != "" {
+	if who, wait := k.foreign(ctx, rec.Key()); who != "" {
 		item.Found, item.Done = "it was mounted in an earlier boot and is mounted now", "left: "+who
 		return item, wait
 	}
@@ -293,7 +293,7 @@ func (k *keeper) adopt(ctx context.Context, item *Item) {
 
 func (k *keeper) undo(ctx context.Context, item *Item, gone map[string]bool) {
 	item.Found = "only containers that are gone named it, and it is not in the ledger"
-	if who, wait, _ := k.foreign(ctx, item.Key); who != "" && wait <= 0 {
+	if who, wait := k.foreign(ctx, item.Key); who != "" && wait <= 0 {
 		item.Done = "left: " + who
 		return
 	}

@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
@@ -21,36 +19,38 @@ type sighting struct {
 // foreign looks for a mount of a volume that this ledger did not make. Its driver
 // may have made it again by itself, or for Docker, or for whoever else keeps no
 // ledger. who says why it is to be left alone, for good or as long as wait: who
-// has it mounted may be about to use it. seen tells whether there is a mount that
-// this was said of.
-func (k *keeper) foreign(ctx context.Context, key ledger.Key) (who string, wait time.Duration, seen bool) {
+// has it mounted may be about to use it.
+func (k *keeper) foreign(ctx context.Context, key ledger.Key) (who string, wait time.Duration) {
 	if k.cfg.Users == nil {
-		return "", 0, true
+		return "", 0
 	}
 	path, err := k.cfg.Engine.Path(ctx, key.Driver, key.Volume)
 	if err != nil {
 		k.sighted(key, nil)
-		// There is none, or it cannot be asked about yet. Of a driver that tells no
-		// paths nothing can be found out: the engine judges.
-		return "", 0, errors.Is(err, volume.Unsupported)
+		return "", 0 // then nothing will be unmounted either
 	}
-	who, err = k.cfg.Users.UserAt(ctx, key.Driver, path)
+	return k.foreignAt(ctx, key, path)
+}
+
+// foreignAt is foreign for a mount that is there.
+func (k *keeper) foreignAt(ctx context.Context, key ledger.Key, path string) (who string, wait time.Duration) {
+	who, err := k.cfg.Users.UserAt(ctx, key.Driver, path)
 	switch {
 	case err != nil:
-		return "whether somebody uses it cannot be seen: " + err.Error(), 0, true
+		return "whether somebody uses it cannot be seen: " + err.Error(), 0
 	case who != "":
 		k.sighted(key, nil)
-		return who + " uses it", 0, true
+		return who + " uses it", 0
 	}
 	table, err := k.cfg.Mounts.Own(ctx)
 	if err != nil {
-		return err.Error(), 0, true
+		return err.Error(), 0
 	}
 	mount, _ := table.At(path)
 	if wait := k.sighted(key, &mount.ID); wait > 0 {
-		return "nobody uses it yet", wait, true
+		return "nobody uses it yet", wait
 	}
-	return "", 0, true
+	return "", 0
 }
 
 // sighted notes that a mount is there, or none, and says how long it is still to
@@ -75,19 +75,27 @@ func (k *keeper) sighted(key ledger.Key, mount *int) time.Duration {
 // is one of an earlier boot that is looked out for, what appears may well be
 // somebody else's, and is given time.
 func (k *keeper) reconcile(ctx context.Context, key ledger.Key) engine.Finding {
-	var req engine.ReconcileRequest
-	rec, err := k.cfg.Engine.Ledger().Peek(key)
-	if err == nil && rec != nil && rec.Phase == ledger.PhaseWatched && rec.Call == nil {
-		who, wait, seen := k.foreign(ctx, key)
-		req.LeaveAppeared = !seen
-		switch {
-		case who == "", wait > 0 && !rec.EarlierBoot:
-		case wait > 0:
-			return engine.Finding{Driver: key.Driver, Volume: key.Volume, State: "a mount appeared where one of an earlier boot is looked out for", After: wait}
-		default:
-			return engine.Finding{Driver: key.Driver, Volume: key.Volume, State: "looking out for a mount without an answer",
-				Problem: "one appeared and is left: " + who, After: k.cfg.FullInterval}
-		}
+	if k.cfg.Users == nil {
+		return k.cfg.Engine.ReconcileOne(ctx, engine.ReconcileRequest{}, key)
 	}
-	return k.cfg.Engine.ReconcileOne(ctx, req, key)
+	rec, err := k.cfg.Engine.Ledger().Peek(key)
+	watched := err == nil && rec != nil && rec.Phase == ledger.PhaseWatched
+	appeared := false
+	f := k.cfg.Engine.ReconcileOne(ctx, engine.ReconcileRequest{
+		Appeared: func(ctx context.Context, rec *ledger.Record, path string) (string, time.Duration) {
+			appeared = true
+			who, wait := k.foreignAt(ctx, key, path)
+			switch {
+			case wait > 0 && rec.EarlierBoot:
+				return "", wait
+			case wait > 0, who == "":
+				return "", 0
+			}
+			return who, k.cfg.FullInterval
+		},
+	}, key)
+	if watched && !appeared {
+		k.sighted(key, nil) // the next one to appear has its own time
+	}
+	return f
 }

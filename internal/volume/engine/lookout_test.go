@@ -1,14 +1,16 @@
 package engine
 
 import (
+	"context"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
 // What an earlier boot had mounted is looked out for under a mark that depends on
-// no clock. A mount that appears is undone, but not for a caller who had asked
-// before whether somebody uses it.
+// no clock. A mount that appears is undone, unless the caller has it left.
 func TestLookOutForAnEarlierBoot(t *testing.T) {
 	r := newRig(t, counting)
 	r.mustMount("v")
@@ -28,14 +30,26 @@ func TestLookOutForAnEarlierBoot(t *testing.T) {
 	watched()
 	r.plugin.count["v"] = 1 // by somebody without a ledger
 	r.host.mount(r.plugin.path("v"), "v")
-	if f := r.engine().ReconcileOne(t.Context(), ReconcileRequest{LeaveAppeared: true}, key); f.Action != "" || f.Problem != "" || f.After <= 0 {
+	why, wait := "docker uses it", time.Minute
+	req := ReconcileRequest{Appeared: func(_ context.Context, rec *ledger.Record, path string) (string, time.Duration) {
+		if !rec.EarlierBoot || path != r.plugin.path("v") {
+			t.Errorf("asked about %s, %+v", path, rec)
+		}
+		return why, wait
+	}}
+	if f := r.engine().ReconcileOne(t.Context(), req, key); f.Action != "" || !strings.Contains(f.Problem, why) || f.After != wait {
+		t.Errorf("finding %+v", f)
+	}
+	why = "" // yet
+	if f := r.engine().ReconcileOne(t.Context(), req, key); f.Action != "" || f.Problem != "" || f.After != wait {
 		t.Errorf("finding %+v", f)
 	}
 	if r.host.stacked(r.plugin.path("v")) != 1 {
 		t.Error("unmounted")
 	}
 	watched()
-	if f := r.engine().ReconcileOne(t.Context(), ReconcileRequest{}, key); f.Problem != "" || r.host.stacked(r.plugin.path("v")) != 0 {
+	wait = 0
+	if f := r.engine().ReconcileOne(t.Context(), req, key); f.Problem != "" || r.host.stacked(r.plugin.path("v")) != 0 {
 		t.Errorf("finding %+v", f)
 	}
 }

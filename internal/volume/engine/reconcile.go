@@ -21,10 +21,11 @@ type ReconcileRequest struct {
 	// Now does not wait for times: owed Unmounts are tried at once, and calls
 	// without an answer are taken to be over, as after a restart of the driver.
 	Now bool
-	// LeaveAppeared leaves a mount that has appeared where one is looked out for,
-	// as for a caller who has asked before whether somebody uses it and found no
-	// mount to ask about.
-	LeaveAppeared bool
+	// Appeared, unless it is nil, is asked before a mount is undone that has appeared
+	// where one is looked out for. The mount is left with a reason why, for good, or
+	// with a time after which to look again. The record says what is looked out for,
+	// path where the mount is; it leads over no symbolic link.
+	Appeared func(ctx context.Context, rec *ledger.Record, path string) (why string, wait time.Duration)
 	// Only, if not nil, restricts it to one volume.
 	Only *ledger.Key
 }
@@ -287,8 +288,7 @@ func (r *reconciling) pay(ctx context.Context) error {
 func (r *reconciling) watched(ctx context.Context) error {
 	r.f.State = "looking out for a mount without an answer"
 	if s := r.look(ctx); s.what == present {
-		if r.req.LeaveAppeared {
-			r.f.After = time.Second
+		if r.leaves(ctx, s) {
 			return nil
 		}
 		r.f.Action = "undo the mount that appeared at " + s.path
@@ -311,6 +311,24 @@ func (r *reconciling) watched(ctx context.Context) error {
 		return nil
 	}
 	return r.drop()
+}
+
+// leaves asks whether to leave a mount that has appeared. Nobody uses one that is
+// dead.
+func (r *reconciling) leaves(ctx context.Context, s seen) bool {
+	if r.req.Appeared == nil || s.dead != nil {
+		return false
+	}
+	why, wait := r.req.Appeared(ctx, r.rec, s.resolved)
+	switch {
+	case why != "":
+		r.f.Problem, r.f.After = "one appeared and is left: "+why, wait
+	case wait > 0:
+		r.f.State, r.f.After = "a mount appeared where one of an earlier boot is looked out for", wait
+	default:
+		return false
+	}
+	return true
 }
 
 // Forget deletes what the ledger holds about a volume, registered epochs
