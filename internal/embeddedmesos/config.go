@@ -140,8 +140,9 @@ func DefaultTiming() Timing {
 func FastTiming() Timing {
 	t := DefaultTiming()
 	t.Heartbeat = 2 * time.Second
-	t.AgentPing = 500 * time.Millisecond
-	t.AgentPingTimeouts = 4
+	// Not shorter: an agent on a busy machine would be taken for a lost one.
+	t.AgentPing = time.Second
+	t.AgentPingTimeouts = 5
 	t.Allocation = 100 * time.Millisecond
 	t.AgentReregister = 10 * time.Second
 	t.StatusRetry = time.Second

@@ -602,7 +602,7 @@ func dvdcliOutputs(t *testing.T, from, to float64) map[string]agenttest.Answer {
 func TestReplayPartitionAndFailoverSession(t *testing.T) {
 	t.Parallel()
 	r := newReplay(t, "partition-failover-session.jsonl", embeddedmesos.Timing{
-		AgentPing: 400 * time.Millisecond, AgentPingTimeouts: 5,
+		AgentPing: time.Second, AgentPingTimeouts: 5, // as many as recorded
 	})
 	agents := r.cluster.Agents()
 	agent2 := agents[1]

@@ -230,12 +230,15 @@ func (p *process) awaitPing() {
 	if p.master.timeout <= 0 {
 		return
 	}
-	p.master.pings = p.after(p.master.timeout, func() {
-		if p.master.registered {
+	var timer *time.Timer
+	timer = p.after(p.master.timeout, func() {
+		// A ping that came meanwhile, while the loop was busy, is what counts.
+		if p.master.registered && p.master.pings == timer {
 			p.log.Info("No pings from the master, registering again")
 			p.register(registerRetry)
 		}
 	})
+	p.master.pings = timer
 }
 
 // shutdown ends everything on the master's order: executors, tasks, and the

@@ -127,6 +127,25 @@ func TestAgentProcessRestart(t *testing.T) {
 	}
 }
 
+// An agent registers again when it had no answer in time. Its offers stay, unless
+// it offers something else.
+func TestAgentThatRegistersTwice(t *testing.T) {
+	c, agent, f, run := running(t, func(cfg *master.Config) { cfg.Timing.AgentPing = deadline })
+	offers := func() []operator.Response_GetFrameworks_Framework {
+		return c.operate(&operator.Call{Type: operator.Call_GET_FRAMEWORKS}).GetFrameworks.Frameworks
+	}
+	before := offers()[0].Offers[0].ID
+	agent.reregister(agent.reported(run, mesos.TASK_RUNNING))
+	if now := offers()[0].Offers; len(now) != 1 || now[0].ID != before {
+		t.Errorf("offers %v, before %s", now, before.Value)
+	}
+	agent.info.Attributes = []mesos.Attribute{{Name: "rack", Type: mesos.TEXT, Text: &mesos.Value_Text{Value: "r9"}}}
+	agent.reregister(agent.reported(run, mesos.TASK_RUNNING))
+	if gone := f.await(scheduler.Event_RESCIND).Rescind.OfferID; gone != before {
+		t.Errorf("%s is rescinded, want %s", gone.Value, before.Value)
+	}
+}
+
 func TestAgentThatDoesNotComeBack(t *testing.T) {
 	_, agent, f, _ := running(t, func(cfg *master.Config) {
 		cfg.Timing.AgentPing = deadline

@@ -181,7 +181,9 @@ func (m *Master) reconcileAgent(a *agent, from link.Agent, message link.Reregist
 }
 
 // updateAgent takes over what the agent now says of itself. Its checkpointed
-// resources count: an operation that it never saw has not happened.
+// resources count: an operation that it never saw has not happened. Offers stay
+// where nothing has changed, as when an agent registers again because it had no
+// answer in time (Master::updateSlave).
 func (m *Master) updateAgent(a *agent, message link.Reregister) error {
 	updated := *a
 	updated.info = *proto.Clone(&message.Info).(*mesos.AgentInfo)
@@ -189,8 +191,10 @@ func (m *Master) updateAgent(a *agent, message link.Reregister) error {
 	if err := updated.setResources(message.Checkpointed); err != nil {
 		return err
 	}
-	for _, o := range sortedOffers(a.offers) {
-		m.rescind(o)
+	if !a.info.Equal(&updated.info) || !a.total.contains(updated.total) || !updated.total.contains(a.total) {
+		for _, o := range sortedOffers(a.offers) {
+			m.rescind(o)
+		}
 	}
 	a.info, a.process = updated.info, updated.process
 	a.total, a.checkpointed = updated.total, updated.checkpointed
