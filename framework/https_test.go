@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // certificate writes a self-signed pair for 127.0.0.1 and returns its serial
@@ -64,12 +65,11 @@ func serial(t *testing.T, address, ca string) int64 {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 func TestHTTPS(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // Driver is the name under which every agent finds the reference plugin.
@@ -96,7 +96,7 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			Ports: [2]uint64{first, first + 999}, Env: n.Env(),
 		}
 		if cfg.Bridges {
-			if n.bridgePort, err = FreePort(); err != nil {
+			if n.bridgePort, err = freeport.Port(); err != nil {
 				return c, err
 			}
 			agents[i].Attributes = map[string]string{"dvdi_bridge": n.bridgeAttribute()}
@@ -110,7 +110,7 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 		return c, err
 	}
 	c.Mesos, err = embeddedmesos.Start(ctx, embeddedmesos.Config{
-		Dir: filepath.Join(cfg.Dir, "mesos"), Listen: "127.0.0.1:0", Agents: agents,
+		Dir: filepath.Join(cfg.Dir, "mesos"), Agents: agents,
 		DVDCLI: dvdcli, Logger: cfg.Log, Timing: cfg.Timing,
 	})
 	if err != nil {
@@ -221,16 +221,6 @@ func (n *Node) DVDCLI(ctx context.Context, args ...string) (string, error) {
 func (c *Cluster) run(ctx context.Context, env []string, name string, args ...string) error {
 	_, err := c.output(ctx, env, name, args...)
 	return err
-}
-
-// FreePort asks the kernel for a port on 127.0.0.1 that nobody uses now.
-func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 func hasPrefixDir(path, dir string) bool {

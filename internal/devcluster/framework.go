@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // Framework is a running dvdi-framework process.
@@ -47,7 +49,7 @@ func StartFramework(ctx context.Context, cfg Config, o FrameworkOptions) (*Frame
 	}
 	if o.Port == 0 {
 		var err error
-		if o.Port, err = FreePort(); err != nil {
+		if o.Port, err = freeport.Port(); err != nil {
 			return nil, err
 		}
 	}
@@ -64,7 +66,7 @@ func StartFramework(ctx context.Context, cfg Config, o FrameworkOptions) (*Frame
 }
 
 func (f *Framework) waitConnected(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return Poll(ctx, "the framework to connect to the master", func() (bool, string, error) {
 		select {

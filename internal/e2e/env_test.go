@@ -18,6 +18,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/devcluster/clustertest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/tap"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // deadline bounds every wait of the suite. It is long: a real master notices a
@@ -161,7 +162,7 @@ func install(t *testing.T, from, to string) {
 func (e *env) startFramework() {
 	e.t.Helper()
 	if e.opts.Port == 0 {
-		port, err := devcluster.FreePort()
+		port, err := freeport.Port()
 		if err != nil {
 			e.t.Fatal(err)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/executor"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/master"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // Agent is one agent of a cluster and its host.
@@ -179,6 +180,15 @@ func (c *Cluster) endMaster(end func(*master.Master) error) error {
 	return end(m)
 }
 
+// listen opens the configured address, and later the same one again.
+func (c *Cluster) listen(ctx context.Context) (net.Listener, error) {
+	if host, port, err := net.SplitHostPort(c.addr); err == nil && port == "0" {
+		return freeport.Listen(host)
+	}
+	var config net.ListenConfig
+	return config.Listen(ctx, "tcp", c.addr)
+}
+
 // StartMaster starts the master again, on the same address; like one that took
 // over it has a new id and knows of the agents but not of frameworks and
 // tasks, until these come back. It fails with ErrMasterRuns while one runs.
@@ -188,8 +198,7 @@ func (c *Cluster) StartMaster(ctx context.Context) error {
 	if c.master != nil {
 		return ErrMasterRuns
 	}
-	var listen net.ListenConfig
-	l, err := listen.Listen(ctx, "tcp", c.addr)
+	l, err := c.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("listen for the master: %w (stop what uses the address, or choose another one)", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // member is one of the framework processes, which is started again whenever it
@@ -67,7 +68,7 @@ func (m *member) showLog() {
 // prepareMember makes a member that does not run yet.
 func prepareMember(t *testing.T, name, dir string, l *leads, args ...string) *member {
 	t.Helper()
-	port, err := devcluster.FreePort()
+	port, err := freeport.Port()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,10 @@ var rules = []rule{
 	{tree: "framework", may: []string{"scheduler", "isolator-bridge/client", "internal/volume"}},
 	// The binary brings the embedded Mesos along for --master=embedded.
 	{tree: "=framework", may: []string{"scheduler", "framework", "internal/embeddedmesos"}},
-	{tree: "internal/embeddedmesos"},
-	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos"}},
+	{tree: "framework/detect/zktest", may: []string{"internal/freeport"}},
+	{tree: "internal/freeport", onlyStandard: true},
+	{tree: "internal/embeddedmesos", may: []string{"internal/freeport"}},
+	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos", "internal/freeport"}},
 	{tree: "internal/layout"},
 	{tree: "internal/programtest"},
 	{tree: "internal/e2e", may: []string{"internal/devcluster", "internal/embeddedmesos"}},

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,13 +19,15 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // jar is where Debian's package zookeeper has the server.
 const jar = "/usr/share/java/zookeeper.jar"
 
 // startTimeout bounds the start of the server, a Java process.
-const startTimeout = 60 * time.Second
+const startTimeout = 2 * time.Minute
 
 // TickTime is the server's unit of time; sessions time out after 2 to 20 of it
 // unless StartWithSessions says otherwise.
@@ -43,7 +44,8 @@ type Server struct {
 	longest time.Duration // session
 	config  string
 	cmd     *exec.Cmd
-	output  bytes.Buffer // of the running process, to be read after its end
+	ended   chan struct{} // closed when the process has ended and was waited for
+	output  bytes.Buffer  // of the running process, to be read after its end
 }
 
 // Start starts a server that ends with the test. The test is skipped where the
@@ -73,7 +75,10 @@ func startServer(t testing.TB, s *Server) *Server {
 	if _, missing := os.Stat(jar); err != nil || missing != nil {
 		t.Skip("this test needs ZooKeeper: install the Debian package zookeeper")
 	}
-	port := freePort(t)
+	port, err := freeport.Port()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "zoo.cfg")
 	settings := fmt.Sprintf("tickTime=%d\ninitLimit=10\nsyncLimit=5\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\n"+
@@ -87,47 +92,6 @@ func startServer(t testing.TB, s *Server) *Server {
 	return s
 }
 
-// freePort finds a port on which nothing listens, below those that the kernel gives
-// to outgoing connections: one of these may have it by the time the server wants it,
-// a client's that dials the server before it is up, or again, included. Where there
-// are none below it takes any.
-func freePort(t testing.TB) int {
-	t.Helper()
-	const lowest, tries = 10240, 100
-	first := firstEphemeral(t)
-	for try := range tries + 1 {
-		port := 0
-		if try < tries && first > lowest {
-			port = lowest + rand.IntN(first-lowest)
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue // in use
-		}
-		port = l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return port
-	}
-	t.Fatal("no free port found")
-	return 0
-}
-
-// firstEphemeral is the lowest port of outgoing connections (ip(7)).
-func firstEphemeral(t testing.TB) int {
-	t.Helper()
-	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var first, last int
-	if _, err := fmt.Sscan(string(text), &first, &last); err != nil {
-		t.Fatalf("net.ipv4.ip_local_port_range: %v", err)
-	}
-	return first
-}
-
 func (s *Server) start(java string) {
 	s.t.Helper()
 	s.output.Reset()
@@ -138,6 +102,12 @@ func (s *Server) start(java string) {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	cmd, ended := s.cmd, make(chan struct{})
+	s.ended = ended
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // its state tells more
+	}()
 	if err := s.ready(); err != nil {
 		s.Stop()
 		s.t.Fatalf("ZooKeeper does not start: %v\n%s", err, s.output.Bytes())
@@ -150,6 +120,11 @@ func (s *Server) ready() error {
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if strings.Contains(s.status(), "Mode: standalone") {
 			return nil
+		}
+		select {
+		case <-s.ended:
+			return fmt.Errorf("it ended: %s", s.cmd.ProcessState)
+		default:
 		}
 	}
 	return errors.New("not serving after " + startTimeout.String())
@@ -176,7 +151,7 @@ func (s *Server) status() string {
 // its ephemeral nodes.
 func (s *Server) Client() *zk.Conn {
 	s.t.Helper()
-	conn, _, err := zk.Connect([]string{s.Addr}, 10*TickTime, zk.WithLogger(silent{}), zk.WithLogInfo(false))
+	conn, _, err := zk.Connect([]string{s.Addr}, s.longest, zk.WithLogger(silent{}), zk.WithLogInfo(false))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -192,9 +167,8 @@ func (s *Server) Stop() {
 	if s.cmd == nil {
 		return
 	}
-	// Both fail only if the process has ended already.
-	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait()
+	_ = s.cmd.Process.Kill() // fails only if the process has ended already
+	<-s.ended
 	s.cmd = nil
 }
 

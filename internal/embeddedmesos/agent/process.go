@@ -16,6 +16,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/agent/dockervolume"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // process is one life of an agent. One goroutine, the loop, owns all of its
@@ -107,21 +108,24 @@ func (p *process) release() error {
 // listen opens the HTTP endpoint, on the port of the last time if it is free:
 // those who watch the agent then find it again.
 func (p *process) listen() error {
-	address := p.cfg.Listen
-	if address == "" {
-		address = net.JoinHostPort("127.0.0.1", "0")
-		if port := p.info.Port; port != nil {
-			last := net.JoinHostPort("127.0.0.1", fmt.Sprint(*port))
-			if l, err := net.Listen("tcp", last); err == nil {
-				return p.listening(l)
-			}
-		}
-	}
-	l, err := net.Listen("tcp", address)
+	l, err := p.open()
 	if err != nil {
 		return fmt.Errorf("open the HTTP endpoint: %w", err)
 	}
 	return p.listening(l)
+}
+
+func (p *process) open() (net.Listener, error) {
+	if p.cfg.Listen != "" {
+		return net.Listen("tcp", p.cfg.Listen)
+	}
+	const host = "127.0.0.1"
+	if port := p.info.Port; port != nil {
+		if l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(*port))); err == nil {
+			return l, nil
+		}
+	}
+	return freeport.Listen(host)
 }
 
 func (p *process) listening(l net.Listener) error {

@@ -25,6 +25,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/master"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/mesosjson"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
 
 // deadline is how long a test waits for what must happen.
@@ -56,7 +57,7 @@ type cluster struct {
 
 func startCluster(t *testing.T, configure ...func(*master.Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, address: "127.0.0.1:0", network: link.NewNetwork()}
+	c := &cluster{t: t, network: link.NewNetwork()}
 	c.cfg = master.Config{
 		Network: c.network,
 		Dir:     t.TempDir(),
@@ -85,9 +86,17 @@ func domain(region, zone string) *mesos.DomainInfo {
 	}}
 }
 
+// listen opens a free address, and the same again when the master is started again.
+func (c *cluster) listen() (net.Listener, error) {
+	if c.address == "" {
+		return freeport.Listen("127.0.0.1")
+	}
+	return net.Listen("tcp", c.address)
+}
+
 func (c *cluster) start() {
 	c.t.Helper()
-	listener, err := net.Listen("tcp", c.address)
+	listener, err := c.listen()
 	if err != nil {
 		c.t.Fatal(err)
 	}
