@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -142,11 +143,12 @@ func (f *fakeCore) Change(_ context.Context, c core.Change) (core.DeploymentRef,
 func (f *fakeCore) check(c core.Change) error {
 	all := f.current()
 	var ids []app.ID
+	ports := app.NewServicePorts(slices.Values(slices.AppendSeq(slices.Clone(c.Upsert), maps.Values(all))), app.DefaultPortRange)
 	for _, a := range c.Upsert {
 		if c.CreateOnly && all[a.ID] != nil {
 			return &core.ConflictError{Message: fmt.Sprintf("An app with id [%s] already exists.", a.ID)}
 		}
-		if err := app.AssignServicePorts(a, all, app.DefaultPortRange); err != nil {
+		if err := ports.Assign(a, all[a.ID]); err != nil {
 			return err
 		}
 		ids = append(ids, a.ID)

@@ -117,15 +117,17 @@ func (g *GroupUpdate) readAlone(p *problems, o object, version string) {
 
 func (g *GroupUpdate) readMembers(apps, groups []any, opts Options) error {
 	opts.Base = g.id
+	defined := map[ID]bool{}
 	for i, v := range apps {
 		path := indexed(g.path+"/apps", i)
 		u, err := readUpdate(v, opts, true)
 		if err != nil {
 			return within(path, err)
 		}
-		if slices.ContainsFunc(g.apps, func(other *Update) bool { return other.id == u.id }) {
+		if defined[u.id] {
 			return within(path, invalidID("is defined twice"))
 		}
+		defined[u.id] = true
 		if !u.id.Within(g.id) || u.id == g.id {
 			return within(path, invalidID("Identifier is not child of '"+string(g.id)+"'"))
 		}
@@ -201,9 +203,11 @@ func (g *GroupUpdate) Apply(apps map[ID]*App) (upsert []*App, remove []ID, err e
 		}
 	}
 	slices.Sort(remove)
-	return upsert, slices.DeleteFunc(slices.Compact(remove), func(id ID) bool {
-		return slices.ContainsFunc(upsert, func(a *App) bool { return a.ID == id })
-	}), nil
+	kept := make(map[ID]bool, len(upsert))
+	for _, a := range upsert {
+		kept[a.ID] = true
+	}
+	return upsert, slices.DeleteFunc(slices.Compact(remove), func(id ID) bool { return kept[id] }), nil
 }
 
 // drops says whether the update removes an app unless it lists it.

@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -30,7 +32,7 @@ func TestManyAppsCostOneLittle(t *testing.T) {
 		all[one.ID] = one
 		ports = testing.AllocsPerRun(3, func() {
 			one.Ports[0].Port = 0
-			if err := AssignServicePorts(one, all, DefaultPortRange); err != nil || one.Ports[0].Port != DefaultPortRange.Min+apps {
+			if err := NewServicePorts(maps.Values(all), DefaultPortRange).Assign(one, nil); err != nil || one.Ports[0].Port != DefaultPortRange.Min+apps {
 				t.Errorf("port %d, %v", one.Ports[0].Port, err)
 			}
 		})
@@ -49,10 +51,61 @@ func TestManyAppsCostOneLittle(t *testing.T) {
 	}
 }
 
+// A change of many apps looks at those that are there once, not once per app, and
+// gives none a port that another of them names.
+func TestServicePortsOfManyApps(t *testing.T) {
+	const apps = 100
+	var all []*App
+	for n := range apps {
+		all = append(all, &App{ID: ID(fmt.Sprintf("/app-%d", n)), Ports: []PortDefinition{{}}})
+	}
+	all[apps-1].Ports[0].Port = DefaultPortRange.Min // named by the last
+	looks := 0
+	ports := NewServicePorts(func(yield func(*App) bool) {
+		looks++
+		for _, a := range all {
+			if !yield(a) {
+				return
+			}
+		}
+	}, DefaultPortRange)
+	seen := map[int]ID{}
+	for _, a := range all {
+		if err := ports.Assign(a, nil); err != nil {
+			t.Fatal(err)
+		}
+		port := a.Ports[0].Port
+		if other, taken := seen[port]; taken {
+			t.Errorf("%s and %s both have port %d", a.ID, other, port)
+		}
+		seen[port] = a.ID
+	}
+	if looks != 1 {
+		t.Errorf("all apps were looked at %d times", looks)
+	}
+}
+
+// What an app gives up is not another's by the same change, nor what it keeps.
+func TestServicePortsOfAnAppThatChanges(t *testing.T) {
+	stored := &App{ID: "/a", Ports: []PortDefinition{{Port: 10000}, {Port: 10001}}}
+	one := &App{ID: "/one", Ports: []PortDefinition{{}}}
+	a := &App{ID: "/a", Ports: []PortDefinition{{}}}
+	two := &App{ID: "/two", Ports: []PortDefinition{{}}}
+	ports := NewServicePorts(slices.Values([]*App{stored, one, a, two}), DefaultPortRange)
+	for _, c := range []struct {
+		a, stored *App
+		want      int
+	}{{one, nil, 10002}, {a, stored, 10000}, {two, nil, 10003}} {
+		if err := ports.Assign(c.a, c.stored); err != nil || c.a.Ports[0].Port != c.want {
+			t.Errorf("%s: %v, %v, want %d", c.a.ID, c.a.Ports, err, c.want)
+		}
+	}
+}
+
 // A range that goes beyond the last port there is ends with it.
 func TestRangeBeyondTheLastPort(t *testing.T) {
 	a := &App{ID: "/a", Ports: []PortDefinition{{}, {}}}
-	err := AssignServicePorts(a, map[ID]*App{}, PortRange{Min: 65535, Max: 70000})
+	err := assignPorts(a, nil, PortRange{Min: 65535, Max: 70000})
 	if err == nil || !strings.Contains(err.Error(), "are already in use") || a.Ports[0].Port != 65535 {
 		t.Errorf("%v, ports %v", err, a.Ports)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 )
 
@@ -43,7 +42,7 @@ func (o Options) role() string {
 // Parse reads a complete app definition, as in POST /v2/apps, and returns it
 // canonical: deprecated fields translated, defaults filled in, every rule held
 // that concerns the app alone. Service ports may still be 0; see
-// AssignServicePorts. Version is not set. Errors are *SyntaxError and
+// ServicePorts. Version is not set. Errors are *SyntaxError and
 // *ValidationError.
 func Parse(data []byte, opts Options) (*App, error) {
 	v, err := decodeTree(data)
@@ -88,6 +87,7 @@ func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
 		return nil, &ValidationError{Message: msgShape, Details: []Detail{{Path: "/", Errors: []string{errArray}}}}
 	}
 	out := make([]*Update, 0, len(list))
+	defined := map[ID]bool{}
 	for i, item := range list {
 		u, err := readUpdate(item, opts, false)
 		if err != nil {
@@ -96,9 +96,10 @@ func ParseUpdates(data []byte, opts Options) ([]*Update, error) {
 		if u.id == "" {
 			return nil, &ValidationError{Message: "requirement failed: App Update must have app id set"}
 		}
-		if slices.ContainsFunc(out, func(other *Update) bool { return other.id == u.id }) {
+		if defined[u.id] {
 			return nil, within(indexed("", i), invalidID("is defined twice"))
 		}
+		defined[u.id] = true
 		out = append(out, u)
 	}
 	return out, nil

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -62,16 +63,8 @@ func (a *App) ForInstance(ordinal int) *App {
 	return &out
 }
 
-// couldCollide says whether two volume names could mean the same volume, as
-// "data-${instance}" and "data-3" do.
-func couldCollide(a, b string) bool {
-	if a == b {
-		return true
-	}
-	return expandsTo(a, b) || expandsTo(b, a)
-}
-
-// expandsTo says whether an instance's ordinal makes name of pattern.
+// expandsTo says whether an instance's ordinal makes name of pattern, as 3 makes
+// "data-3" of "data-${instance}".
 func expandsTo(pattern, name string) bool {
 	before, _, found := strings.Cut(pattern, instanceVariable)
 	if !found || !strings.HasPrefix(name, before) {
@@ -93,20 +86,36 @@ func expandsTo(pattern, name string) bool {
 // validateInstanceNames refuses volume names of which one could become the
 // other when the ordinal is filled in. Equal names are another rule's.
 func validateInstanceNames(p *problems, apps map[ID]*App, changed []ID) {
-	paths := treePaths{apps: apps}
-	all, patterns := namesInUse(apps)
+	patterns := patternsInUse(apps)
+	if len(patterns) == 0 {
+		return
+	}
+	isChanged := make(map[ID]bool, len(changed))
 	for _, id := range changed {
-		for _, v := range apps[id].externals() {
-			others := patterns // two plain names can only be equal
-			if v.External.PerInstance() {
-				others = all
-			}
-			for _, w := range others {
-				if v.External.Name != w.name && couldCollide(v.External.Name, w.name) {
-					p.addf(paths.of(id)+"/container", "Volume name '%s' in %s can mean the same volume as '%s' in %s", v.External.Name, id, w.name, w.app)
+		isChanged[id] = true
+	}
+	type clash struct{ changed, other nameInUse }
+	var clashes []clash
+	for id, a := range apps {
+		for _, v := range a.externals() {
+			plain := nameInUse{id, v.External.Name}
+			for _, pattern := range patterns.that(plain.name) {
+				switch {
+				case isChanged[id]:
+					clashes = append(clashes, clash{plain, pattern})
+				case isChanged[pattern.app]:
+					clashes = append(clashes, clash{pattern, plain})
 				}
 			}
 		}
+	}
+	slices.SortFunc(clashes, func(a, b clash) int {
+		return cmp.Or(strings.Compare(string(a.changed.app), string(b.changed.app)), strings.Compare(string(a.other.app), string(b.other.app)))
+	})
+	paths := treePaths{apps: apps}
+	for _, c := range clashes {
+		p.addf(paths.of(c.changed.app)+"/container", "Volume name '%s' in %s can mean the same volume as '%s' in %s",
+			c.changed.name, c.changed.app, c.other.name, c.other.app)
 	}
 }
 
@@ -116,17 +125,34 @@ type nameInUse struct {
 	name string
 }
 
-// namesInUse lists the names of all apps' external volumes, and those of them
-// that become another for each instance.
-func namesInUse(apps map[ID]*App) (all, patterns []nameInUse) {
+// namePatterns are the names that become another for each instance, by what
+// stands in them before the ordinal: thousands of apps may each have one.
+type namePatterns map[string][]nameInUse
+
+func patternsInUse(apps map[ID]*App) namePatterns {
+	out := namePatterns{}
 	for id, a := range apps {
 		for _, v := range a.externals() {
-			n := nameInUse{id, v.External.Name}
-			all = append(all, n)
-			if v.External.PerInstance() {
-				patterns = append(patterns, n)
+			if before, _, found := strings.Cut(v.External.Name, instanceVariable); found {
+				out[before] = append(out[before], nameInUse{id, v.External.Name})
 			}
 		}
 	}
-	return all, patterns
+	return out
+}
+
+// that returns the patterns of which an instance's ordinal makes the name.
+func (n namePatterns) that(name string) []nameInUse {
+	var out []nameInUse
+	for i := range len(name) {
+		if name[i] < '0' || name[i] > '9' {
+			continue
+		}
+		for _, pattern := range n[name[:i]] {
+			if expandsTo(pattern.name, name) {
+				out = append(out, pattern)
+			}
+		}
+	}
+	return out
 }

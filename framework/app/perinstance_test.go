@@ -29,16 +29,20 @@ func TestVolumePerInstance(t *testing.T) {
 }
 
 func TestNamesThatCouldCollide(t *testing.T) {
+	could := func(pattern, name string) bool {
+		a := parsed(t, classed("RW", `{"provider":"dvdi","name":"`+pattern+`","options":{"dvdi/driver":"d"}}`, ""), Options{})
+		return len(patternsInUse(map[ID]*App{"/a": a}).that(name)) > 0
+	}
 	for _, tc := range []struct {
 		a, b string
 		want bool
 	}{
-		{"v", "v", true}, {"v", "w", false}, {"v-${instance}", "v-0", true}, {"v-12", "v-${instance}", true},
+		{"v", "v", false}, {"v", "w", false}, {"v-${instance}", "v-0", true}, {"v-12", "v-${instance}", true},
 		{"v-${instance}", "v-x", false}, {"v-${instance}", "v-", false}, {"v${instance}0", "v10", true},
 		{"v${instance}0", "v1", false}, {"${instance}", "7", true}, {"${instance}-${instance}", "1-1", true},
 		{"${instance}-${instance}", "1-2", false},
 	} {
-		if couldCollide(tc.a, tc.b) != tc.want || couldCollide(tc.b, tc.a) != tc.want {
+		if got := could(tc.a, tc.b) || could(tc.b, tc.a); got != tc.want {
 			t.Errorf("%s and %s: want %t", tc.a, tc.b, tc.want)
 		}
 	}
@@ -49,6 +53,9 @@ func TestNamesThatCouldCollide(t *testing.T) {
 	}
 	apps := map[ID]*App{"/a": named("/a", "v-${instance}"), "/b": named("/b", "v-3"), "/c": named("/c", "w-3")}
 	if err := ValidateAll(apps, []ID{"/b"}); !says(err, "/apps(1)/container", "can mean the same volume as 'v-${instance}' in /a") {
+		t.Errorf("%v", err)
+	}
+	if err := ValidateAll(apps, []ID{"/a"}); !says(err, "/apps(0)/container", "can mean the same volume as 'v-3' in /b") {
 		t.Errorf("%v", err)
 	}
 	if err := ValidateAll(apps, []ID{"/c"}); err != nil {

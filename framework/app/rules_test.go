@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -250,10 +252,16 @@ func TestAppAndGroupOfOneName(t *testing.T) {
 	}
 }
 
+// assignPorts does what posting one app does, where apps are all that are there.
+func assignPorts(a *App, apps map[ID]*App, r PortRange) error {
+	all := slices.AppendSeq([]*App{a}, maps.Values(apps))
+	return NewServicePorts(slices.Values(all), r).Assign(a, apps[a.ID])
+}
+
 func TestAssignServicePorts(t *testing.T) {
 	r := PortRange{Min: 10000, Max: 10004}
 	a := mustParse(t, `{"id":"/a","cmd":"x","portDefinitions":[{"port":0},{"port":10001}]}`)
-	if err := AssignServicePorts(a, nil, r); err != nil {
+	if err := assignPorts(a, nil, r); err != nil {
 		t.Fatal(err)
 	}
 	if p := a.ServicePorts(); p[0] != 10000 || p[1] != 10001 {
@@ -261,7 +269,7 @@ func TestAssignServicePorts(t *testing.T) {
 	}
 	b := mustParse(t, `{"id":"/b","cmd":"x","networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{},{}]}}`)
 	apps := map[ID]*App{"/a": a}
-	if err := AssignServicePorts(b, apps, r); err != nil {
+	if err := assignPorts(b, apps, r); err != nil {
 		t.Fatal(err)
 	}
 	if p := b.ServicePorts(); p[0] != 10002 || p[1] != 10003 {
@@ -269,14 +277,14 @@ func TestAssignServicePorts(t *testing.T) {
 	}
 	apps["/b"] = b
 	again := mustParse(t, `{"id":"/b","cmd":"y","networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{},{"servicePort":10002}]}}`)
-	if err := AssignServicePorts(again, apps, r); err != nil {
+	if err := assignPorts(again, apps, r); err != nil {
 		t.Fatal(err)
 	}
 	if p := again.ServicePorts(); p[0] != 10003 || p[1] != 10002 {
 		t.Errorf("previous ports are not used again: %v", p)
 	}
 	c := mustParse(t, `{"id":"/c","cmd":"x"}`)
-	err := AssignServicePorts(c, apps, r)
+	err := assignPorts(c, apps, r)
 	if err == nil || err.Error() != "All ports in the range [10000-10004) are already in use" {
 		t.Errorf("got %v", err)
 	}

@@ -61,7 +61,9 @@ type volumeUse struct {
 
 func validateVolumeSharing(p *problems, apps map[ID]*App, changed []ID) {
 	concerned := map[string]bool{}
+	isChanged := make(map[ID]bool, len(changed))
 	for _, id := range changed {
+		isChanged[id] = true
 		for _, v := range apps[id].externals() {
 			concerned[v.External.Name] = true
 		}
@@ -81,7 +83,7 @@ func validateVolumeSharing(p *problems, apps map[ID]*App, changed []ID) {
 	for _, name := range sortedKeys(uses) {
 		users := uses[name]
 		slices.SortFunc(users, func(a, b volumeUse) int { return strings.Compare(string(a.id), string(b.id)) })
-		if !slices.ContainsFunc(users, func(u volumeUse) bool { return slices.Contains(changed, u.id) }) {
+		if !slices.ContainsFunc(users, func(u volumeUse) bool { return isChanged[u.id] }) {
 			continue
 		}
 		for _, u := range users {
@@ -175,7 +177,7 @@ func (t treePaths) groups(group ID) []ID {
 // validateDependencies looks for cycles through the changed apps. A dependency
 // on a group is one on every app in it.
 func validateDependencies(p *problems, apps map[ID]*App, changed []ID) {
-	g := dependencyGraph{apps: apps, state: map[ID]visit{}}
+	g := dependencyGraph{apps: apps, state: map[ID]visit{}, members: map[ID][]ID{}}
 	for _, id := range changed {
 		if apps[id] != nil && g.cyclic(id) {
 			p.add("/dependencies", "Dependency graph has cyclic dependencies.")
@@ -193,8 +195,9 @@ const (
 )
 
 type dependencyGraph struct {
-	apps  map[ID]*App
-	state map[ID]visit
+	apps    map[ID]*App
+	state   map[ID]visit
+	members map[ID][]ID // of the groups that were asked for
 }
 
 func (g *dependencyGraph) cyclic(id ID) bool {
@@ -216,15 +219,23 @@ func (g *dependencyGraph) cyclic(id ID) bool {
 	return false
 }
 
+// targets are the apps that a dependency is on. Thousands of apps may depend on
+// the same group.
 func (g *dependencyGraph) targets(from, dep ID) []ID {
 	if g.apps[dep] != nil {
 		return []ID{dep}
 	}
-	var out []ID
-	for id := range g.apps {
-		if id != from && id.Within(dep) {
-			out = append(out, id)
+	all, known := g.members[dep]
+	if !known {
+		for id := range g.apps {
+			if id.Within(dep) {
+				all = append(all, id)
+			}
 		}
+		g.members[dep] = all
 	}
-	return out
+	if !from.Within(dep) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(id ID) bool { return id == from })
 }

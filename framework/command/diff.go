@@ -103,7 +103,8 @@ func (e *env) compare(api *client.Client, d definition, opts app.Options) (appDi
 		return out, err
 	}
 	// Service ports that the file leaves open stay as they are.
-	if err := app.AssignServicePorts(a, map[app.ID]*app.App{a.ID: running}, app.DefaultPortRange); err != nil {
+	ports := app.NewServicePorts(slices.Values([]*app.App{running, a}), app.DefaultPortRange)
+	if err := ports.Assign(a, running); err != nil {
 		return out, err
 	}
 	was, err := tree(running)

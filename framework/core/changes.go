@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -112,21 +113,23 @@ func (c *Core) nextVersion(now time.Time, ch Change) app.Timestamp {
 // out.
 func (c *Core) versioned(ch Change, version app.Timestamp, configs map[app.ID]app.Timestamp) (map[app.ID]appChange, error) {
 	changes := map[app.ID]appChange{}
-	all := c.state.definitions()
 	for _, id := range ch.Delete {
-		changes[id] = appChange{From: all[id]}
-		delete(all, id)
+		changes[id] = appChange{From: c.state.apps[id].App}
 	}
-	for _, a := range ch.Upsert {
-		to := withOwnPorts(a)
-		if err := app.AssignServicePorts(to, all, c.cfg.ServicePorts); err != nil {
-			return nil, err
-		}
+	fresh := make([]*app.App, len(ch.Upsert))
+	for i, a := range ch.Upsert {
+		fresh[i] = withOwnPorts(a)
+	}
+	ports := app.NewServicePorts(c.definitionsAnd(fresh), c.cfg.ServicePorts)
+	for i, a := range ch.Upsert {
+		to := fresh[i]
 		var from *app.App
 		if r := c.state.apps[a.ID]; r != nil {
 			from = r.App
 		}
-		all[a.ID] = to
+		if err := ports.Assign(to, from); err != nil {
+			return nil, err
+		}
 		same := from != nil && from.SameConfig(to)
 		if same && from.Instances == to.Instances && c.state.locks[a.ID] == nil && !c.state.outdated(from) {
 			continue
@@ -142,6 +145,22 @@ func (c *Core) versioned(ch Change, version app.Timestamp, configs map[app.ID]ap
 		changes[a.ID] = appChange{From: from, To: to}
 	}
 	return changes, nil
+}
+
+// definitionsAnd are all current definitions and more.
+func (c *Core) definitionsAnd(more []*app.App) iter.Seq[*app.App] {
+	return func(yield func(*app.App) bool) {
+		for _, r := range c.state.apps {
+			if !yield(r.App) {
+				return
+			}
+		}
+		for _, a := range more {
+			if !yield(a) {
+				return
+			}
+		}
+	}
 }
 
 // outdated tells whether instances of other configurations than the

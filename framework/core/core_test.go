@@ -42,6 +42,22 @@ func TestLifeOfAnApp(t *testing.T) {
 	})
 }
 
+// An app that is changed together with others gets no service port that one of
+// them names, whatever their order, and keeps the one that it has.
+func TestServicePortsOfOneChange(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(`{"id":"/open","cmd":"x","instances":0}`, `{"id":"/named","cmd":"x","instances":0,"portDefinitions":[{"port":10000}]}`)
+		r.idle()
+		r.post(`{"id":"/new","cmd":"x","instances":0}`, `{"id":"/open","cmd":"y","instances":0}`)
+		r.idle()
+		for id, want := range map[app.ID]int{"/named": 10000, "/open": 10001, "/new": 10002} {
+			if got := r.app(id).App.ServicePorts(); len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %v, want %d", id, got, want)
+			}
+		}
+	})
+}
+
 func equal(a, b []string) bool { return len(a) == len(b) && contains(a, b) }
 
 func contains(all, some []string) bool {

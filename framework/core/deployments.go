@@ -26,7 +26,7 @@ const (
 // valid after the change; unfinished names what is left to do for an app whose
 // definition asks for nothing new.
 func planSteps(changes map[app.ID]appChange, all map[app.ID]*app.App, unfinished func(*app.App) string) ([][]Action, error) {
-	levels, err := dependencyLevels(all)
+	levels, err := dependencyLevels(all, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +73,12 @@ func sortedKeys[K int | app.ID | string, V any](m map[K]V) []K {
 	return keys
 }
 
-// dependencyLevels returns for each app how long the longest chain of
-// dependencies below it is. A dependency on a group is one on all its apps.
-func dependencyLevels(all map[app.ID]*app.App) (map[app.ID]int, error) {
-	ids := sortedKeys(all)
-	levels := make(map[app.ID]int, len(all))
+// dependencyLevels returns for each app that exists after the changes how long the
+// longest chain of dependencies below it is. A dependency on a group is one on all
+// its apps.
+func dependencyLevels(all map[app.ID]*app.App, changes map[app.ID]appChange) (map[app.ID]int, error) {
+	on := dependencyTargets{all: all, members: map[app.ID][]app.ID{}}
+	levels := make(map[app.ID]int, len(changes))
 	visiting := map[app.ID]bool{}
 	var visit func(id app.ID) (int, error)
 	visit = func(id app.ID) (int, error) {
@@ -94,7 +95,7 @@ func dependencyLevels(all map[app.ID]*app.App) (map[app.ID]int, error) {
 		defer delete(visiting, id)
 		level := 0
 		for _, dep := range all[id].Dependencies {
-			for _, other := range dependsOn(all, ids, id, dep) {
+			for _, other := range on.of(id, dep) {
 				below, err := visit(other)
 				if err != nil {
 					return 0, err
@@ -105,7 +106,7 @@ func dependencyLevels(all map[app.ID]*app.App) (map[app.ID]int, error) {
 		levels[id] = level
 		return level, nil
 	}
-	for _, id := range ids {
+	for _, id := range upserted(changes) {
 		if _, err := visit(id); err != nil {
 			return nil, err
 		}
@@ -113,19 +114,32 @@ func dependencyLevels(all map[app.ID]*app.App) (map[app.ID]int, error) {
 	return levels, nil
 }
 
-// dependsOn resolves one dependency of an app: the app of that id, or the apps
-// of the group.
-func dependsOn(all map[app.ID]*app.App, ids []app.ID, self, dep app.ID) []app.ID {
-	if all[dep] != nil {
+// dependencyTargets resolves dependencies. Thousands of apps may depend on the
+// same group.
+type dependencyTargets struct {
+	all     map[app.ID]*app.App
+	members map[app.ID][]app.ID // of the groups that were asked for
+}
+
+// of resolves one dependency of an app: the app of that id, or the apps of the
+// group.
+func (t dependencyTargets) of(self, dep app.ID) []app.ID {
+	if t.all[dep] != nil {
 		return []app.ID{dep}
 	}
-	var out []app.ID
-	for _, id := range ids {
-		if id != self && id.Within(dep) {
-			out = append(out, id)
+	members, known := t.members[dep]
+	if !known {
+		for id := range t.all {
+			if id.Within(dep) {
+				members = append(members, id)
+			}
 		}
+		t.members[dep] = members
 	}
-	return out
+	if !self.Within(dep) {
+		return members
+	}
+	return slices.DeleteFunc(slices.Clone(members), func(id app.ID) bool { return id == self })
 }
 
 // startDeployment stores a deployment of changes that are already applied to

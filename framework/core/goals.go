@@ -41,24 +41,42 @@ func (d *deployment) goalOf(id app.ID) goal {
 	} else if change.To != nil {
 		g = goal{def: change.To}
 	}
-	for step := 0; step <= d.Current && step < len(d.Steps); step++ {
-		for _, a := range d.Steps[step] {
-			if a.App != id {
-				continue
-			}
-			switch a.Kind {
-			case actionStart:
-				g = goal{def: change.To}
-			case actionScale:
-				g = goal{def: change.To, n: change.To.Instances}
-			case actionRestart:
-				g = goal{def: change.To, n: change.To.Instances, replace: true}
-			case actionStop:
-				g = goal{}
-			}
+	for _, a := range d.actionsOf(id) {
+		if a.step > d.Current {
+			break
+		}
+		switch a.kind {
+		case actionStart:
+			g = goal{def: change.To}
+		case actionScale:
+			g = goal{def: change.To, n: change.To.Instances}
+		case actionRestart:
+			g = goal{def: change.To, n: change.To.Instances, replace: true}
+		case actionStop:
+			g = goal{}
 		}
 	}
 	return g
+}
+
+// stepAction is what a step does to one app.
+type stepAction struct {
+	step int
+	kind string
+}
+
+// actionsOf are the actions on one app in the order of their steps. A deployment
+// may be of thousands of apps, each of which asks.
+func (d *deployment) actionsOf(id app.ID) []stepAction {
+	if d.byApp == nil {
+		d.byApp = make(map[app.ID][]stepAction, len(d.Changes))
+		for step, actions := range d.Steps {
+			for _, a := range actions {
+				d.byApp[a.App] = append(d.byApp[a.App], stepAction{step, a.Kind})
+			}
+		}
+	}
+	return d.byApp[id]
 }
 
 // reconcileApp brings the instances of an app closer to its goal.

@@ -141,6 +141,9 @@ type deployment struct {
 	Steps    [][]Action           `json:"steps"`
 	Current  int                  `json:"current"` // index of the current step
 	Changes  map[app.ID]appChange `json:"changes"`
+
+	// byApp are the actions of Steps by app, made when they are first asked for.
+	byApp map[app.ID][]stepAction
 }
 
 // appChange is what a deployment does to one app: nil means that the app does

@@ -82,7 +82,9 @@ func (tx *txn) changed(id app.ID) {
 func (tx *txn) saveMeta() { tx.put(kindMeta, metaKey, &tx.c.state.meta) }
 
 func (tx *txn) saveApp(r *appRecord) {
-	tx.c.rolesStale = true
+	if !slices.Contains(tx.c.link.roles, roleOf(r.App, tx.c.cfg.DefaultRole)) {
+		tx.c.rolesStale = true // one that nobody needs any more is given up by the next tick
+	}
 	if len(tx.c.cfg.Adopt) > 0 && r.App.Resident() {
 		// The offers of its volumes may have been declined before.
 		tx.c.flow.relook = true

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/api"
+	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -47,6 +48,44 @@ func BenchmarkManyApps(b *testing.B) {
 		b.ReportMetric(float64(benchApps*benchInstances)/elapsed.Seconds(), "launches/s")
 		transport.CloseIdleConnections()
 	}
+}
+
+// BenchmarkOneChange changes many apps by one request, each with a volume, a
+// service port and a dependency on a group, and compares what that costs per app
+// with what it costs where there are a tenth of them: far above 1 means that each
+// app is compared with all the others.
+func BenchmarkOneChange(b *testing.B) {
+	const apps = 10_000
+	for b.Loop() {
+		few, many := oneChange(b, apps/10), oneChange(b, apps)
+		b.ReportMetric(many.Seconds(), "s/10000-apps")
+		b.ReportMetric(many.Seconds()/few.Seconds()/10, "x/app")
+	}
+}
+
+// oneChange returns how long it took to put that many apps.
+func oneChange(b *testing.B, apps int) time.Duration {
+	f := Start(b, Config{OfferInterval: time.Hour}, core.Config{ServicePorts: app.PortRange{Min: 10000, Max: 60000}}, api.Config{})
+	list := []string{`{"id":"/base/db","cmd":"x"}`}
+	for n := 1; n < apps; n++ {
+		list = append(list, fmt.Sprintf(`{"id":"/group-%d/app-%d","cmd":"x","instances":0,"dependencies":["/base"],
+			"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","external":
+			{"provider":"dvdi","name":"data-%d-${instance}","options":{"dvdi/driver":"d"}}}]}}`, n%10, n, n))
+	}
+	req, err := http.NewRequestWithContext(b.Context(), http.MethodPut, f.URL+"/v2/apps", strings.NewReader("["+strings.Join(list, ",")+"]"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	begin := time.Now()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		b.Fatalf("%s %s, %v", resp.Status, answer, err)
+	}
+	return time.Since(begin)
 }
 
 // probe asks for apps that exist, all the time from the start of work until all
