@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -120,19 +119,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	// The status is out: a client that is gone now gets no other answer.
 	_, _ = w.Write(b)
 	return nil
-}
-
-// body reads the whole request body.
-func body(r *http.Request) ([]byte, error) {
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return nil, err
-		}
-		return nil, badRequest("The request body could not be read: %v", err)
-	}
-	return b, nil
 }
 
 // writeDeployment answers with a started deployment.

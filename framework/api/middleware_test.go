@@ -1,6 +1,8 @@
 package api
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -133,7 +135,53 @@ func TestSlowBodiesEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer, err := io.ReadAll(conn)
-	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
 		t.Errorf("%v: %s", err, answer)
+	}
+}
+
+// deadlines notes what becomes of a connection's deadline for reading.
+type deadlines struct {
+	http.ResponseWriter
+	last time.Time
+	set  int
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.last = t
+	d.set++
+	return nil
+}
+
+// A change may take longer than its body had to arrive in.
+func TestDeadlineEndsWithTheBody(t *testing.T) {
+	h := New(everything(), newFake(), zap.NewNop())
+	w := httptest.NewRecorder()
+	d := &deadlines{ResponseWriter: w}
+	h.ServeHTTP(d, httptest.NewRequest("POST", "/v2/apps", strings.NewReader(`{"id":"/a","cmd":"x"}`)))
+	if w.Code != 201 || d.set < 2 || !d.last.IsZero() {
+		t.Errorf("%d; the deadline was set %d times, last to %v", w.Code, d.set, d.last)
+	}
+}
+
+func TestCodedBodiesAreRefused(t *testing.T) {
+	w := start(t, everything())
+	var coded bytes.Buffer
+	z := gzip.NewWriter(&coded)
+	if _, err := z.Write([]byte(`{"id":"/a","cmd":"x"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, coding := range []string{"gzip", "identity, br"} {
+		a := w.do("POST", "/v2/apps", coded.String(), "Content-Encoding", coding)
+		if a.status != 415 || a.header.Get("Accept-Encoding") != "identity" || !strings.Contains(a.message(), coding) {
+			t.Errorf("%s: %d, Accept-Encoding %q, %s", coding, a.status, a.header.Get("Accept-Encoding"), a.body)
+		}
+	}
+	w.ok(404, "GET", "/v2/apps/a", "")
+	if a := w.do("POST", "/v2/apps", `{"id":"/a","cmd":"x"}`, "Content-Encoding", "Identity"); a.status != 201 {
+		t.Errorf("a body without a coding: %d %s", a.status, a.body)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"sort"
 	"strings"
-	"time"
 )
 
 // handler answers a request, or returns an error that fail maps to an answer.
@@ -172,13 +171,11 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) string {
 			s.fail(w, r, &statusError{status: http.StatusMethodNotAllowed, message: "Method Not Allowed"})
 			return rt.pattern
 		}
-		if r.ContentLength != 0 {
-			// Not every connection knows deadlines (a recorder in a test does
-			// not); one that does must not be kept by a client that never sends.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, s.cfg.MaxBody)
+		s.limitBody(w, r)
 		err := acceptable(rt, r)
+		if err == nil {
+			err = readable(w, r)
+		}
 		if err == nil {
 			err = h(w, r, p)
 		}
