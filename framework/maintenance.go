@@ -361,7 +361,12 @@ func onceSubscribed(ctx context.Context, cfg *config.Config, id string, log *zap
 		return &config.Error{Err: fmt.Errorf("--master: %w", err)}
 	}
 	defer func() { err = errors.Join(err, found.Close()) }()
-	conn, err := connect(cfg, found, nil, log)
+	settings, err := mesosConfig(cfg, found, nil)
+	if err != nil {
+		return &config.Error{Err: err}
+	}
+	settings.AsRegistered = true // it may live on under the name and with the roles that it has
+	conn, err := mesos.New(settings, log.Named("mesos"))
 	if err != nil {
 		return &config.Error{Err: err}
 	}

@@ -45,6 +45,41 @@ func newLife(t *testing.T) *life {
 	return &life{t: t, mesos: c, data: filepath.Join(dir, "data")}
 }
 
+// lifeName is the name of the framework, which maintenance commands are not told.
+const lifeName = "life"
+
+// name is what the master calls a framework of this id, running or removed.
+func (l *life) name(id string) string {
+	l.t.Helper()
+	resp, err := http.Post("http://"+l.mesos.Addr()+"/api/v1", "application/json", strings.NewReader(`{"type":"GET_FRAMEWORKS"}`))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	type framework struct {
+		Info struct {
+			ID   struct{ Value string }
+			Name string
+		} `json:"framework_info"`
+	}
+	var answer struct {
+		Found struct {
+			Frameworks []framework `json:"frameworks"`
+			Completed  []framework `json:"completed_frameworks"`
+		} `json:"get_frameworks"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		l.t.Fatal(err)
+	}
+	for _, f := range append(answer.Found.Frameworks, answer.Found.Completed...) {
+		if f.Info.ID.Value == id {
+			return f.Info.Name
+		}
+	}
+	l.t.Fatalf("the master knows no framework %s", id)
+	return ""
+}
+
 // command runs the program with a subcommand or flag to its end.
 func (l *life) command(args ...string) (int, string) {
 	l.t.Helper()
@@ -71,7 +106,7 @@ func (l *life) state() []string {
 
 func (l *life) start() {
 	l.t.Helper()
-	l.program = start(l.t, append(l.state(), "--min_revive_offers_interval=200")...)
+	l.program = start(l.t, append(l.state(), "--min_revive_offers_interval=200", "--framework_name="+lifeName)...)
 	l.api = "http://" + l.serving(l.t)
 	go func(p *program) {
 		for range p.lines { // a full pipe would stop the program
@@ -177,6 +212,9 @@ func TestLifeOfAFramework(t *testing.T) {
 
 	l.expect("new id of a framework that lives", exitMesos, "has not removed framework "+first, "dvdi-framework teardown")(
 		l.command(append(l.state(), "--new-framework-id", "--yes")...))
+	if name := l.name(first); name != lifeName {
+		t.Errorf("asked whether it has removed the framework, the master calls it %q", name)
+	}
 	l.start()
 	if id := l.id(); id != first {
 		t.Errorf("the framework id %s became %s", first, id)
@@ -212,6 +250,9 @@ func TestLifeOfAFramework(t *testing.T) {
 
 	l.expect("teardown, shown", 0, second, "Repeat with --yes")(l.command(append([]string{"teardown"}, l.state()...)...))
 	l.expect("teardown", 0, "Mesos has removed the framework")(l.command(append([]string{"teardown", "--yes"}, l.state()...)...))
+	if name := l.name(second); name != lifeName {
+		t.Errorf("the master calls the framework %q that was torn down", name)
+	}
 	l.start()
 	third := l.id()
 	if third == second {

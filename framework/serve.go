@@ -186,9 +186,22 @@ func newParts(cfg *config.Config, st store.Store, listener net.Listener, masters
 	}
 	p.metrics = metrics.New(p.core, version, log.Named("metrics"))
 	ac := apiConfig(cfg, listener)
+	ac.App.SecretKnown = secretKnown(cc.Secrets)
 	ac.Abdicate, ac.Metrics, ac.Backup = lead.abdicate, p.metrics, lead.backup(st)
 	p.handler = api.New(ac, p.core, log.Named("api"))
 	return p, nil
+}
+
+// secretKnown tells of which sources the framework knows the values, of none where
+// secrets is nil.
+func secretKnown(secrets core.Secrets) func(source string) (bool, error) {
+	return func(source string) (bool, error) {
+		if secrets == nil {
+			return false, nil
+		}
+		_, known, err := secrets.Value(source)
+		return known, err
+	}
 }
 
 // run runs the core, and counts what happens in it, until ctx ends.
@@ -272,17 +285,25 @@ func detector(masters string, log *zap.Logger) (detect.Detector, error) {
 // connect makes the connection that core.Run starts. Its errors are mistakes in
 // the configuration.
 func connect(cfg *config.Config, detector detect.Detector, l net.Listener, log *zap.Logger) (*mesos.Conn, error) {
-	tlsConfig, err := mesosTLS(cfg)
+	settings, err := mesosConfig(cfg, detector, l)
 	if err != nil {
 		return nil, err
 	}
-	return mesos.New(mesos.Config{
+	return mesos.New(settings, log.Named("mesos"))
+}
+
+func mesosConfig(cfg *config.Config, detector detect.Detector, l net.Listener) (mesos.Config, error) {
+	tlsConfig, err := mesosTLS(cfg)
+	if err != nil {
+		return mesos.Config{}, err
+	}
+	return mesos.Config{
 		Detector: detector, Name: cfg.FrameworkName, User: cfg.User, Roles: []string{cfg.Role},
 		FailoverTimeout: cfg.Failover, Checkpoint: cfg.Checkpoint, Hostname: cfg.Hostname, WebUIURL: webUI(cfg, l),
 		GPUs:      cfg.Feature("gpu_resources"),
 		Principal: cfg.Principal, Secret: cfg.Secret, SecretFile: cfg.SecretFile, TLS: tlsConfig,
 		Tasks: mesos.TaskConfig{EnvPrefix: cfg.EnvPrefix, BridgeName: cfg.BridgeName, DefaultExecutor: cfg.Executor},
-	}, log.Named("mesos"))
+	}, nil
 }
 
 func webUI(cfg *config.Config, l net.Listener) string {

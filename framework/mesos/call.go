@@ -211,7 +211,9 @@ func (c *Conn) Teardown(ctx context.Context) error {
 		return describe(call, err)
 	}
 	call.FrameworkID = &mesosgo.FrameworkID{Value: frameworkID}
+	c.setTearingDown(true)
 	if err := c.exchange(ctx, sub, call); err != nil {
+		c.setTearingDown(false)
 		return describe(call, err)
 	}
 	c.tearDown()

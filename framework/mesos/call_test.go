@@ -352,4 +352,9 @@ func TestTeardownSurvivesTheEndOfItsSubscription(t *testing.T) {
 	if n := len(m.subscriptions()); n != 1 {
 		t.Errorf("%d subscriptions, want no attempt after the teardown", n)
 	}
+	for _, entry := range c.logs.All() {
+		if entry.Level > zap.InfoLevel {
+			t.Errorf("logged at %s: %s", entry.Level, entry.Message)
+		}
+	}
 }

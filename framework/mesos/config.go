@@ -46,6 +46,10 @@ type Config struct {
 	Hostname        string
 	WebUIURL        string
 	GPUs            bool // announce GPU_RESOURCES: agents with GPUs send offers
+	// AsRegistered subscribes with what the master knows of a framework that has
+	// an id, and changes nothing of it but the principal; the above is for a
+	// master that does not tell.
+	AsRegistered bool
 
 	// Principal authenticates the framework and owns its reservations. The
 	// secret is either given or read from SecretFile at each subscription,

@@ -37,6 +37,9 @@ type Conn struct {
 	refused    []string
 	refusedFor error
 	running    bool
+	// tearingDown says that a teardown is under way: the master ends the
+	// subscription before it answers.
+	tearingDown bool
 }
 
 // subscription is what calls need to know of a subscription. It is immutable.
@@ -108,6 +111,18 @@ func (c *Conn) clearCurrent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sub = nil
+}
+
+func (c *Conn) setTearingDown(yes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tearingDown = yes
+}
+
+func (c *Conn) isTearingDown() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tearingDown
 }
 
 // frameworkInfo is who we are, with the id and the roles of now.

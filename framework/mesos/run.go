@@ -90,7 +90,11 @@ func (c *Conn) Run(ctx context.Context, frameworkID string) error {
 		if errors.Is(err, errLeaderChanged) || errors.Is(err, errRolesChanged) || errors.Is(err, errRolesRefused) {
 			pause = 0
 		}
-		c.log.Warn("subscription with the Mesos master ended", zap.Error(err),
+		level := zap.WarnLevel
+		if c.isTearingDown() {
+			level = zap.InfoLevel // as it should: the caller of Teardown knows whether it succeeded
+		}
+		c.log.Log(level, "subscription with the Mesos master ended", zap.Error(err),
 			zap.Bool("had_been_subscribed", subscribed), zap.Duration("pause", pause))
 		changed, err := c.sleep(ctx, pause, lost)
 		if err != nil {
@@ -200,7 +204,10 @@ type session struct {
 // run sends SUBSCRIBE and reads the stream. It owns the response's body.
 func (s *session) run(base *url.URL) error {
 	c := s.conn
-	info := c.frameworkInfo()
+	info, err := s.info(base)
+	if err != nil {
+		return err
+	}
 	s.roles = info.Roles
 	call := &scheduler.Call{
 		Type:        scheduler.Call_SUBSCRIBE,
