@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"syscall"
 )
 
 // Ports are taken from lowest on, and stay below the ones that agents offer to
@@ -42,19 +43,42 @@ func Listen(host string) (net.Listener, error) {
 	return l, nil
 }
 
-// Port is a port as Listen finds it, on 127.0.0.1, at which nothing listens any
-// more when it is returned. Ports are drawn at random: two callers hardly get the
-// same one.
+// Port is a port of 127.0.0.1 for a server, of this process or another, that opens
+// it later, or again after its end. It is kept until this process ends: nobody
+// gets it who asks for any port, be it to listen or for the near end of a
+// connection, and no other caller of Port. Servers that name it can listen if they
+// set SO_REUSEADDR, as those in Go and Java do: a socket is bound to it that does not
+// listen (Linux, inet_csk_bind_conflict in net/ipv4/inet_connection_sock.c).
 func Port() (int, error) {
-	l, err := Listen("127.0.0.1")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("find a free port: %w", err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
+	port, err := bind(fd)
+	if err != nil {
+		_ = syscall.Close(fd) // the first error says it all
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
 	return port, nil
+}
+
+// bind binds the socket to a port that nobody uses or keeps.
+func bind(fd int) (int, error) {
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return 0, err
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return 0, err
+	}
+	address, err := syscall.Getsockname(fd)
+	if err != nil {
+		return 0, err
+	}
+	v4, ok := address.(*syscall.SockaddrInet4)
+	if !ok {
+		return 0, fmt.Errorf("the socket is bound to %T", address)
+	}
+	return v4.Port, nil
 }
 
 // firstOutgoing is the lowest port of outgoing connections (ip(7)), that of Linux'
