@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -16,19 +17,27 @@ type maintenance struct {
 	length time.Duration
 }
 
-// An answer is what an inverse offer was answered with.
+// An answer is what an inverse offer was answered with: accepted, or why not.
 type answer struct {
 	maintenance
-	accept bool
+	why string
 }
 
 // A drainLook is when the offers of all agents were asked for last because
-// instances are to be moved off agents that are about to be unavailable, and how
-// many there were and were being moved.
+// instances are to be moved off agents that are about to be unavailable, which
+// there were and how many were being moved.
 type drainLook struct {
-	at          time.Time
-	due, moving int
+	at     time.Time
+	since  time.Time // of the first of the looks that found the same
+	due    map[string]bool
+	moving int
+	// stuck are those that no offer had room for, as far as is known.
+	stuck map[string]bool
 }
+
+// stuckAfter is the least time after which the offers of all agents have come that
+// were asked for.
+const stuckAfter = 10 * time.Second
 
 // noteMaintenance remembers what an offer announces: whoever moves instances off
 // an agent has to know also while none of its offers is at hand.
@@ -74,20 +83,23 @@ func (c *Core) leaving(agentID string, now time.Time) bool {
 
 // inverseOffers answers whether agents will have been left when they become
 // unavailable, and sees to it: the master sends these at once, where offers would
-// tell of it only when the time is over for which they are declined.
+// tell of it only when the time is over for which they are declined. Whoever plans
+// the maintenance sees the answers in the master's maintenance status
+// (docs/maintenance.md of apache/mesos), and the reasons in the log.
 func (c *Core) inverseOffers(tx *txn, offers []InverseOffer) {
 	answers := map[bool][]string{}
 	for _, o := range offers {
-		accept := false // not of all that the framework has
+		why := "it is for all that the framework has"
 		if o.AgentID != "" {
 			c.flow.unavailable[o.AgentID] = maintenance{o.At, o.For}
-			accept = c.leavesInTime(o.AgentID)
+			why = c.whatStays(o.AgentID)
 		}
-		answers[accept] = append(answers[accept], o.ID)
+		answers[why == ""] = append(answers[why == ""], o.ID)
 		// Mesos makes it again whenever offers are asked for anew.
-		if a := (answer{maintenance{o.At, o.For}, accept}); c.flow.answered[o.AgentID] != a {
+		if a := (answer{maintenance{o.At, o.For}, why}); c.flow.answered[o.AgentID] != a {
 			c.flow.answered[o.AgentID] = a
-			c.log.Info("maintenance of an agent announced", zap.String("agent", o.AgentID), zap.Time("from", o.At), zap.Bool("left_in_time", accept))
+			c.log.Info("maintenance of an agent announced", zap.String("agent", o.AgentID), zap.Time("from", o.At),
+				zap.Bool("left_in_time", why == ""), zap.String("why_not", why))
 		}
 	}
 	for accept, ids := range answers {
@@ -110,18 +122,45 @@ func (c *Core) inverseOffers(tx *txn, offers []InverseOffer) {
 // unavailable.
 func (c *Core) drains() bool { return c.mayMove() && c.cfg.Policy.Drain }
 
-// leavesInTime tells whether nothing of the framework's will be on an agent when
-// it becomes unavailable: nothing is, or all of it is moved before.
-func (c *Core) leavesInTime(agentID string) bool {
+// whatStays says what of the framework's will still be on an agent when it becomes
+// unavailable, and why; empty if nothing will: nothing is there, or all of it is
+// moved before, as far as is known.
+func (c *Core) whatStays(agentID string) string {
+	first, why := "", ""
 	for _, i := range c.state.instances {
-		if i.Task == nil || i.Task.AgentID != agentID {
+		if i.Task == nil || i.Task.AgentID != agentID || first != "" && first < i.ID {
 			continue
 		}
-		if !c.drains() || c.cfg.Policy.MaintenanceMargin <= 0 || !c.movable(i) && i.Moved == nil {
-			return false
+		if reason := c.whyStays(i); reason != "" {
+			first, why = i.ID, reason
 		}
 	}
-	return true
+	if first == "" {
+		return ""
+	}
+	return "instance " + first + " stays there: " + why
+}
+
+// whyStays says why an instance is not moved off an agent in time, empty if it is.
+func (c *Core) whyStays(i *instance) string {
+	def := c.state.definition(i)
+	switch {
+	case i.Moved != nil:
+		return ""
+	case !c.drains() || c.cfg.Policy.MaintenanceMargin <= 0:
+		return "the framework moves nothing off agents before their maintenance (--max_moves, --move_draining, --draining_seconds)"
+	case i.Reserved != nil || c.hasLocalVolume(i):
+		return "its volumes exist on that agent only"
+	case slices.ContainsFunc(i.Task.Volumes, c.sharedVolume):
+		return "others use its volumes there, too"
+	case def != nil && def.Labels[moveLabel] == "false":
+		return "the label " + moveLabel + " of its app keeps it"
+	case !c.movable(i):
+		return "it does not run, or its app is being changed"
+	case c.flow.drainLook.stuck[i.ID]:
+		return "no other agent has room for it"
+	}
+	return ""
 }
 
 // tickDraining asks for offers while something is to be moved off an agent that
@@ -131,22 +170,43 @@ func (c *Core) leavesInTime(agentID string) bool {
 // and makes its inverse offers anew.
 func (c *Core) tickDraining(now time.Time) {
 	if !c.drains() || len(c.flow.unavailable) == 0 {
+		c.flow.drainLook = drainLook{}
 		return
 	}
-	look := drainLook{at: now}
+	look := drainLook{at: now, since: now, due: map[string]bool{}}
 	for _, i := range c.state.instances {
 		if i.Moved != nil {
 			look.moving++
 		} else if i.Task != nil && c.leaving(i.Task.AgentID, now) && c.movable(i) {
-			look.due++
+			look.due[i.ID] = true
 		}
 	}
-	last := c.flow.drainLook
-	same := look.due == last.due && look.moving == last.moving
-	if look.due == 0 || look.moving >= c.cfg.Policy.MaxMoves || same && now.Sub(last.at) < c.cfg.Policy.RefuseUnfit {
+	last := &c.flow.drainLook
+	same := maps.Equal(look.due, last.due) && look.moving == last.moving
+	if len(look.due) == 0 {
+		c.flow.drainLook = drainLook{}
 		return
 	}
+	if look.moving >= c.cfg.Policy.MaxMoves || same && now.Sub(last.at) < c.cfg.Policy.RefuseUnfit {
+		return
+	}
+	look.findStuck(last, same, max(c.cfg.Policy.RefuseUnfit, stuckAfter))
 	c.flow.drainLook = look
 	c.flow.relook = true
 	c.flow.wantRevive()
+}
+
+// findStuck tells what has found no room since the last look: all that was due, if
+// nothing was moved for so long although more could be. What was stuck before is so
+// until it goes.
+func (l *drainLook) findStuck(last *drainLook, same bool, patience time.Duration) {
+	l.stuck = maps.Clone(last.stuck)
+	maps.DeleteFunc(l.stuck, func(id string, _ bool) bool { return !l.due[id] })
+	if !same {
+		return
+	}
+	l.since = last.since
+	if l.at.Sub(l.since) >= patience {
+		l.stuck = l.due
+	}
 }

@@ -110,7 +110,8 @@ func (c invertingConn) invert(cl *cluster) {
 }
 
 // While what is on a draining agent has no other place to go, the master is not
-// asked for all of its offers again and again; once there is one, it goes there.
+// asked for all of its offers again and again, and is told that the agent is not
+// left; once there is one, it goes there.
 func TestDrainingWithoutRoomIsPatient(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		if err := r.halt(); err != nil {
@@ -122,17 +123,33 @@ func TestDrainingWithoutRoomIsPatient(t *testing.T) {
 		r.start()
 		r.post(`{"id":"/web","cmd":"serve","cpus":1,"mem":64,"instances":2,"constraints":[["hostname","UNIQUE"]]}`)
 		r.idle()
-		before := m.revives.Load()
 		r.cluster.set(func(c *cluster) {
 			c.agents["S0"].unavailable = m.start
 			m.invert(c)
 		})
+		answered := func(accept bool) func() bool {
+			return func() (so bool) {
+				r.cluster.set(func(c *cluster) {
+					answer, any := c.inverse["io"]
+					so = any && answer == accept
+				})
+				return so
+			}
+		}
+		r.until("the inverse offer is accepted, since there may be room", answered(true))
+		r.until("it is declined, since there is none", answered(false))
+		before := m.revives.Load()
 		r.pass(10 * time.Minute)
+		if !answered(false)() {
+			t.Error("it is accepted again although nothing has changed")
+		}
 		if n := m.revives.Load() - before; n < 2 || n > 22 {
 			t.Errorf("asked for all offers %d times in 10 minutes, want one in 30 s", n)
 		}
 		r.cluster.set(func(c *cluster) { c.agents["S2"] = &agent{id: "S2", host: "c", cpus: 8, mem: 8192} })
 		r.until("what is on a moves to c", func() bool { return fmt.Sprint(r.cluster.agentsOf("/web")) == "[S1 S2]" })
+		r.cluster.set(m.invert)
+		r.until("the inverse offer is accepted", answered(true))
 	})
 }
 
