@@ -42,7 +42,7 @@ func awaitLost(t *testing.T, s *Session) error {
 }
 
 func TestCallsOutlastARestart(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute) // Java takes its time to start again
 	s := connect(t, server.Addr, time.Minute)
 	if err := s.MakePath("/a/b"); err != nil {
 		t.Fatal(err)
@@ -79,9 +79,9 @@ func TestSilenceLosesTheSession(t *testing.T) {
 }
 
 func TestACutConnectionLosesTheSession(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	relay := zktest.NewRelay(t, server.Addr)
-	cut, other := connect(t, relay.Addr, 2*time.Second), connect(t, server.Addr, 2*time.Second)
+	cut, other := connect(t, relay.Addr, 2*time.Second), connect(t, server.Addr, time.Minute)
 	relay.Cut()
 	if err := awaitLost(t, cut); !errors.Is(err, ErrLost) {
 		t.Errorf("lost by %v", err)
@@ -92,11 +92,26 @@ func TestACutConnectionLosesTheSession(t *testing.T) {
 }
 
 func TestAShortCutIsSurvived(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	relay := zktest.NewRelay(t, server.Addr)
 	s := connect(t, relay.Addr, time.Minute)
 	relay.Cut()
 	relay.Mend()
+	if err := s.MakePath("/after"); err != nil {
+		t.Error(err)
+	}
+	if s.Err() != nil {
+		t.Errorf("the session ended: %v", s.Err())
+	}
+}
+
+// TestASilentServerCostsNoSession has the client meet a server that takes the
+// connection and says nothing, and asks for more time than the session gets.
+func TestASilentServerCostsNoSession(t *testing.T) {
+	server := zktest.StartWithSessions(t, 15*time.Second)
+	relay := zktest.NewRelay(t, server.Addr)
+	s := connect(t, relay.Addr, time.Minute)
+	relay.CutAndMute(1)
 	if err := s.MakePath("/after"); err != nil {
 		t.Error(err)
 	}
@@ -130,7 +145,7 @@ func TestNobodyThere(t *testing.T) {
 }
 
 func TestClosingEndsEphemeralNodes(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	s, other := connect(t, server.Addr, time.Minute), connect(t, server.Addr, time.Minute)
 	if _, err := s.Conn().Create("/mine", nil, zk.FlagEphemeral, s.ACL()); err != nil {
 		t.Fatal(err)

@@ -99,10 +99,12 @@ func (c *heardConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SetReadDeadline bounds the wait for an answer to the first message, for which
-// the client allows ten time-outs.
+// SetReadDeadline bounds the wait for the answer to the first message, for which
+// the client allows ten time-outs: a server that is about to start, or is frozen,
+// takes connections and says nothing, and must not cost the session that the next
+// attempt would keep.
 func (c *heardConn) SetReadDeadline(t time.Time) error {
-	if latest := time.Now().Add(c.wire.asked); !t.IsZero() && t.After(latest) {
+	if latest := time.Now().Add(c.wire.timeout() / 3); len(c.first) == 0 && t.After(latest) {
 		t = latest
 	}
 	return c.Conn.SetReadDeadline(t)

@@ -18,6 +18,7 @@ type Relay struct {
 
 	mu    sync.Mutex // guards what follows
 	cut   bool
+	mute  int // connections that are to be taken and not served
 	conns map[net.Conn]bool
 }
 
@@ -55,6 +56,17 @@ func (r *Relay) Mend() {
 	r.cut = false
 }
 
+// CutAndMute breaks all connections, and takes the next n without a word, as a
+// server does that is about to start.
+func (r *Relay) CutAndMute(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = n
+	for c := range r.conns {
+		_ = c.Close() // both ends see it
+	}
+}
+
 func (r *Relay) accept() {
 	for {
 		client, err := r.listen.Accept()
@@ -76,6 +88,10 @@ func (r *Relay) pass(client net.Conn) {
 		return
 	}
 	defer r.drop(client, server)
+	if r.muted() {
+		_, _ = io.Copy(io.Discard, client) // until the client gives up
+		return
+	}
 	var both sync.WaitGroup
 	both.Go(func() { pump(server, client) })
 	both.Go(func() { pump(client, server) })
@@ -98,6 +114,16 @@ func (r *Relay) keep(conns ...net.Conn) bool {
 	for _, c := range conns {
 		r.conns[c] = true
 	}
+	return true
+}
+
+func (r *Relay) muted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mute == 0 {
+		return false
+	}
+	r.mute--
 	return true
 }
 
