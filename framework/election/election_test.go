@@ -42,13 +42,17 @@ func (g *gauge) add(n int) {
 	g.max = max(g.max, g.now)
 }
 
-func join(t *testing.T, addr, url string, g *gauge) *party {
+// Sessions last long, for machines that are busy, but where a test waits for the end
+// of one.
+const lasting, brief = time.Minute, 2 * time.Second
+
+func join(t *testing.T, addr, url string, session time.Duration, g *gauge) *party {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	p := &party{url: url, stop: stop, leads: make(chan struct{}), over: make(chan struct{}), ended: make(chan error, 1)}
 	p.Election = New(Config{
 		Session: zookeeper.Config{Ensemble: detect.Ensemble{Servers: []string{addr}, Path: "/"},
-			SessionTimeout: 2 * time.Second, ConnectTimeout: time.Minute},
+			SessionTimeout: session, ConnectTimeout: time.Minute},
 		Root: "/dvdi/election", Self: Member{URL: url}, Retry: 10 * time.Millisecond,
 	}, zap.NewNop())
 	done := make(chan struct{})
@@ -96,13 +100,13 @@ func (p *party) sees(t *testing.T, leader *party) {
 }
 
 func TestOneLeadsAndTheNextFollows(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, lasting)
 	var g gauge
-	first := join(t, server.Addr, "http://one", &g)
+	first := join(t, server.Addr, "http://one", lasting, &g)
 	await(t, "leader", first.leads)
-	second := join(t, server.Addr, "http://two", &g)
+	second := join(t, server.Addr, "http://two", lasting, &g)
 	second.sees(t, first)
-	third := join(t, server.Addr, "http://three", &g)
+	third := join(t, server.Addr, "http://three", lasting, &g)
 	third.sees(t, first)
 
 	first.stop()
@@ -127,12 +131,12 @@ func TestOneLeadsAndTheNextFollows(t *testing.T) {
 }
 
 func TestACutLeaderEndsBeforeTheNextBegins(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, lasting)
 	relay := zktest.NewRelay(t, server.Addr)
 	var g gauge
-	first := join(t, relay.Addr, "http://one", &g)
+	first := join(t, relay.Addr, "http://one", brief, &g)
 	await(t, "leader", first.leads)
-	second := join(t, server.Addr, "http://two", &g)
+	second := join(t, server.Addr, "http://two", lasting, &g)
 	second.sees(t, first)
 	relay.Cut()
 	if err := <-first.ended; !errors.Is(err, zookeeper.ErrLost) {
@@ -145,12 +149,12 @@ func TestACutLeaderEndsBeforeTheNextBegins(t *testing.T) {
 }
 
 func TestAFollowerOutlastsItsSession(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, lasting)
 	relay := zktest.NewRelay(t, server.Addr)
 	var g gauge
-	first := join(t, server.Addr, "http://one", &g)
+	first := join(t, server.Addr, "http://one", lasting, &g)
 	await(t, "leader", first.leads)
-	second := join(t, relay.Addr, "http://two", &g)
+	second := join(t, relay.Addr, "http://two", brief, &g)
 	second.sees(t, first)
 	relay.Cut()
 	poll(t, "the follower knows no leader", func() bool { _, _, known := second.Leader(); return !known })
@@ -161,9 +165,9 @@ func TestAFollowerOutlastsItsSession(t *testing.T) {
 }
 
 func TestADeletedNodeEndsTheLead(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, lasting)
 	var g gauge
-	p := join(t, server.Addr, "http://one", &g)
+	p := join(t, server.Addr, "http://one", lasting, &g)
 	await(t, "leader", p.leads)
 	client := server.Client()
 	defer client.Close()

@@ -91,7 +91,7 @@ func TestABackupOfAnotherFormat(t *testing.T) {
 // TestSnapshotOfAStateInUse reads while another writes two records that are
 // always the same: no snapshot shows them different, and the writer goes on.
 func TestSnapshotOfAStateInUse(t *testing.T) {
-	p := zkPlace{server: zktest.Start(t), root: "/snapshot", opts: ZooKeeperOptions{MaxNode: 64, MaxBatch: 600}}
+	p := zkPlace{server: zktest.StartWithSessions(t, time.Minute), root: "/snapshot", opts: ZooKeeperOptions{MaxNode: 64, MaxBatch: 600}}
 	s, err := p.open(t, current)
 	if err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func (p zkPlace) ensemble() detect.Ensemble {
 func (p zkPlace) session(t testing.TB) *zookeeper.Session {
 	t.Helper()
 	s, err := zookeeper.Connect(t.Context(), zookeeper.Config{
-		Ensemble: p.ensemble(), SessionTimeout: 4 * time.Second, ConnectTimeout: time.Minute,
+		Ensemble: p.ensemble(), SessionTimeout: time.Minute, ConnectTimeout: time.Minute,
 	}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func (p zkPlace) session(t testing.TB) *zookeeper.Session {
 // made anew, too.
 func everywhere(t *testing.T, test func(t *testing.T, p place)) {
 	t.Run("bolt", func(t *testing.T) { test(t, boltPlace{t.TempDir()}) })
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	n := 0
 	zk := func(opts ZooKeeperOptions) func(t *testing.T) {
 		return func(t *testing.T) {
@@ -243,7 +243,7 @@ func TestMigration(t *testing.T) {
 // TestKilledInALargeCommit breaks a commit that goes through the journal at
 // each of its transactions: it is there wholly or not at all.
 func TestKilledInALargeCommit(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	before := map[string]string{"app /a": "1", "app /b": "2"}
 	after := map[string]string{"app /a": strings.Repeat("new", 50)}
 	writes := []Write{{"app", "/a", []byte(after["app /a"])}, {"app", "/b", nil}}
@@ -306,7 +306,7 @@ func TestKilledInALargeCommit(t *testing.T) {
 // TestTheLoserIsFenced has two stores open on the same state: who opened it
 // first can neither write nor finish what it began.
 func TestTheLoserIsFenced(t *testing.T) {
-	p := zkPlace{zktest.Start(t), "/fenced", ZooKeeperOptions{MaxNode: 64, MaxBatch: 600, Owner: "one"}}
+	p := zkPlace{zktest.StartWithSessions(t, time.Minute), "/fenced", ZooKeeperOptions{MaxNode: 64, MaxBatch: 600, Owner: "one"}}
 	first, err := p.open(t, current)
 	if err != nil {
 		t.Fatal(err)
@@ -345,7 +345,7 @@ func TestTheLoserIsFenced(t *testing.T) {
 // versions stay below the bound.
 func TestTheFencesVersionIsBounded(t *testing.T) {
 	const bound = 4
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	for commits := range 3 * bound {
 		p := zkPlace{server, fmt.Sprintf("/renewed%d", commits), ZooKeeperOptions{renewFence: bound}}
 		first, err := p.open(t, current)
@@ -378,7 +378,7 @@ func TestTheFencesVersionIsBounded(t *testing.T) {
 // TestCommitSurvivesBrokenConnections restarts ZooKeeper while commits run: none
 // is lost, doubled or refused.
 func TestCommitSurvivesBrokenConnections(t *testing.T) {
-	p := zkPlace{zktest.Start(t), "/broken", ZooKeeperOptions{}}
+	p := zkPlace{zktest.StartWithSessions(t, time.Minute), "/broken", ZooKeeperOptions{}}
 	session, err := zookeeper.Connect(t.Context(), zookeeper.Config{
 		Ensemble: p.ensemble(), SessionTimeout: time.Minute, ConnectTimeout: time.Minute}, zap.NewNop())
 	if err != nil {
@@ -424,7 +424,7 @@ func TestCommitSurvivesBrokenConnections(t *testing.T) {
 }
 
 func TestLostSessionEndsCommit(t *testing.T) {
-	p := zkPlace{zktest.Start(t), "/lost", ZooKeeperOptions{}}
+	p := zkPlace{zktest.Start(t), "/lost", ZooKeeperOptions{}} // whose sessions are short
 	s, err := p.open(t, current)
 	if err != nil {
 		t.Fatal(err)
@@ -437,7 +437,7 @@ func TestLostSessionEndsCommit(t *testing.T) {
 }
 
 func TestCredentialsProtectTheState(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	connect := func(credentials string) *zookeeper.Session {
 		e := detect.Ensemble{Servers: []string{server.Addr}, Path: "/secret", Credentials: credentials}
 		s, err := zookeeper.Connect(t.Context(), zookeeper.Config{Ensemble: e, ConnectTimeout: time.Minute}, zap.NewNop())
