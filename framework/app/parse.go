@@ -30,6 +30,12 @@ type Options struct {
 
 	// Classes are the operator's volume classes by name.
 	Classes map[string]VolumeClass
+
+	// SecretKnown tells whether the framework itself knows the value of a
+	// secret's source; otherwise the agents are asked for it. Its error is what
+	// a launch would be refused for. It may be called from several goroutines.
+	// Nil: nobody can tell, as where a file is checked offline.
+	SecretKnown func(source string) (bool, error)
 }
 
 func (o Options) role() string {

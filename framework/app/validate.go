@@ -32,6 +32,7 @@ func validate(p *problems, d definition, opts Options, stored *App) {
 	validateStrategies(p, a)
 	validateRoles(p, d, opts, stored)
 	validateSecrets(p, a, opts)
+	validateSecretValues(p, a, opts, stored)
 	validateResidentChange(p, a, stored)
 }
 
@@ -188,8 +189,6 @@ func validateContainer(p *problems, a *App) {
 	}
 }
 
-func hasSecret(a *App, name string) bool { _, ok := a.Secrets[name]; return ok }
-
 func validateInstances(p *problems, a *App) {
 	if a.Instances > maxInstances {
 		p.addf("/instances", "got %d, expected %d or less", a.Instances, maxInstances)
@@ -283,25 +282,4 @@ func allowedRoles(id ID, opts Options, stored *App) []string {
 		add(stored.Role)
 	}
 	return roles
-}
-
-func validateSecrets(p *problems, a *App, opts Options) {
-	if len(a.Secrets) > 0 && !opts.Secrets {
-		p.add("/", "Feature secrets is not enabled. Enable with --enable_features secrets)")
-	}
-	names := make([]string, 0, len(a.Env))
-	for name := range a.Env {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		secret := a.Env[name].Secret
-		switch {
-		case secret == "":
-		case !opts.Secrets:
-			p.add("/env/"+name+"/secret", "use of secret-references in the environment requires the secrets feature to be enabled")
-		case !hasSecret(a, secret):
-			p.add("/env/"+name+"/secret", "references an undefined secret")
-		}
-	}
 }
