@@ -151,6 +151,7 @@ type Claim struct {
 	Access    string         `json:"access"`
 	State     string         `json:"state"`
 	Instances []string       `json:"instances"`
+	Zone      string         `json:"zone,omitempty"`
 	Epoch     uint64         `json:"epoch"`
 	Since     *app.Timestamp `json:"since,omitempty"`
 	FenceAt   *app.Timestamp `json:"fenceAt,omitempty"`
@@ -257,20 +258,36 @@ type PersistentVolume struct {
 	Instances []string `json:"instances"`
 }
 
-// PersistentVolumes lists the Mesos persistent volumes of all apps.
-func (c *Client) PersistentVolumes(ctx context.Context) ([]PersistentVolume, error) {
-	var out struct {
-		Persistent []PersistentVolume `json:"persistent"`
-	}
-	return out.Persistent, c.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
+// Leftover is what carries the framework's labels on an agent although nothing
+// runs or will run on it. It may hold data.
+type Leftover struct {
+	AgentID        string   `json:"agentId"`
+	Hostname       string   `json:"hostname"`
+	InstanceID     string   `json:"instance"`
+	PersistenceIDs []string `json:"persistenceIds"`
+	Bytes          int64    `json:"bytes"` // disk space of it all
+	Text           string   `json:"text"`
+}
+
+// Volumes is what the framework knows of volumes: who holds which exclusive one,
+// which are to be removed or bound to a place, the Mesos persistent volumes, and
+// what is left over on agents.
+type Volumes struct {
+	Claims     []Claim            `json:"volumes"`
+	Persistent []PersistentVolume `json:"persistent"`
+	Leftovers  []Leftover         `json:"leftovers"`
+}
+
+// Volumes asks for GET /v2/volumes.
+func (c *Client) Volumes(ctx context.Context) (Volumes, error) {
+	var out Volumes
+	return out, c.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
 }
 
 // Claims lists who holds which exclusive volume, and which are to be removed.
 func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
-	var out struct {
-		Volumes []Claim `json:"volumes"`
-	}
-	return out.Volumes, c.do(ctx, http.MethodGet, "/v2/volumes", nil, &out)
+	v, err := c.Volumes(ctx)
+	return v.Claims, err
 }
 
 // Release ends the claim on a volume by force: the caller knows that its holder

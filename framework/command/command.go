@@ -62,8 +62,8 @@ func Commands() []*cli.Command {
 				Flags: connection(), Action: run(showApp)},
 		}},
 		{Name: "volume", Usage: "show, release and keep exclusive volumes", Subcommands: []*cli.Command{
-			{Name: "list", Usage: "list who holds which exclusive volume, which are to be removed, and the Mesos persistent volumes", Flags: connection(), Action: run(listVolumes)},
-			{Name: "show", Usage: "show who holds a volume and what would end that", ArgsUsage: "[DRIVER] NAME",
+			{Name: "list", Usage: "list who holds which exclusive volume, which are to be removed, the Mesos persistent volumes, and what of those is left over", Flags: connection(), Action: run(listVolumes)},
+			{Name: "show", Usage: "show who holds a volume and what would end that, or who has a Mesos persistent volume", ArgsUsage: "[DRIVER] NAME | PERSISTENCE-ID",
 				Flags: connection(), Action: run(showVolume)},
 			{Name: "classes", Usage: "list the volume classes that apps may name", Flags: connection(), Action: run(listClasses)},
 			{Name: "release", Usage: "end the claim on a volume: its holder must be dead, or data is lost", ArgsUsage: "DRIVER NAME",

@@ -297,12 +297,13 @@ func TestReleaseOfAVolume(t *testing.T) {
 	against(t, f, "", "volume", "keep", "refvol", "dbdata").refusedBy(404)
 }
 
-// The list of volumes has Mesos's persistent ones behind those of drivers, as
-// GET /v2/volumes tells of them.
-func TestPersistentVolumesAreListed(t *testing.T) {
+// withPersistent is the URL of a framework with one volume of a driver, two Mesos
+// persistent volumes and the reservation of one that nobody has.
+func withPersistent(t *testing.T) string {
 	answer := `{"volumes":[{"driver":"refvol","name":"dbdata","apps":["/db"],"hostname":"h1","state":"held"}],
 		"persistent":[{"id":"a#data#1","app":"/a","containerPath":"data","agentId":"S1","hostname":"h2","shared":true,"instances":["a.1","a.2"]},
-			{"id":"b#data#1","app":"/b","containerPath":"data","agentId":"S1","hostname":"h3","shared":false,"instances":["b.1"]}],"leftovers":[]}`
+			{"id":"b#data#1","app":"/b","containerPath":"data","agentId":"S1","hostname":"h3","shared":false,"instances":["b.1"]}],
+		"leftovers":[{"agentId":"S4","hostname":"h4","instance":"c.1","persistenceIds":["c#data#1","c#log#1"],"text":"it came too late"}]}`
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v2/volumes" {
 			http.NotFound(w, r)
@@ -312,7 +313,14 @@ func TestPersistentVolumesAreListed(t *testing.T) {
 		_, _ = io.WriteString(w, answer) // a client that has gone fails the test itself
 	}))
 	t.Cleanup(s.Close)
-	r := invoke(t, "", "volume", "list", "--url", s.URL)
+	return s.URL
+}
+
+// The list of volumes has Mesos's persistent ones behind those of drivers, as
+// GET /v2/volumes tells of them.
+func TestPersistentVolumesAreListed(t *testing.T) {
+	url := withPersistent(t)
+	r := invoke(t, "", "volume", "list", "--url", url)
 	r.says(nil)
 	var rows [][]string
 	for line := range strings.Lines(r.out) {
@@ -323,20 +331,47 @@ func TestPersistentVolumesAreListed(t *testing.T) {
 		{"refvol", "dbdata", "held", "h1", "/db", "-"},
 		{"-", "a#data#1", "persistent,", "shared", "h2", "/a", "-"},
 		{"-", "b#data#1", "persistent", "h3", "/b", "-"},
+		{"-", "c#data#1,c#log#1", "left", "over", "h4", "-", "-"},
 	}
 	if !slices.EqualFunc(rows, want, slices.Equal) {
 		t.Errorf("listed are %q", rows)
 	}
-	r = invoke(t, "", "volume", "list", "-o", "json", "--url", s.URL)
+	r = invoke(t, "", "volume", "list", "-o", "json", "--url", url)
 	r.says(nil)
 	var listed []struct {
 		Name, ID      string
 		ContainerPath string
 		Shared        bool
 		Instances     []string
+		Text          string
 	}
-	if err := json.Unmarshal([]byte(r.out), &listed); err != nil || len(listed) != 3 || listed[0].Name != "dbdata" || listed[1].ID != "a#data#1" ||
+	if err := json.Unmarshal([]byte(r.out), &listed); err != nil || len(listed) != 4 || listed[3].Text == "" || listed[0].Name != "dbdata" || listed[1].ID != "a#data#1" ||
 		listed[1].ContainerPath != "data" || !listed[1].Shared || len(listed[1].Instances) != 2 || listed[2].Shared {
+		t.Errorf("%v: %s", err, r.out)
+	}
+}
+
+// A Mesos persistent volume is shown by its persistence id, which the list and the
+// tasks of its app tell.
+func TestPersistentVolumesAreShown(t *testing.T) {
+	url := withPersistent(t)
+	show := func(args ...string) result {
+		return invoke(t, "", append([]string{"volume", "show", "--url", url}, args...)...)
+	}
+	r := show("a#data#1")
+	r.says(nil, "volume", "a#data#1", "persistent, shared", "h2", "S1", "/a", "container path", "a.1,a.2")
+	if strings.Contains(r.out, "b#data#1") {
+		t.Errorf("another is shown too: %s", r.out)
+	}
+	show("c#log#1").says(nil, "left over", "h4", "S4", "c.1", "it came too late")
+	show("dbdata").says(nil, "refvol", "held")
+	show("a#data").refusedBy(404)
+	show("refvol", "a#data#1").refusedBy(404)
+
+	r = show("-o", "json", "b#data#1")
+	r.says(nil)
+	var shown []map[string]any
+	if err := json.Unmarshal([]byte(r.out), &shown); err != nil || len(shown) != 1 || shown[0]["id"] != "b#data#1" || shown[0]["app"] != "/b" {
 		t.Errorf("%v: %s", err, r.out)
 	}
 }

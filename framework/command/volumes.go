@@ -14,31 +14,35 @@ import (
 
 func listVolumes(e *env) error {
 	return list(e, e.volumes, []string{"DRIVER", "NAME", "STATE", "HOST", "APPS", "AGE"}, func(v any) []string {
-		if p, ok := v.(client.PersistentVolume); ok {
-			return []string{"", p.ID, stateOf(p), p.Hostname, string(p.App), ""}
+		switch v := v.(type) {
+		case client.PersistentVolume:
+			return []string{"", v.ID, stateOf(v), v.Hostname, string(v.App), ""}
+		case client.Leftover:
+			return []string{"", strings.Join(v.PersistenceIDs, ","), "left over", v.Hostname, "", ""}
+		default:
+			c := v.(client.Claim)
+			return []string{c.Driver, c.Name, c.State, c.Hostname, joinIDs(c.Apps), since(c)}
 		}
-		c := v.(client.Claim)
-		return []string{c.Driver, c.Name, c.State, c.Hostname, joinIDs(c.Apps), since(c)}
 	})
 }
 
-// volumes are each a client.Claim or, after those, a client.PersistentVolume: a
-// program that reads the list finds the volumes of drivers where they always were.
+// volumes are each a client.Claim or, after those, a client.PersistentVolume or a
+// client.Leftover: a program that reads the list finds the volumes of drivers where
+// they always were.
 func (e *env) volumes(api *client.Client) ([]any, error) {
-	claims, err := api.Claims(e.ctx)
+	known, err := api.Volumes(e.ctx)
 	if err != nil {
 		return nil, err
 	}
-	persistent, err := api.PersistentVolumes(e.ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]any, 0, len(claims)+len(persistent))
-	for _, c := range claims {
+	out := make([]any, 0, len(known.Claims)+len(known.Persistent)+len(known.Leftovers))
+	for _, c := range known.Claims {
 		out = append(out, c)
 	}
-	for _, p := range persistent {
+	for _, p := range known.Persistent {
 		out = append(out, p)
+	}
+	for _, l := range known.Leftovers {
+		out = append(out, l)
 	}
 	return out, nil
 }
@@ -69,45 +73,83 @@ func joinIDs(ids []app.ID) string {
 
 func showVolume(e *env) error {
 	if len(e.args) != 1 && len(e.args) != 2 {
-		return usage("usage: %s [flags] [DRIVER] NAME", e.cli.Command.HelpName)
+		return usage("usage: %s [flags] [DRIVER] NAME, or a persistence id", e.cli.Command.HelpName)
 	}
 	api, err := e.api()
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	claims, err := api.Claims(e.ctx)
+	all, err := e.volumes(api)
 	if err != nil {
 		return err
 	}
-	name := e.args[len(e.args)-1]
-	claims = slices.DeleteFunc(claims, func(c client.Claim) bool {
-		return c.Name != name || len(e.args) == 2 && c.Driver != e.args[0]
-	})
-	if len(claims) == 0 {
+	named := slices.DeleteFunc(all, func(v any) bool { return !isNamed(v, e.args) })
+	if len(named) == 0 {
 		return &client.Error{Status: 404, Message: fmt.Sprintf("Nobody holds a volume %s. If its kind binds it to a host or zone, `dvdi-framework explain` of its app says so", strings.Join(e.args, " "))}
 	}
 	if e.json {
-		return e.printJSON(claims)
+		return e.printJSON(named)
 	}
-	for _, c := range claims {
-		rows := [][]string{
-			{"volume", c.Name}, {"driver", c.Driver}, {"state", c.State}, {"access", c.Access},
-			{"host", c.Hostname}, {"agent", c.AgentID}, {"apps", joinIDs(c.Apps)},
-			{"instances", strings.Join(c.Instances, ",")}, {"epoch", strconv.FormatUint(c.Epoch, 10)},
-			{"age", since(c)},
-		}
-		if r := c.Removal; r != nil {
-			rows = append(rows, []string{"to be removed", r.Why})
-			if r.Problem != "" {
-				rows = append(rows, []string{"not removed yet", r.Problem})
-			}
-		}
-		if err := e.table(nil, append(rows, []string{"explanation", c.Text})); err != nil {
+	for _, v := range named {
+		if err := e.table(nil, factsOf(v)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isNamed tells whether args name the volume: a driver's by its name with or
+// without the driver, Mesos's by its persistence id.
+func isNamed(v any, args []string) bool {
+	name := args[len(args)-1]
+	switch v := v.(type) {
+	case client.Claim:
+		return v.Name == name && (len(args) == 1 || v.Driver == args[0])
+	case client.PersistentVolume:
+		return len(args) == 1 && v.ID == name
+	case client.Leftover:
+		return len(args) == 1 && slices.Contains(v.PersistenceIDs, name)
+	default:
+		return false
+	}
+}
+
+// factsOf are what there is to tell about a volume.
+func factsOf(v any) [][]string {
+	switch v := v.(type) {
+	case client.PersistentVolume:
+		return [][]string{
+			{"volume", v.ID}, {"state", stateOf(v)}, {"host", v.Hostname}, {"agent", v.AgentID}, {"apps", string(v.App)},
+			{"container path", v.ContainerPath}, {"instances", strings.Join(v.Instances, ",")},
+		}
+	case client.Leftover:
+		return [][]string{
+			{"volume", strings.Join(v.PersistenceIDs, ",")}, {"state", "left over"}, {"host", v.Hostname}, {"agent", v.AgentID},
+			{"instances", v.InstanceID}, {"explanation", v.Text},
+		}
+	default:
+		return claimFacts(v.(client.Claim))
+	}
+}
+
+func claimFacts(c client.Claim) [][]string {
+	rows := [][]string{
+		{"volume", c.Name}, {"driver", c.Driver}, {"state", c.State}, {"access", c.Access},
+		{"host", c.Hostname}, {"agent", c.AgentID}, {"apps", joinIDs(c.Apps)},
+		{"instances", strings.Join(c.Instances, ",")}, {"epoch", strconv.FormatUint(c.Epoch, 10)},
+		{"age", since(c)},
+	}
+	if c.Zone != "" {
+		rows = append(rows, []string{"zone", c.Zone})
+	}
+	if r := c.Removal; r != nil {
+		rows = append(rows, []string{"to be removed", r.Why})
+		if r.Problem != "" {
+			rows = append(rows, []string{"not removed yet", r.Problem})
+		}
+	}
+	return append(rows, []string{"explanation", c.Text})
 }
 
 func releaseVolume(e *env) error {
