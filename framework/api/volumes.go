@@ -108,6 +108,7 @@ type leftoverJSON struct {
 	Hostname       string   `json:"hostname"`
 	InstanceID     string   `json:"instance"`
 	PersistenceIDs []string `json:"persistenceIds"`
+	Bytes          int64    `json:"bytes"`
 	Text           string   `json:"text"`
 }
 

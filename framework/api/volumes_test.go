@@ -15,7 +15,7 @@ func TestWhatNobodyClaimsIsListed(t *testing.T) {
 	w := start(t, everything())
 	w.core.bound = []core.BoundView{{Key: scheduler.VolumeKey{Driver: "d", Name: "v"}, App: "/a", AgentID: "S1", Hostname: "h1", Epoch: 3, Text: "it is there"}}
 	w.core.leftovers = []core.LeftoverView{
-		{AgentID: "S2", Hostname: "h2", InstanceID: "x", PersistenceIDs: []string{"x#data"}, Text: "left alone"}, {AgentID: "S2", InstanceID: "y"}}
+		{AgentID: "S2", Hostname: "h2", InstanceID: "x", PersistenceIDs: []string{"x#data"}, Bytes: 1 << 20, Text: "left alone"}, {AgentID: "S2", InstanceID: "y"}}
 	a := w.ok(200, "GET", "/v2/volumes", "")
 	a.wants("bound", "volumes", 0, "state")
 	a.wants("v", "volumes", 0, "name")
@@ -26,6 +26,7 @@ func TestWhatNobodyClaimsIsListed(t *testing.T) {
 	a.wants("x", "leftovers", 0, "instance")
 	a.wants("x#data", "leftovers", 0, "persistenceIds", 0)
 	a.wants("left alone", "leftovers", 0, "text")
+	a.wants(float64(1<<20), "leftovers", 0, "bytes")
 	if ids := a.at("leftovers", 1, "persistenceIds"); len(ids.([]any)) != 0 {
 		t.Errorf("volumes %v of a leftover without any", ids)
 	}

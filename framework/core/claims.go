@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -184,6 +185,7 @@ func (tx *txn) agentRemoved(agentID, why string) {
 	tx.abandonReservations(agentID)
 	tx.reclaimsLost(agentID)
 	tx.homesLost(agentID)
+	maps.DeleteFunc(tx.c.flow.leftovers, func(k leftoverKey, _ keptAside) bool { return k.agentID == agentID })
 	for _, v := range tx.c.state.sortedVolumes() {
 		if v.Claim != nil && v.Claim.AgentID == agentID && len(v.Claim.Holders) == 0 {
 			tx.endClaim(v, why)

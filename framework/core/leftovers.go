@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mesos-dvdi/dvdi/scheduler"
+	"github.com/mesos-dvdi/dvdi/scheduler/resource"
 )
 
 // LeftoverView is what carries our labels on an agent although nothing runs or
@@ -20,11 +21,36 @@ type LeftoverView struct {
 	InstanceID        string
 	// PersistenceIDs are those of its volumes, empty if there are none.
 	PersistenceIDs []string
+	// Bytes is the disk space of it all.
+	Bytes int64
 	// Text says in words why it is left alone and how to get rid of it.
 	Text string
 }
 
 type leftoverKey struct{ agentID, instanceID string }
+
+// keptAside is what is known of a leftover.
+type keptAside struct {
+	view      LeftoverView
+	resources []resource.Resource
+}
+
+// diskBytes is the disk space of resources; a shared volume that shows more than
+// once is one.
+func diskBytes(list []resource.Resource) int64 {
+	var mib resource.Milli
+	seen := map[string]bool{}
+	for _, r := range list {
+		if r.Name != "disk" || r.IsPersistent() && seen[r.Disk.PersistenceID] {
+			continue
+		}
+		if r.IsPersistent() {
+			seen[r.Disk.PersistenceID] = true
+		}
+		mib += r.Scalar
+	}
+	return int64(mib) * (1 << 20) / 1000
+}
 
 // addHome tells the scheduler where an instance that does not wait has its
 // reservation: what shows of it elsewhere came when it had been given up.
@@ -61,10 +87,12 @@ func (c *Core) noteLeftovers(tx *txn, offers []scheduler.Offer, list []scheduler
 		}
 		k := leftoverKey{l.AgentID, l.InstanceID}
 		if last, again := c.flow.leftovers[k]; again { // in another role's offers
-			l.PersistenceIDs = append(last.PersistenceIDs, l.PersistenceIDs...)
+			l.PersistenceIDs = append(last.view.PersistenceIDs, l.PersistenceIDs...)
+			l.Resources = append(last.resources, l.Resources...)
 		}
-		v := LeftoverView{AgentID: l.AgentID, Hostname: l.Hostname, InstanceID: l.InstanceID, PersistenceIDs: l.PersistenceIDs, Text: c.leftoverText(l)}
-		c.flow.leftovers[k] = v
+		v := LeftoverView{AgentID: l.AgentID, Hostname: l.Hostname, InstanceID: l.InstanceID, PersistenceIDs: l.PersistenceIDs,
+			Bytes: diskBytes(l.Resources), Text: c.leftoverText(l)}
+		c.flow.leftovers[k] = keptAside{v, l.Resources}
 		if !before[k] {
 			before[k] = true
 			c.log.Warn("resources carry our labels, but nothing runs on them; they are left alone",
@@ -95,7 +123,8 @@ func (c *Core) leftoverText(l scheduler.Leftover) string {
 // the framework started.
 func (c *Core) Leftovers(ctx context.Context) ([]LeftoverView, error) {
 	return look(ctx, c, func(*txn) (out []LeftoverView, err error) {
-		for _, v := range c.flow.leftovers {
+		for _, l := range c.flow.leftovers {
+			v := l.view
 			v.PersistenceIDs = slices.Clone(v.PersistenceIDs)
 			out = append(out, v)
 		}

@@ -113,7 +113,8 @@ func TestReservationThatComesLate(t *testing.T) {
 				t.Fatal(err)
 			}
 			return len(list) == 1 && list[0].AgentID == first && list[0].InstanceID == now.InstanceID &&
-				slices.Equal(list[0].PersistenceIDs, []string{now.Local[0].PersistenceID}) && strings.Contains(list[0].Text, "has its volumes on agent "+now.Host)
+				slices.Equal(list[0].PersistenceIDs, []string{now.Local[0].PersistenceID}) &&
+				list[0].Bytes == 100<<20 && strings.Contains(list[0].Text, "has its volumes on agent "+now.Host)
 		}
 		r.until("it is listed", listed)
 		r.until("the rest is unreserved", func() (only bool) {

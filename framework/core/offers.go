@@ -48,7 +48,7 @@ type offerFlow struct {
 	// not tell. leftovers are those that the latest offers of agents showed.
 	operations map[string]sentOperation
 	mute       map[string]bool
-	leftovers  map[leftoverKey]LeftoverView
+	leftovers  map[leftoverKey]keptAside
 }
 
 // offerCounts are the numbers that GET /v2/queue shows of an app's offers.
@@ -68,7 +68,7 @@ func newOfferFlow(reviveInterval time.Duration) offerFlow {
 		answered:    map[string]answer{},
 		operations:  map[string]sentOperation{},
 		mute:        map[string]bool{},
-		leftovers:   map[leftoverKey]LeftoverView{},
+		leftovers:   map[leftoverKey]keptAside{},
 	}
 }
 

@@ -56,6 +56,10 @@ func (f *fixed) Removals(context.Context) ([]core.RemovalView, error) {
 	return []core.RemovalView{{Key: scheduler.VolumeKey{Driver: "d", Name: "old"}}}, f.err
 }
 
+func (f *fixed) Leftovers(context.Context) ([]core.LeftoverView, error) {
+	return []core.LeftoverView{{InstanceID: "a", Bytes: 1024}, {InstanceID: "b", Bytes: 512}}, f.err
+}
+
 func (f *fixed) Subscribe(context.Context, int) <-chan core.BusEvent { return f.events }
 
 func text(t *testing.T, m *Metrics) string {
@@ -83,6 +87,7 @@ func TestStateForPrometheus(t *testing.T) {
 		`dvdi_instances{condition="healthy"} 1`, `dvdi_instances{condition="unhealthy"} 0`,
 		`dvdi_tasks{state="TASK_RUNNING"} 2`, `dvdi_tasks{state="TASK_STAGING"} 1`, "dvdi_instances_queued 2",
 		"dvdi_apps_delayed 1", "dvdi_deployments 4", `dvdi_volume_claims{driver="d",state="lost"} 2`, `dvdi_volume_claims{driver="d",state="removing"} 1`,
+		"dvdi_leftovers 2", "dvdi_leftover_bytes 1536",
 	} {
 		if !strings.Contains(out, "\n"+want+"\n") {
 			t.Errorf("no line %q in\n%s", want, out)

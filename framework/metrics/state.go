@@ -30,6 +30,9 @@ var (
 	delayedDesc   = desc("dvdi_apps_delayed", "Apps whose launches are delayed after failures.")
 	runningDesc   = desc("dvdi_deployments", "Deployments that are running.")
 	claimsDesc    = desc("dvdi_volume_claims", "Exclusive volumes that are claimed or to be removed, by driver and state.", "driver", "state")
+	leftoversDesc = desc("dvdi_leftovers", "Reservations and persistent volumes with the framework's labels that nothing runs on, one for each agent and instance, "+
+		"as the agents' latest offers showed them; GET /v2/volumes lists them.")
+	leftoverBytesDesc = desc("dvdi_leftover_bytes", "Disk space of these.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -39,7 +42,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (s state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{connectedDesc, leaderDesc, appsDesc, groupsDesc, wantedDesc, countsDesc,
-		tasksDesc, queuedDesc, delayedDesc, runningDesc, claimsDesc} {
+		tasksDesc, queuedDesc, delayedDesc, runningDesc, claimsDesc, leftoversDesc, leftoverBytesDesc} {
 		ch <- d
 	}
 }
@@ -53,7 +56,7 @@ func (s state) Collect(ch chan<- prometheus.Metric) {
 	g.set(connectedDesc, one(info.Connected))
 	g.set(leaderDesc, one(info.Elected))
 	for d, collect := range map[*prometheus.Desc]func(context.Context, gauges) error{
-		appsDesc: s.apps, queuedDesc: s.queue, runningDesc: s.deployments, claimsDesc: s.claims,
+		appsDesc: s.apps, queuedDesc: s.queue, runningDesc: s.deployments, claimsDesc: s.claims, leftoversDesc: s.leftovers,
 	} {
 		if err := collect(ctx, g); err != nil {
 			ch <- prometheus.NewInvalidMetric(d, err)
@@ -159,6 +162,20 @@ func (s state) claims(ctx context.Context, g gauges) error {
 	for l, count := range n {
 		g.set(claimsDesc, float64(count), l.driver, l.state)
 	}
+	return nil
+}
+
+func (s state) leftovers(ctx context.Context, g gauges) error {
+	list, err := s.svc.Leftovers(ctx)
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for _, l := range list {
+		bytes += l.Bytes
+	}
+	g.set(leftoversDesc, float64(len(list)))
+	g.set(leftoverBytesDesc, float64(bytes))
 	return nil
 }
 
