@@ -21,7 +21,7 @@ func TestVariablesOfTheOldModule(t *testing.T) {
 	if e.attached() != 1 {
 		t.Errorf("%d attachments, want 1", e.attached())
 	}
-	if warnings := e.seen("deprecation_event"); len(warnings) != 1 || warnings[0]["appId"] != "/old" {
+	if warnings := e.heard("deprecation_event", 1); len(warnings) != 1 || warnings[0]["appId"] != "/old" {
 		t.Errorf("deprecations: %v", warnings)
 	}
 }

@@ -29,7 +29,7 @@ func TestRollingUpdate(t *testing.T) {
 		return replaced(web, oldWeb, 4) && replaced(e.tasks("/db"), oldDB, 1), fmt.Sprint(web)
 	})
 	e.settled()
-	if n := len(e.seen("deployment_success")); n != 3 {
+	if n := len(e.heard("deployment_success", 3)); n != 3 {
 		t.Errorf("%d deployments succeeded, want 3", n)
 	}
 	if e.attached() == 0 {
@@ -172,30 +172,27 @@ func TestDependencyOrder(t *testing.T) {
 	}}, nil)
 	e.settled()
 	e.running("/shop/front/front", 2, nil)
-	database, web := e.firstRunning("/shop/data/db"), e.firstStaging("/shop/front/front")
-	if database.IsZero() || web.IsZero() || web.Before(database) {
+	database := e.first("status_update_event", func(ev object) bool {
+		return ev["appId"] == "/shop/data/db" && ev["taskStatus"] == "TASK_RUNNING"
+	})
+	web := e.first("instance_placed_event", func(ev object) bool { return ev["runSpecId"] == "/shop/front/front" })
+	if web.Before(database) {
 		t.Errorf("the front was placed at %v, the database ran at %v", web, database)
 	}
 }
 
-func (e *env) firstRunning(app string) time.Time {
+// first is when the first event of a type happened that is meant.
+func (e *env) first(kind string, meant func(object) bool) (when time.Time) {
 	e.Helper()
-	for _, ev := range e.seen("status_update_event") {
-		if ev["appId"] == app && ev["taskStatus"] == "TASK_RUNNING" {
-			return at(e.T, ev)
+	e.until("an event "+kind, func() (bool, string) {
+		events := e.seen(kind)
+		n := slices.IndexFunc(events, meant)
+		if n >= 0 {
+			when = at(e.T, events[n])
 		}
-	}
-	return time.Time{}
-}
-
-func (e *env) firstStaging(app string) time.Time {
-	e.Helper()
-	for _, ev := range e.seen("instance_placed_event") {
-		if ev["runSpecId"] == app {
-			return at(e.T, ev)
-		}
-	}
-	return time.Time{}
+		return n >= 0, fmt.Sprint(events)
+	})
+	return when
 }
 
 func at(t *testing.T, ev object) time.Time {

@@ -131,6 +131,17 @@ func (e *env) seen(kind string) []object {
 	return out
 }
 
+// heard waits until n events of a type have come and returns all of that type: the
+// API may show what has happened before the event that tells of it has arrived.
+func (e *env) heard(kind string, n int) (events []object) {
+	e.Helper()
+	e.until(fmt.Sprintf("%d events %s", n, kind), func() (bool, string) {
+		events = e.seen(kind)
+		return len(events) >= n, fmt.Sprint(events)
+	})
+	return events
+}
+
 // must calls the API and fails the test on any error.
 func (e *env) must(method, path string, body, out any) {
 	e.Helper()

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -130,32 +131,44 @@ func (e *env) firstTask(app string) (id string) {
 // failedOnce checks what the events tell of the app whose first task fell ill.
 func (e *env) failedOnce(app, first string) {
 	e.Helper()
-	var verdicts []any
-	for _, ev := range e.seen("health_status_changed_event") {
-		if ev["taskId"] == first {
-			verdicts = append(verdicts, ev["alive"])
-		}
-	}
-	if len(verdicts) != 2 || verdicts[0] != true || verdicts[1] != false {
-		e.Errorf("%s: health of the first task: %v", app, verdicts)
-	}
-	killed := 0
-	for _, ev := range e.seen("unhealthy_instance_kill_event") {
-		if ev["appId"] != app {
-			continue
-		}
-		killed++
+	e.fellIll(app, first)
+	kills := e.heardOf(app, "unhealthy_instance_kill_event", 1)
+	for _, ev := range kills {
 		if ev["taskId"] != first || ev["reason"] == "" || ev["host"] == "" {
 			e.Errorf("%s: %v", app, ev)
 		}
 	}
-	failed := 0
-	for _, ev := range e.seen("failed_health_check_event") {
-		if ev["appId"] == app {
-			failed++
+	if len(kills) != 1 {
+		e.Errorf("%s: %d kills", app, len(kills))
+	}
+	e.heardOf(app, "failed_health_check_event", 2)
+}
+
+// fellIll checks that an app's first task was told to be well, and then ill.
+func (e *env) fellIll(app, first string) {
+	e.Helper()
+	var verdicts []any
+	e.until("the verdicts on "+first, func() (bool, string) {
+		verdicts = nil
+		for _, ev := range e.seen("health_status_changed_event") {
+			if ev["taskId"] == first {
+				verdicts = append(verdicts, ev["alive"])
+			}
 		}
+		return len(verdicts) >= 2, fmt.Sprint(verdicts)
+	})
+	if len(verdicts) != 2 || verdicts[0] != true || verdicts[1] != false {
+		e.Errorf("%s: health of the first task: %v", app, verdicts)
 	}
-	if killed != 1 || failed < 2 {
-		e.Errorf("%s: %d kills, %d failed checks", app, killed, failed)
-	}
+}
+
+// heardOf waits until n events of a type have come that concern an app, and returns
+// all of these.
+func (e *env) heardOf(app, kind string, n int) (events []object) {
+	e.Helper()
+	e.until(fmt.Sprintf("%d events %s of %s", n, kind, app), func() (bool, string) {
+		events = slices.DeleteFunc(e.seen(kind), func(ev object) bool { return ev["appId"] != app })
+		return len(events) >= n, fmt.Sprint(events)
+	})
+	return events
 }
