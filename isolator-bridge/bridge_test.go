@@ -131,7 +131,7 @@ func (b *bridge) stop() error {
 }
 
 // patience bounds every wait: long, for machines that are busy.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -127,6 +127,40 @@ func TestRegistrationsThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// renewing keeps a lease, as its framework does, until it is told to forget it.
+func renewing(t *testing.T, c client.AgentClient, name *client.VolumeName, epoch uint64, basis []byte) (forget func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			out, err := c.Renew(ctx, &client.RenewRequest{FrameworkId: "f", Renewals: []*client.Renewal{{Volume: name, Epoch: epoch, Basis: basis}}})
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				t.Error(err)
+			case out.Leases[0].Problem != "":
+				t.Errorf("not renewed: %s", out.Leases[0].Problem)
+			default:
+				basis = out.Leases[0].Fence.Basis
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	forget = func() {
+		cancel()
+		<-done
+	}
+	t.Cleanup(forget)
+	return forget
+}
+
 // TestFenceStopsWhatUsesAVolume: when the lease is over a process with a file
 // open, one with its working directory there, and one that only has the volume
 // mounted for itself, as a container has, are killed and the volume is
@@ -139,13 +173,14 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	a := newAgent(t, p)
 	_, c := a.forFrameworks()
 	name := &client.VolumeName{Driver: "test", Name: "v"}
-	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 7, Lease: durationpb.New(2 * time.Second)})
+	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 7, Lease: durationpb.New(3 * time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if reg.Fence.Trusted {
 		t.Errorf("trusted without a watchdog: %v", reg.Fence)
 	}
+	forget := renewing(t, c, name, 7, reg.Fence.Basis) // until all users are there
 	if _, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v", "--volumeopts=dvdi.epoch=6"); err == nil {
 		t.Error("mounted under an older epoch")
 	}
@@ -169,13 +204,16 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	heir := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `cd / && touch "$0/heir" && exec sleep 1000`, elsewhere)
 	gone := []<-chan struct{}{user(t, holds), user(t, inside), user(t, contained)}
 	spared := []<-chan struct{}{user(t, bystander), user(t, heir)}
-	await(t, "the heir", func() bool {
-		_, err := os.Stat(filepath.Join(elsewhere, "heir"))
-		return err == nil
-	})
+	for _, there := range []string{filepath.Join(elsewhere, "heir"), filepath.Join(path, "there")} {
+		await(t, there, func() bool {
+			_, err := os.Stat(there)
+			return err == nil
+		})
+	}
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
+	forget()
 	for i, g := range gone {
 		select {
 		case <-g:
@@ -487,7 +525,7 @@ func TestDamagedRegistrationIsFenced(t *testing.T) {
 	b, c := a.forFrameworks()
 	name := &client.VolumeName{Driver: "test", Name: "v"}
 	register := func(epoch uint64) error {
-		_, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: epoch, Lease: durationpb.New(5 * time.Second)})
+		_, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: epoch, Lease: durationpb.New(10 * time.Second)})
 		return err
 	}
 	if err := register(7); err != nil {
