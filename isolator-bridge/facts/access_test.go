@@ -210,17 +210,18 @@ func (r *rig) withoutCertificate(ca *accesstest.Authority) {
 	}
 }
 
-// limited is a bridge with little patience.
-func limited(t *testing.T) *rig {
+// limited is a bridge for few connections and small requests, which have so long to
+// arrive.
+func limited(t *testing.T, patience time.Duration) *rig {
 	return serve(t, func(s *ServerConfig, _ *BoardConfig) {
 		s.Limits = access.DefaultLimits()
 		s.Limits.Message, s.Limits.Connections = 1000, 3
-		s.Limits.Handshake, s.Limits.Arrival = 200*time.Millisecond, 200*time.Millisecond
+		s.Limits.Handshake, s.Limits.Arrival = patience, patience
 	})
 }
 
 func TestOversizedRequests(t *testing.T) {
-	r := limited(t)
+	r := limited(t, time.Minute)
 	big := &client.VolumeName{Driver: "d", Name: strings.Repeat("x", 2000)}
 	if _, err := r.client().Withdraw(r.context(), &client.WithdrawRequest{Volume: big}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("an oversized request: %v", err)
@@ -229,7 +230,7 @@ func TestOversizedRequests(t *testing.T) {
 }
 
 func TestMalformedRequests(t *testing.T) {
-	r := limited(t)
+	r := limited(t, time.Minute)
 	if code := r.raw("Bearer "+theToken, []byte{0xff, 0xff, 0xff}); code != codes.Internal {
 		t.Errorf("a message that is none: %v", code)
 	}
@@ -250,7 +251,7 @@ func TestMalformedRequests(t *testing.T) {
 }
 
 func TestSlowRequests(t *testing.T) {
-	r := limited(t)
+	r := limited(t, time.Second)
 	conn, err := net.Dial("tcp", r.address)
 	if err != nil {
 		t.Fatal(err)
@@ -270,7 +271,7 @@ func TestSlowRequests(t *testing.T) {
 }
 
 func TestTooManyConnections(t *testing.T) {
-	r := limited(t)
+	r := limited(t, time.Second)
 	for range 10 {
 		conn, err := net.Dial("tcp", r.address)
 		if err != nil {
