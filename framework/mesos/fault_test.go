@@ -41,6 +41,7 @@ func craftedEvent(t *testing.T) []byte {
 // subscription: each time the next one has the same framework id, the core is
 // told, and the reason is kept.
 func TestMisbehavingMasterIsSubscribedWithAgain(t *testing.T) {
+	const silence = "silence" // the only one that is about time
 	crafted := craftedEvent(t)
 	tests := []struct {
 		name      string
@@ -65,16 +66,20 @@ func TestMisbehavingMasterIsSubscribedWithAgain(t *testing.T) {
 			s.frame([]byte{0x08, byte(scheduler.Event_RESCIND), 0x22, 0x00})
 			s.hold()
 		}, says("offer_id")},
-		{"silence", func(s *stream) { s.hold() }, func(err error) bool {
-			var silence *silenceError
-			return errors.As(err, &silence) && silence.after == 5*time.Second/20
+		{silence, func(s *stream) { s.hold() }, func(err error) bool {
+			var silent *silenceError
+			return errors.As(err, &silent) && silent.after == 5*time.Second/20
 		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m := newScriptedMaster(t, func(n int, s *stream) {
 				if n == 1 {
-					s.acceptEvery(0.05) // 5 intervals make 250 ms
+					if test.name == silence {
+						s.acceptEvery(0.05) // 5 intervals make 250 ms
+					} else {
+						s.accept()
+					}
 					test.misbehave(s)
 					return
 				}
@@ -201,8 +206,8 @@ func TestOfferedResourceThatIsNotUnderstoodIsLeftOut(t *testing.T) {
 
 func TestHeartbeatsKeepASilentSubscription(t *testing.T) {
 	m := newScriptedMaster(t, func(_ int, s *stream) {
-		s.acceptEvery(0.2) // a second of silence ends it
-		for range 12 {
+		s.acceptEvery(0.4) // two seconds of silence end it
+		for range 20 {
 			time.Sleep(150 * time.Millisecond)
 			s.send(&scheduler.Event{Type: scheduler.Event_HEARTBEAT})
 		}
@@ -218,7 +223,7 @@ func TestSlowCoreIsNotTakenForASilentMaster(t *testing.T) {
 	const events = 200
 	sent := make(chan struct{})
 	m := newScriptedMaster(t, func(_ int, s *stream) {
-		s.acceptEvery(0.02)
+		s.acceptEvery(0.2)
 		for range events {
 			s.send(rescind("o"))
 		}
@@ -231,7 +236,7 @@ func TestSlowCoreIsNotTakenForASilentMaster(t *testing.T) {
 	c := run(t, testConfig(t, m.URL), "")
 	expect[core.Subscribed](c)
 	<-sent
-	time.Sleep(400 * time.Millisecond) // four times the silence that would end it
+	time.Sleep(2 * time.Second) // twice the silence that would end it
 	for range events {
 		expect[core.Rescind](c)
 	}
