@@ -125,7 +125,7 @@ func TestHTTPSOnlyWithOthers(t *testing.T) {
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	certificate(t, cert, key, 1)
 	args := []string{"--ssl_cert=" + cert, "--ssl_key=" + key, "--https_port=0", "--disable_http", "--hostname=127.0.0.1",
-		"--zk=zk://" + zktest.Start(t).Addr + "/dvdi"}
+		"--zk=zk://" + zktest.StartWithSessions(t, time.Minute).Addr + "/dvdi"}
 	client := trusting(t, cert)
 	addresses := []string{start(t, args...).serving(t), start(t, args...).serving(t)}
 	get := func(address, path string) (status int, body string, header http.Header) {

@@ -44,8 +44,7 @@ type program struct {
 // does not answer; args may override both.
 func start(t *testing.T, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	all := append([]string{"--master=" + silentMaster(t), "--data-dir=" + t.TempDir(),
 		"--http_address=127.0.0.1", "--http_port=0"}, args...)
 	cmd := exec.CommandContext(ctx, os.Args[0], all...)
@@ -55,8 +54,15 @@ func start(t *testing.T, args ...string) *program {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
+		cancel()
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // what it writes must not come after its directory has gone
+		cancel()
+		if cmd.ProcessState == nil {
+			_ = cmd.Wait() // killed
+		}
+	})
 	p := &program{cmd: cmd, stderr: &bytes.Buffer{}, lines: make(chan string, 1000)}
 	go func() {
 		defer close(p.lines)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -16,7 +17,7 @@ import (
 // masters' nodes open to them alone, and they are shown nowhere.
 func TestMasterFoundInAProtectedZooKeeper(t *testing.T) {
 	l := newLife(t)
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	conn := server.Client()
 	defer conn.Close()
 	if err := conn.AddAuth("digest", []byte("dvdi:pa55")); err != nil {

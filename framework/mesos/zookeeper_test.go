@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 	"go.uber.org/zap"
@@ -32,7 +33,7 @@ func elect(t *testing.T, server *zktest.Server, m *scriptedMaster) *zk.Conn {
 }
 
 func TestConnectionFollowsTheElectionInZooKeeper(t *testing.T) {
-	server := zktest.Start(t)
+	server := zktest.StartWithSessions(t, time.Minute)
 	hold := func(_ int, s *stream) { s.accept(); s.hold() }
 	first, second := newScriptedMaster(t, hold), newScriptedMaster(t, hold)
 	detector, err := detect.Parse("zk://"+server.Addr+"/mesos", zap.NewNop())
