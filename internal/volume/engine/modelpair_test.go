@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
 // neighbour is a rig whose ledger is another one of the same host.
@@ -256,4 +257,23 @@ func TestDoubtWaitsForTheUnmountThatAnotherLedgerOwes(t *testing.T) {
 	if n := other.plugin.made("unmount", "v"); n != 2 {
 		t.Errorf("%d unmounts of one mount of which one failed; calls %v", n, other.plugin.calls)
 	}
+}
+
+// What kept an Unmount from being made is no trouble any more when there is nothing
+// left to unmount.
+func TestLookOutHasNoOldTrouble(t *testing.T) {
+	lost, other := lostMount(t, idempotent, "after")
+	lost.clock.advance(longAfter)
+	lost.mustUnmount("v") // owed: the other one uses the mount
+	key := ledger.Key{Driver: "fake", Volume: "v"}
+	rec, err := lost.engine().Ledger().Peek(key)
+	if err != nil || rec == nil || rec.LastError == "" {
+		t.Fatalf("record %+v, %v", rec, err)
+	}
+	other.mustUnmount("v")
+	rec, err = lost.engine().Ledger().Peek(key)
+	if err != nil || rec == nil || rec.Phase != ledger.PhaseWatched || rec.LastError != "" || rec.Attempts != 0 {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+	other.endsWith(lost)
 }

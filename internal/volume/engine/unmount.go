@@ -262,6 +262,7 @@ func (op *operation) payUnmount(ctx context.Context) error {
 		}
 		if !ours {
 			op.note("nothing is mounted, and the driver is not asked to unmount it")
+			op.rec.LastError, op.rec.Attempts, op.rec.NextTryBoot = "", 0, 0 // nothing is owed any more
 			if err := op.watch(); err != nil {
 				return err
 			}

@@ -370,5 +370,5 @@ func setAside(root, path string, reason error) (SetAside, error) {
 
 func failed(op string, key Key, err error) error {
 	return &volume.Error{Kind: volume.LedgerFailed, Op: op, Driver: key.Driver, Volume: key.Volume, Err: err,
-		Hint: "check the directories in DVDCLI_RUN_DIR and DVDCLI_STATE_DIR: space, owner, rights"}
+		Hint: "check the directories in DVDCLI_RUN_DIR, DVDCLI_STATE_DIR and DVDCLI_HOST_DIR: space, owner, rights"}
 }
