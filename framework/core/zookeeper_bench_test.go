@@ -37,7 +37,7 @@ func newLargeInstallation(t testing.TB) *largeInstallation {
 
 func (l *largeInstallation) open() (*store.ZooKeeper, func()) {
 	l.t.Helper()
-	session, err := zookeeper.Connect(l.t.Context(), zookeeper.Config{Ensemble: l.ensemble, ConnectTimeout: time.Minute}, zap.NewNop())
+	session, err := zookeeper.Connect(l.t.Context(), zookeeper.Config{Ensemble: l.ensemble, SessionTimeout: time.Minute, ConnectTimeout: time.Minute}, zap.NewNop())
 	if err != nil {
 		l.t.Fatal(err)
 	}

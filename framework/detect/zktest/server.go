@@ -56,10 +56,11 @@ func Start(t testing.TB) *Server {
 }
 
 // StartWithHeap is Start with so many MiB of memory for the server, which keeps
-// all nodes in it.
+// all nodes in it, and with sessions that may last a minute: what writes that much
+// keeps the machine busy.
 func StartWithHeap(t testing.TB, mib int) *Server {
 	t.Helper()
-	return startServer(t, &Server{heap: mib})
+	return startServer(t, &Server{heap: mib, longest: time.Minute})
 }
 
 // StartWithSessions is Start with sessions that may last so long.
