@@ -1,6 +1,9 @@
 package app
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 const (
 	// mesosBridge is the name by which old definitions could ask for bridge
@@ -124,7 +127,9 @@ func resolveDependencies(p *problems, d definition, base ID) {
 			p.add(indexed("/dependencies", i), err.Error())
 			continue
 		}
-		d.Dependencies = append(d.Dependencies, id)
+		if !slices.Contains(d.Dependencies, id) { // other words for the same, or the group's
+			d.Dependencies = append(d.Dependencies, id)
+		}
 	}
 }
 

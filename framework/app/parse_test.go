@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -376,5 +377,21 @@ func TestIDs(t *testing.T) {
 	}
 	if !id.Within("/a") || ID("/ab").Within("/a") || !id.Within(Root) || !id.Within(id) {
 		t.Error("Within is wrong")
+	}
+}
+
+// A dependency that is told in several ways is one, as are those of a group and of
+// the app in it.
+func TestDependenciesAreASet(t *testing.T) {
+	if got := mustParse(t, `{"id":"/x","cmd":"x","dependencies":["/a","a","/b/../a","b"]}`).Dependencies; !slices.Equal(got, []ID{"/a", "/b"}) {
+		t.Errorf("of an app: %v", got)
+	}
+	g, err := ParseGroup([]byte(`{"id":"g","dependencies":["/a"],"apps":[{"id":"x","cmd":"x","dependencies":["../a"]}]}`), Root, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	apps, _, err := g.Apply(nil)
+	if err != nil || !slices.Equal(apps[0].Dependencies, []ID{"/a"}) {
+		t.Errorf("of a group: %v, %v", apps, err)
 	}
 }
