@@ -31,7 +31,8 @@ type fakeCore struct {
 	leftovers   []core.LeftoverView
 	changes     []core.Change
 	kills       []core.Kill
-	stale       int // how many changes to refuse as stale
+	stale       int    // how many changes to refuse as stale
+	pruned      app.ID // of it only the latest versions are kept
 	err         error
 	subscribers []chan core.BusEvent
 	published   []core.BusEvent
@@ -58,6 +59,9 @@ func (f *fakeCore) current() map[app.ID]*app.App {
 
 func (f *fakeCore) view(a *app.App) core.AppView {
 	v := core.AppView{App: a, Tasks: f.tasks[a.ID], LastFailure: f.failures[a.ID], Running: len(f.tasks[a.ID])}
+	if a.ID == f.pruned {
+		v.KeptSince = a.Version
+	}
 	for _, d := range f.deployments {
 		if slices.Contains(d.Apps, a.ID) {
 			v.Deployments = append(v.Deployments, d.ID)

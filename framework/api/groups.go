@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -241,7 +242,7 @@ func (s *server) groupVersion(w http.ResponseWriter, r *http.Request, p params) 
 	}
 	var then []core.AppView
 	for _, a := range now {
-		old, err := s.definitionAt(r.Context(), a.App.ID, at)
+		old, err := s.definitionAt(r.Context(), a, at)
 		if err != nil {
 			return err
 		}
@@ -250,16 +251,20 @@ func (s *server) groupVersion(w http.ResponseWriter, r *http.Request, p params) 
 		}
 	}
 	if len(then) == 0 {
-		return noGroup(id)
+		return &core.NotFoundError{Message: fmt.Sprintf("Group '%s' does not exist in version %s", id, at)}
 	}
 	e := groupEmbedOf(r)
 	e.app = embed{} // there is no run-time state of that time
 	return writeJSON(w, http.StatusOK, s.withRole(e.view(id, then, nil)))
 }
 
-// definitionAt is an app's definition at a time, nil if it did not exist.
-func (s *server) definitionAt(ctx context.Context, id app.ID, at app.Timestamp) (*app.App, error) {
-	versions, err := s.svc.Versions(ctx, id)
+// definitionAt is an app's definition at a time, nil if it did not exist. The error
+// is a *core.NotFoundError where that is not known any more.
+func (s *server) definitionAt(ctx context.Context, a core.AppView, at app.Timestamp) (*app.App, error) {
+	if at.Compare(a.KeptSince) < 0 {
+		return nil, &core.NotFoundError{Message: fmt.Sprintf("App '%s' does not exist in version %s any more; versions are kept since %s", a.App.ID, at, a.KeptSince)}
+	}
+	versions, err := s.svc.Versions(ctx, a.App.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -267,7 +272,7 @@ func (s *server) definitionAt(ctx context.Context, id app.ID, at app.Timestamp) 
 	if i < 0 {
 		return nil, nil
 	}
-	return s.svc.AppVersion(ctx, id, versions[i])
+	return s.svc.AppVersion(ctx, a.App.ID, versions[i])
 }
 
 func (s *server) createGroup(w http.ResponseWriter, r *http.Request, p params) error {
@@ -351,7 +356,7 @@ func (s *server) groupChange(ctx context.Context, g *app.GroupUpdate) (core.Chan
 	}
 	var change core.Change
 	if version, ok := g.Rollback(); ok {
-		change, err = s.groupAt(ctx, g.ID(), version, current)
+		change, err = s.groupAt(ctx, g.ID(), version, views)
 	} else {
 		change.Upsert, change.Delete, err = g.Apply(current)
 	}
@@ -370,12 +375,13 @@ func (s *server) groupChange(ctx context.Context, g *app.GroupUpdate) (core.Chan
 }
 
 // groupAt returns every app of a group to what it was at a time; apps that are
-// younger are removed.
-func (s *server) groupAt(ctx context.Context, id app.ID, at app.Timestamp, current map[app.ID]*app.App) (core.Change, error) {
+// younger are removed. A time when there was no app of the group is none that it can
+// go back to: that would remove them all.
+func (s *server) groupAt(ctx context.Context, id app.ID, at app.Timestamp, all []core.AppView) (core.Change, error) {
 	var change core.Change
 	found := false
-	for _, member := range sorted(current) {
-		if member == id || !member.Within(id) {
+	for _, member := range all {
+		if member.App.ID == id || !member.App.ID.Within(id) {
 			continue
 		}
 		found = true
@@ -384,15 +390,18 @@ func (s *server) groupAt(ctx context.Context, id app.ID, at app.Timestamp, curre
 			return change, err
 		}
 		if old == nil {
-			change.Delete = append(change.Delete, member)
+			change.Delete = append(change.Delete, member.App.ID)
 			continue
 		}
 		next := *old
 		next.Version, next.VersionInfo = app.Timestamp{}, nil
 		change.Upsert = append(change.Upsert, &next)
 	}
-	if !found {
+	switch {
+	case !found:
 		return change, noGroup(id)
+	case len(change.Upsert) == 0:
+		return change, &app.ValidationError{Message: fmt.Sprintf("Group %s not available in version %s", id, at)}
 	}
 	return change, nil
 }

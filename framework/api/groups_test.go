@@ -62,7 +62,7 @@ func TestGroupChanges(t *testing.T) {
 	a.wants("y", "apps", 0, "cmd")
 	a.wants(nil, "apps", 0, "tasksRunning")
 	w.ok(200, "GET", "/v2/groups/versions/2026-01-02T03:04:06.000Z", "").wants("/shop", "groups", 0, "id")
-	w.ok(404, "GET", "/v2/groups/shop/versions/2025-01-02T03:04:06.000Z", "").wants("Group '/shop' does not exist", "message")
+	w.ok(404, "GET", "/v2/groups/shop/versions/2025-01-02T03:04:06.000Z", "").wants("Group '/shop' does not exist in version 2025-01-02T03:04:06.000Z", "message")
 	w.ok(404, "GET", "/v2/groups/none/versions/2026-01-02T03:04:06.000Z", "")
 	w.ok(422, "GET", "/v2/groups/shop/versions/then", "")
 
@@ -75,6 +75,39 @@ func TestGroupChanges(t *testing.T) {
 	w.ok(404, "DELETE", "/v2/groups/shop", "")
 	if n := w.ok(200, "GET", "/v2/apps", "").length("apps"); n != 0 {
 		t.Errorf("%d apps are left", n)
+	}
+}
+
+// A version at which there was no app of the group, such as one that is mistyped,
+// does not remove them all, nor does one that is so old that nobody knows what was
+// then.
+func TestGroupIsNotRolledBackToNothing(t *testing.T) {
+	w := start(t, everything())
+	w.ok(201, "POST", "/v2/groups", shop)
+	for _, group := range []string{"/v2/groups", "/v2/groups/shop", "/v2/groups/shop/data"} {
+		a := w.ok(422, "PUT", group, `{"version":"2025-01-02T03:04:06.000Z"}`)
+		if !strings.Contains(a.message(), "not available in version 2025-01-02T03:04:06.000Z") {
+			t.Errorf("%s: %s", group, a.body)
+		}
+	}
+	w.ok(201, "POST", "/v2/apps", `{"id":"/shop/young","cmd":"x"}`)
+	w.ok(201, "POST", "/v2/apps", `{"id":"/shop/often","cmd":"x"}`)
+	w.core.pruned = "/shop/often"
+	for _, a := range []answer{
+		w.ok(404, "PUT", "/v2/groups/shop", `{"version":"2026-01-02T03:04:06.000Z"}`),
+		w.ok(404, "GET", "/v2/groups/shop/versions/2026-01-02T03:04:06.000Z", ""),
+	} {
+		if !strings.Contains(a.message(), "App '/shop/often' does not exist in version 2026-01-02T03:04:06.000Z any more") {
+			t.Errorf("%s", a.body)
+		}
+	}
+	if n := w.ok(200, "GET", "/v2/groups/shop/apps", "").length(); n != 5 {
+		t.Errorf("%d apps are left", n)
+	}
+	w.core.pruned = ""
+	w.ok(200, "PUT", "/v2/groups/shop", `{"version":"2026-01-02T03:04:06.000Z"}`)
+	if n := w.ok(200, "GET", "/v2/groups/shop/apps", "").length(); n != 3 {
+		t.Errorf("%d apps after going back to three", n)
 	}
 }
 

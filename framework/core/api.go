@@ -117,6 +117,9 @@ type AppView struct {
 	Running     int
 	Healthy     int
 	Unhealthy   int
+	// KeptSince is the version since which all are kept, the zero time if none has
+	// been dropped.
+	KeptSince app.Timestamp
 }
 
 // TaskView is a task as the API shows it (contract 1.2).

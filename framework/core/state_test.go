@@ -42,6 +42,9 @@ func TestVersionsAreBounded(t *testing.T) {
 		r.post(web)
 		r.idle()
 		first := r.app("/web").App.Version
+		if since := r.app("/web").KeptSince; !since.IsZero() {
+			t.Errorf("no version is dropped, but all are kept since %v", since)
+		}
 		for n := range 10 {
 			r.scale("/web", 2+n%2)
 			r.idle()
@@ -50,6 +53,9 @@ func TestVersionsAreBounded(t *testing.T) {
 		versions, err := r.core.Versions(r.t.Context(), "/web")
 		if err != nil || len(versions) < 3 || len(versions) > 5 {
 			t.Fatalf("%d versions, %v", len(versions), err)
+		}
+		if since := r.app("/web").KeptSince; since != versions[2] {
+			t.Errorf("all versions are kept since %v, of %v", since, versions)
 		}
 		if _, err := r.core.AppVersion(r.t.Context(), "/web", first); err != nil {
 			t.Error(err)

@@ -43,6 +43,9 @@ func (c *Core) App(ctx context.Context, id app.ID) (AppView, error) {
 
 func (c *Core) appView(r *appRecord) AppView {
 	v := AppView{App: r.App}
+	if limit := c.cfg.MaxVersions; len(c.state.versions[r.App.ID]) >= limit {
+		v.KeptSince = c.state.sortedVersions(r.App.ID)[limit-1]
+	}
 	if r.LastFailure != nil {
 		failure := *r.LastFailure
 		v.LastFailure = &failure
