@@ -344,6 +344,16 @@ func TestKill(t *testing.T) {
 	w.ok(400, "POST", "/v2/tasks/delete", `{"ids":`)
 	n := len(w.core.kills)
 	w.ok(200, "POST", "/v2/tasks/delete", `{"ids":[]}`)
+	for body, want := range map[string]app.Detail{
+		`[]`:                  {Path: "/", Errors: []string{"error.expected.jsobject"}},
+		`{}`:                  {Path: "/ids", Errors: []string{"error.path.missing"}},
+		`{"ids":"a"}`:         {Path: "/ids", Errors: []string{"error.expected.jsarray"}},
+		`{"ids":["a_b.1",1]}`: {Path: "/ids(1)", Errors: []string{"error.expected.jsstring"}},
+	} {
+		if a := w.ok(422, "POST", "/v2/tasks/delete", body); a.detail(want.Path) != want.Errors[0] {
+			t.Errorf("%s: %s", body, a.body)
+		}
+	}
 	if len(w.core.kills) != n {
 		t.Error("an empty list of ids killed something")
 	}

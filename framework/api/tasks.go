@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -207,16 +208,44 @@ func idsToKill(r *http.Request) ([]string, error) {
 	if len(data) == 0 {
 		return nil, &app.SyntaxError{Message: "Please specify data in JSON format", Details: "No content to map due to end-of-input"}
 	}
-	var in struct {
-		IDs []string `json:"ids"`
+	ids, err := readIDs(data)
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, &app.SyntaxError{Message: "Invalid JSON", Details: err.Error()}
-	}
-	for _, id := range in.IDs {
+	for _, id := range ids {
 		if !taskIDPattern.MatchString(id) {
 			return nil, badRequest("Invalid task id '%s'. [A task id is <app>.instance-<uuid>._app.<number>]", id)
 		}
 	}
-	return in.IDs, nil
+	return ids, nil
+}
+
+// readIDs reads {"ids": [...]}.
+func readIDs(data []byte) ([]string, error) {
+	var in any
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, &app.SyntaxError{Message: "Invalid JSON", Details: err.Error()}
+	}
+	object, ok := in.(map[string]any)
+	if !ok {
+		return nil, wrongShape("/", "error.expected.jsobject")
+	}
+	list, ok := object["ids"].([]any)
+	switch {
+	case object["ids"] == nil:
+		return nil, wrongShape("/ids", "error.path.missing")
+	case !ok:
+		return nil, wrongShape("/ids", "error.expected.jsarray")
+	}
+	out := make([]string, len(list))
+	for i, v := range list {
+		if out[i], ok = v.(string); !ok {
+			return nil, wrongShape(fmt.Sprintf("/ids(%d)", i), "error.expected.jsstring")
+		}
+	}
+	return out, nil
+}
+
+func wrongShape(path, message string) error {
+	return &app.ValidationError{Message: "Invalid JSON", Details: []app.Detail{{Path: path, Errors: []string{message}}}}
 }
