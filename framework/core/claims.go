@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -32,6 +33,9 @@ func (s *state) checkClaim(r scheduler.VolumeRequest, id, agentID string) error 
 	v := s.volumes[r.Key]
 	if v != nil && v.Reclaim.due() {
 		return &claimError{Key: r.Key, AgentID: agentID, Reason: "it is to be removed: " + v.Reclaim.Why}
+	}
+	if former := s.formerUser(r, id, agentID); former != nil && r.Exclusive() {
+		return &claimError{Key: r.Key, AgentID: agentID, Reason: "it may still be in use there by " + former.Task.ID}
 	}
 	if v == nil || v.Claim == nil || s.superseded(v.Claim, r, agentID) {
 		return nil
@@ -145,12 +149,67 @@ func (tx *txn) endClaim(v *volumeRecord, why string) {
 		zap.String("agent", held.AgentID), zap.Uint64("epoch", held.Epoch), zap.String("why", why))
 	v.Claim = nil
 	tx.saveVolume(v)
-	for _, id := range held.Holders {
-		if i := tx.c.state.instances[id]; i != nil && i.Forgotten && !tx.c.state.holdsVolume(i) && !tx.c.park(tx, i) {
-			tx.removeInstance(i)
+	tx.c.flow.wantRevive()
+}
+
+// formerUser finds an instance that was to give up a volume and whose task may still
+// use it on an agent, if it should come back: what keeps two agents apart, a backend
+// or an operator's word, does not keep two tasks apart on one.
+func (s *state) formerUser(r scheduler.VolumeRequest, id, agentID string) (former *instance) {
+	for _, i := range s.forgotten {
+		if i.ID == id || !s.stillUses(i, r.Key) || i.Task.AgentID != agentID || !r.Single() && s.shares(i, r.Key) {
+			continue
+		}
+		if former == nil || i.ID < former.ID {
+			former = i
 		}
 	}
-	tx.c.flow.wantRevive()
+	return former
+}
+
+// stillUses tells whether the task of an instance that does not count any more had a
+// volume, and holds no claim on it.
+func (s *state) stillUses(i *instance, key scheduler.VolumeKey) bool {
+	if i.Task == nil || !slices.Contains(i.Task.Volumes, key) {
+		return false
+	}
+	v := s.volumes[key]
+	return v == nil || v.Claim == nil || !slices.Contains(v.Claim.Holders, i.ID)
+}
+
+// shares tells whether an instance used a volume as one of several on its agent.
+func (s *state) shares(i *instance, key scheduler.VolumeKey) bool {
+	def := s.definition(i)
+	if def == nil {
+		return false
+	}
+	e := places(def.ForInstance(i.Ordinal))[key]
+	return e != nil && e.Access() == app.AccessOneAgent
+}
+
+// formerClaims tell the scheduler where tasks may still use volumes that they were
+// to give up: nothing else may use them on that agent, and everything elsewhere.
+func (s *state) formerClaims(keys map[scheduler.VolumeKey]bool) (out []scheduler.Claim) {
+	for _, i := range s.forgotten {
+		if i.Task == nil {
+			continue
+		}
+		for _, key := range i.Task.Volumes {
+			if !keys[key] || !s.stillUses(i, key) {
+				continue
+			}
+			access := scheduler.OneTask
+			if s.shares(i, key) {
+				access = scheduler.OneAgent
+			}
+			out = append(out, scheduler.Claim{Key: key, AgentID: i.Task.AgentID, Hostname: i.Task.Hostname,
+				Access: access, Instances: []string{i.ID}, State: scheduler.Fenced})
+		}
+	}
+	slices.SortFunc(out, func(a, b scheduler.Claim) int {
+		return cmp.Or(compareVolumes(a.Key, b.Key), cmp.Compare(a.Instances[0], b.Instances[0]))
+	})
+	return out
 }
 
 // holdsVolume tells whether the instance is a holder of any claim.

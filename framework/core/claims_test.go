@@ -414,6 +414,80 @@ func TestBackendExclusiveVolumeLeavesALostAgent(t *testing.T) {
 	})
 }
 
+// A task that lost its volume to another agent is back: nothing else starts with the
+// volume beside it, where no backend keeps them apart, until it has ended.
+func TestNothingStartsBesideATaskThatLostItsVolume(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		if err := r.halt(); err != nil {
+			t.Fatal(err)
+		}
+		r.cfg.BackendExclusive = map[string]bool{"ref": true}
+		r.start()
+		r.post(db)
+		r.idle()
+		r.update("/db", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{} })
+		r.idle()
+		first := r.running("/db")
+		r.cluster.set(func(c *cluster) { c.revokes = true })
+		r.cluster.partition(first.AgentID)
+		second := ""
+		r.until("the task to run elsewhere", func() bool {
+			for _, task := range r.app("/db").Tasks {
+				if task.AgentID != first.AgentID && task.State == taskRunning {
+					second = task.ID
+				}
+			}
+			return second != ""
+		})
+		r.cluster.set(func(c *cluster) {
+			c.stubborn = true                         // the first takes its time to end
+			c.agents[other(first.AgentID)].cpus = 0.1 // no more than runs there
+		})
+		r.cluster.heal(first.AgentID)
+		r.pass(time.Second)
+		r.cluster.move(second, "", taskFailed)
+		r.pass(10 * time.Minute)
+		if live := r.cluster.liveTasks("/db"); len(live) != 1 || live[0] != first.ID {
+			t.Fatalf("beside %s: %v", first.ID, live)
+		}
+		q := r.queue()
+		if len(q) != 1 || len(q[0].Waiting) != 1 || !strings.Contains(q[0].Waiting[0].Text, "is held on agent "+first.Host) {
+			t.Errorf("the queue says %+v", q)
+		}
+		r.restart()
+		r.pass(10 * time.Minute)
+		if live := r.cluster.liveTasks("/db"); len(live) != 1 || live[0] != first.ID {
+			t.Fatalf("beside %s, after a restart: %v", first.ID, live)
+		}
+		r.cluster.move(first.ID, "", taskKilled)
+		if now := r.running("/db"); now.AgentID != first.AgentID || now.ID == first.ID {
+			t.Errorf("then it runs as %s on %s", now.ID, now.AgentID)
+		}
+	})
+}
+
+// What is remembered of such a task goes when nobody knows it any more.
+func TestTaskThatLostItsVolumeAndIsUnknownIsForgotten(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.post(db)
+		first := r.running("/db")
+		r.cluster.partition(first.AgentID)
+		r.until("the claim is lost", func() bool { return r.onlyClaim().State == scheduler.Lost })
+		if err := r.core.ReleaseClaim(t.Context(), volKey, true); err != nil {
+			t.Fatal(err)
+		}
+		r.cluster.set(func(c *cluster) {
+			delete(c.agents, first.AgentID)
+			delete(c.tasks, first.ID)
+		})
+		r.pass(time.Hour)
+		kept, err := look(t.Context(), r.core, func(*txn) (bool, error) { return r.core.state.instances[first.InstanceID] != nil, nil })
+		if err != nil || kept {
+			t.Errorf("kept %t, %v", kept, err)
+		}
+	})
+}
+
 func TestBridgeReportEndsAClaim(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
 		r.post(db)

@@ -181,6 +181,7 @@ func (c *Core) addVolumes(s *scheduler.Snapshot) {
 			s.Volumes = append(s.Volumes, f)
 		}
 	}
+	s.Claims = append(s.Claims, c.state.formerClaims(seen)...)
 }
 
 func (c *Core) placed(i *instance) (scheduler.Placed, bool) {

@@ -18,6 +18,7 @@ type state struct {
 	versions    map[app.ID]map[app.Timestamp]*app.App
 	instances   map[string]*instance
 	byApp       map[app.ID]map[string]*instance
+	forgotten   map[string]*instance // those that do not count any more
 	deployments map[string]*deployment
 	locks       map[app.ID]*deployment // which deployment changes an app
 	volumes     map[scheduler.VolumeKey]*volumeRecord
@@ -34,6 +35,7 @@ func loadState(st source) (*state, error) {
 		versions:    map[app.ID]map[app.Timestamp]*app.App{},
 		instances:   map[string]*instance{},
 		byApp:       map[app.ID]map[string]*instance{},
+		forgotten:   map[string]*instance{},
 		deployments: map[string]*deployment{},
 		locks:       map[app.ID]*deployment{},
 		volumes:     map[scheduler.VolumeKey]*volumeRecord{},
@@ -86,6 +88,11 @@ func (s *state) indexInstance(i *instance) {
 		s.byApp[i.App] = map[string]*instance{}
 	}
 	s.byApp[i.App][i.ID] = i
+	if i.Forgotten {
+		s.forgotten[i.ID] = i
+	} else {
+		delete(s.forgotten, i.ID)
+	}
 }
 
 func (s *state) indexDeployment(d *deployment) {

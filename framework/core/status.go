@@ -113,6 +113,11 @@ func (c *Core) changed(t *task, s Status) bool {
 // taskLost handles a task of which nothing is known: its agent is partitioned
 // from the master, or unknown to it. It may run and write on.
 func (c *Core) taskLost(tx *txn, i *instance, s Status) {
+	if s.State == taskUnknown && i.lost() && i.Forgotten && !i.Left && !c.state.holdsVolume(i) {
+		// Not even its agent is known any more. Should it come back it is a stray.
+		c.ended(tx, i, s.State)
+		return
+	}
 	if c.unsettled(tx, i, s) || i.lost() {
 		return
 	}

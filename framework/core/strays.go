@@ -147,6 +147,7 @@ func (c *Core) claimForStray(tx *txn, i *instance, r scheduler.VolumeRequest) {
 			c.log.Error("a stray task may use a volume that is claimed on another agent",
 				zap.String("task", i.Task.ID), zap.String("agent", i.Task.AgentID), zap.String("claimed_on", v.Claim.AgentID),
 				zap.String("driver", r.Key.Driver), zap.String("volume", r.Key.Name))
+			i.Task.Volumes = append(i.Task.Volumes, r.Key) // which nothing else may use beside it
 			return
 		}
 		// The task was launched after the backup, which could only be once the

@@ -155,6 +155,7 @@ func (tx *txn) removeInstance(i *instance) {
 	tx.c.checksStale = true
 	s := tx.c.state
 	delete(s.instances, i.ID)
+	delete(s.forgotten, i.ID)
 	tx.changed(i.App)
 	delete(s.byApp[i.App], i.ID)
 	if len(s.byApp[i.App]) == 0 {
