@@ -195,3 +195,26 @@ func TestBoundVolumesAreListed(t *testing.T) {
 		}
 	})
 }
+
+// A reservation that never came is nothing to keep an instance for, which others
+// would wait for whose volume it seems to have.
+func TestStoppedInstanceWhoseReservationNeverCame(t *testing.T) {
+	inRole(t, func(t *testing.T, r *rig) {
+		r.cluster.set(func(c *cluster) { c.swallow = true })
+		r.postIn(`{"id":"/kept","role":"r","cmd":"run","cpus":1,"mem":64,"instances":2,"backoffSeconds":1,"maxLaunchDelaySeconds":5,
+			"container":{"type":"MESOS","volumes":[{"containerPath":"data","mode":"RW","persistent":{"size":100,"shared":true}}]}}`)
+		r.until("both were tried", func() bool { return r.cluster.launched() >= 2 })
+		one := *r.app("/kept").App
+		one.Instances = 1
+		if _, err := r.core.Change(t.Context(), Change{Upsert: []*app.App{&one}, Force: true}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(r.core.cfg.Policy.ReservationTimeout / 2)
+		r.cluster.set(func(c *cluster) { c.swallow = false })
+		r.running("/kept")
+		kept, err := look(t.Context(), r.core, func(*txn) (int, error) { return len(r.core.state.instances), nil })
+		if err != nil || kept != 1 {
+			t.Errorf("%d instances are kept, %v", kept, err)
+		}
+	})
+}

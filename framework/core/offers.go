@@ -101,6 +101,7 @@ func (c *Core) scheduleRound(tx *txn) {
 	c.flow.round = false
 	c.flow.lastLook = tx.now
 	c.noteReturned(tx)
+	c.forgetUnseen(tx)
 	c.finishWiped(tx)
 	c.settleShared(tx)
 	snapshot := c.snapshot(tx.now)

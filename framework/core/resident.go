@@ -241,6 +241,51 @@ func (c *Core) expireReservations(tx *txn, ids []string) {
 	}
 }
 
+// forgetUnseen forgets instances without a task whose reservation never came: it was
+// on its way to an agent that was lost, and that offers nothing of it. Others would
+// wait for the volumes that they share with such a one.
+func (c *Core) forgetUnseen(tx *txn) {
+	unseen := map[string]*instance{}
+	for _, i := range c.state.instances {
+		if i.Phase == suspended && i.Reserved.overdue(tx.now) && c.offersFor(i.Reserved.AgentID, i.Reserved.Role) {
+			unseen[i.ID] = i
+		}
+	}
+	if len(unseen) == 0 {
+		return
+	}
+	found := c.shownOf(unseen)
+	for _, id := range sortedKeys(unseen) {
+		i := unseen[id]
+		if len(found[id]) > 0 {
+			i.Reserved.Deadline = time.Time{} // it came
+			tx.saveInstance(i)
+			continue
+		}
+		c.log.Warn("an instance without a task is forgotten: its reservation never came", zap.String("instance", id),
+			zap.String("agent", i.Reserved.AgentID), zap.String("host", i.Reserved.Hostname))
+		tx.removeInstance(i)
+		c.disownShared(tx, i)
+		c.flow.wantRevive()
+	}
+}
+
+// overdue tells whether nothing has shown yet that a reservation was made, though
+// its time is over.
+func (r *reservation) overdue(now time.Time) bool {
+	return r != nil && !r.Deadline.IsZero() && !now.Before(r.Deadline)
+}
+
+// offersFor tells whether an offer of an agent for a role is at hand.
+func (c *Core) offersFor(agentID, role string) bool {
+	for _, o := range c.flow.held {
+		if o.AgentID == agentID && slices.ContainsFunc(o.Resources, func(r resource.Resource) bool { return r.AllocatedRole == role }) {
+			return true
+		}
+	}
+	return false
+}
+
 // adopt makes a leftover an instance of the app that its volumes name, if there
 // is such an app and --adopt asks for it. The instance is launched on it when
 // the app wants one more.
