@@ -267,7 +267,7 @@ func (c *Core) probeAgents(tx *txn, all bool) {
 	var refs []TaskRef
 	for _, v := range c.state.sortedVolumes() {
 		if v.Claim == nil {
-			if v.Home != nil && v.Home.Local && (all || wanted[v.Key]) {
+			if v.Home != nil && v.Home.Local && !v.Home.isGone() && (all || wanted[v.Key]) {
 				refs = append(refs, TaskRef{TaskID: v.Home.Task, AgentID: v.Home.AgentID})
 			}
 			continue

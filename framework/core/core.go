@@ -59,6 +59,8 @@ type Core struct {
 	seenAlive map[string]bool
 	// checksStale: what is to be checked may have changed.
 	checksStale bool
+	// homesGone: there may be local volumes whose agent was marked gone.
+	homesGone bool
 }
 
 // link is what the core knows of the subscription.
@@ -120,6 +122,7 @@ func New(cfg Config, m Mesos, st store.Store, log *zap.Logger) (*Core, error) {
 		readiness:   map[string]CheckOutcome{},
 		seenAlive:   map[string]bool{},
 		checksStale: true,
+		homesGone:   true, // until that has been looked at
 	}
 	c.flow = newOfferFlow(c.cfg.ReviveInterval)
 	c.outbox = newOutbox(c.cfg.CallsAtOnce)

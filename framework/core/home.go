@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -29,6 +30,9 @@ type home struct {
 	Zone string `json:"zone,omitempty"`
 	// ZoneTold: the zone is the word of the volume's driver, not of its class.
 	ZoneTold bool `json:"zoneTold,omitempty"`
+	// Gone is when the agent of a local volume was marked gone, zero if it was not:
+	// the volume is there if its host comes back, and binds nobody until then.
+	Gone time.Time `json:"gone,omitzero"`
 }
 
 // places are the external volumes of a definition for one instance that the
@@ -218,7 +222,7 @@ func (c *Core) bind(f *scheduler.VolumeFact, instanceID string) {
 	if !c.anyZone(v, c.state.instances[instanceID]) {
 		f.Zone = v.Home.Zone
 	}
-	if v.Home.Local && !c.everywhere(v, c.state.instances[instanceID]) {
+	if v.Home.Local && !v.Home.isGone() && !c.everywhere(v, c.state.instances[instanceID]) {
 		f.Local, f.LastAgent, f.LastHostname = true, v.Home.AgentID, v.Home.Hostname
 	}
 }
@@ -262,29 +266,13 @@ func (c *Core) scopeFor(v *volumeRecord, i *instance) (scope string, stated bool
 func (c *Core) hasLocalVolume(i *instance) bool {
 	return slices.ContainsFunc(i.Task.Volumes, func(key scheduler.VolumeKey) bool {
 		v := c.state.volumes[key]
-		return v != nil && v.Home != nil && v.Home.Local && !c.everywhere(v, i)
+		return v != nil && v.Home != nil && v.Home.Local && !v.Home.isGone() && !c.everywhere(v, i)
 	})
-}
-
-// homesLost forgets where local volumes are whose agent is gone for good: their
-// data is lost with it, and what waits for them starts with new ones elsewhere.
-func (tx *txn) homesLost(agentID string) {
-	c := tx.c
-	for _, v := range c.state.sortedVolumes() {
-		if v.Home == nil || !v.Home.Local || v.Home.AgentID != agentID {
-			continue
-		}
-		c.log.Warn("the agent with a local volume is gone for good", zap.String("driver", v.Key.Driver),
-			zap.String("volume", v.Key.Name), zap.String("agent", agentID), zap.String("host", v.Home.Hostname))
-		v.Home = nil
-		tx.saveVolume(v)
-		c.flow.wantRevive()
-	}
 }
 
 func (s *state) hasHomeOn(agentID string) bool {
 	for _, v := range s.volumes {
-		if v.Home != nil && v.Home.Local && v.Home.AgentID == agentID {
+		if v.Home.localOn(agentID) {
 			return true
 		}
 	}
@@ -329,6 +317,9 @@ func (c *Core) Bound(ctx context.Context) ([]BoundView, error) {
 				Text: v.Home.text(v.Key) + ". An app that starts with it goes there. To have that forgotten, so that one may start elsewhere " +
 					"with a new and empty volume of that name: " + releaseCall(v.Key),
 			}
+			if v.Home.isGone() {
+				view.Text = v.Home.text(v.Key) + ". To have that forgotten: " + releaseCall(v.Key)
+			}
 			if !v.Home.Local {
 				view.Zone = v.Home.Zone
 			}
@@ -341,6 +332,10 @@ func (c *Core) Bound(ctx context.Context) ([]BoundView, error) {
 // text says where a volume is.
 func (h *home) text(key scheduler.VolumeKey) string {
 	what := fmt.Sprintf("volume %s of driver %s", key.Name, key.Driver)
+	if h.isGone() {
+		return fmt.Sprintf("%s was on host %s, whose agent %s was marked gone, and is used again if that host comes back under a new id of its agent",
+			what, h.Hostname, h.AgentID)
+	}
 	if h.Local {
 		return fmt.Sprintf("%s exists on agent %s (%s) only", what, h.Hostname, h.AgentID)
 	}

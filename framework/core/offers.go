@@ -101,6 +101,7 @@ func (c *Core) scheduleRound(tx *txn) {
 	c.flow.round = false
 	c.flow.lastLook = tx.now
 	c.noteReturned(tx)
+	c.noteReturnedHomes(tx)
 	c.forgetUnseen(tx)
 	c.finishWiped(tx)
 	c.settleShared(tx)
@@ -227,7 +228,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App, now time.Time) schedul
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
 	}
-	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def), i.returnUntil()} {
+	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def), i.returnUntil(), c.homeUntil(i, def)} {
 		if hold.After(p.NotBefore) {
 			p.NotBefore = hold
 		}
@@ -499,6 +500,9 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 				w.Text = text
 			}
 			if text := i.returnText(tx.now); text != "" {
+				w.Text = text
+			}
+			if text := c.homeText(i, tx.now); text != "" {
 				w.Text = text
 			}
 			if text := c.roleText(i); text != "" {

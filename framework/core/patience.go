@@ -22,7 +22,7 @@ func (c *Core) waitFrom(i *instance, def *app.App) time.Time {
 	if most := i.Since.Add(seconds(def.MaxLaunchDelaySeconds)); from.After(most) {
 		from = most
 	}
-	for _, hold := range []time.Time{i.Since, c.adoptUntil(i, def), i.returnUntil()} {
+	for _, hold := range []time.Time{i.Since, c.adoptUntil(i, def), i.returnUntil(), c.homeUntil(i, def)} {
 		if hold.After(from) {
 			from = hold
 		}

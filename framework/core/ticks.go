@@ -23,6 +23,7 @@ func (c *Core) tick(tx *txn) {
 	c.tickHold(tx)
 	c.tickEnding(tx)
 	c.forgetGone(tx)
+	c.forgetGoneHomes(tx)
 	c.probeAgents(tx, false)
 	c.tickDraining(tx.now)
 	if !tx.now.Before(c.link.reconcileAt) {
