@@ -4,8 +4,11 @@
 package simulation_test
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,8 +20,8 @@ import (
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
-// TestRandomClusters has agents partitioned, hosts lost and replaced, slow
-// detaches, rolling updates, scaling, failing tasks, and restarts of framework
+// TestRandomClusters has agents partitioned, hosts lost, replaced, and back under
+// a new id of their agent, slow detaches, rolling updates, scaling, failing tasks, and restarts of framework
 // and master. The invariants hold after every second; when the trouble ends
 // everything that can run does. A seed that fails is played again by the command
 // that the failure prints. Nearly all take the same course each time; where
@@ -68,6 +71,15 @@ type scenario struct {
 	*world
 	wanted map[app.ID]int
 	edits  int
+	// former are the ids of agents that have registered anew, of which nobody has
+	// been told that they are over; unknown are those that the master forgot.
+	former, unknown []formerID
+}
+
+// formerID is an id that the agent of a host had.
+type formerID struct {
+	id   string
+	host *simulated.Agent
 }
 
 func newScenario(t *testing.T, dir string, seed uint64) *scenario {
@@ -166,7 +178,7 @@ func (s *scenario) anyAgent() *simulated.Agent {
 func (s *scenario) trouble() {
 	a := s.anyAgent()
 	usable := !s.gone[a] && a.ID() != ""
-	switch s.rnd.IntN(17) {
+	switch s.rnd.IntN(20) {
 	case 0, 1:
 		if usable && !s.down[a] && !s.cut[a] {
 			a.Partition()
@@ -203,6 +215,14 @@ func (s *scenario) trouble() {
 		s.killTasks(s.anyApp())
 	case 16:
 		s.maintain(a)
+	case 17, 18:
+		if usable && s.down[a] {
+			s.startAnew(a)
+		}
+	case 19:
+		if len(s.former) > 0 {
+			s.settle(s.rnd.IntN(len(s.former)))
+		}
 	}
 }
 
@@ -247,6 +267,82 @@ func (s *scenario) replace(a *simulated.Agent) {
 	next := a.Config() // in the same zone: spreading over three must stay possible
 	next.Hostname = fmt.Sprintf("host%d.test", len(s.cluster.Agents()))
 	s.cluster.AddAgent(next)
+}
+
+// startAnew has a host that is off come back with a new id of its agent. The old
+// one is marked gone before that, or some time after.
+func (s *scenario) startAnew(a *simulated.Agent) {
+	s.former = append(s.former, formerID{a.ID(), a})
+	if s.rnd.IntN(2) == 0 {
+		s.settle(len(s.former) - 1)
+	}
+	a.Heal()
+	delete(s.cut, a)
+	a.StartHostAnew()
+	delete(s.down, a)
+}
+
+// settle has an operator, who knows that nothing runs under an agent's former id
+// any more, say so: to the master or, where that has forgotten the id because the
+// host registered anew too soon, to the framework, once that has lost its tasks.
+func (s *scenario) settle(n int) {
+	f := s.former[n]
+	err := s.cluster.MarkAgentGone(s.t.Context(), f.id)
+	switch {
+	case err == nil:
+	case !strings.Contains(err.Error(), "404"):
+		s.t.Fatal(err)
+	case !s.release(f.id):
+		return // not yet
+	default:
+		s.unknown = append(s.unknown, f)
+	}
+	s.former = slices.Delete(s.former, n, n+1)
+}
+
+// giveUp has a user give up what is waited for under an id that the master has
+// forgotten, on a host that is gone for good.
+func (s *scenario) giveUp() {
+	for _, f := range s.unknown {
+		if s.gone[f.host] {
+			s.killOn(f.id, func(task core.TaskView) bool { return task.State == "" }, true)
+		}
+	}
+}
+
+// release ends what the framework thinks that there is on an agent, and reports
+// whether all of that may be ended yet.
+func (s *scenario) release(agentID string) bool {
+	for _, c := range s.claims() {
+		if c.Claim.AgentID != agentID {
+			continue
+		}
+		err := s.core.ReleaseClaim(s.t.Context(), c.Claim.Key, true)
+		var conflict *core.ConflictError
+		if errors.As(err, &conflict) {
+			return false
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.killOn(agentID, func(task core.TaskView) bool { return task.State != "" }, false)
+	return true
+}
+
+// killOn kills the tasks that the framework has under an agent's id, or gives their
+// volumes up.
+func (s *scenario) killOn(agentID string, which func(core.TaskView) bool, wipe bool) {
+	for _, id := range slices.Sorted(maps.Keys(s.wanted)) {
+		for _, task := range s.view(id).Tasks {
+			if task.AgentID != agentID || !which(task) {
+				continue
+			}
+			if _, _, err := s.core.KillTasks(s.t.Context(), core.Kill{App: id, TaskIDs: []string{task.ID}, Wipe: wipe}); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
 }
 
 func (s *scenario) scale(id app.ID) {
@@ -294,6 +390,13 @@ func (s *scenario) peace() {
 		}
 		s.repair(a)
 	}
+	s.until("an operator has dealt with all former ids", 10*time.Minute, func() bool {
+		if len(s.former) > 0 {
+			s.settle(0)
+		}
+		return len(s.former) == 0
+	})
+	s.giveUp()
 	s.schedule()
 	for id := range s.wanted {
 		if s.wanted[id] == 0 {
