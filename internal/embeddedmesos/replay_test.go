@@ -25,7 +25,7 @@ import (
 )
 
 // patience is how long the replay waits for what was recorded.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // causality is how long before a call's line the events that the call caused
 // may stand: the recorder wrote the call down when its answer had come.

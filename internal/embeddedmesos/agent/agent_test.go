@@ -62,7 +62,7 @@ func newHost(t *testing.T, change ...func(*agent.Config)) *host {
 
 func (h *host) start() {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), agenttest.Patience)
 	defer cancel()
 	if err := h.Start(ctx); err != nil {
 		h.t.Fatal(err)
@@ -73,7 +73,7 @@ func (h *host) start() {
 }
 
 func (h *host) clean() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), agenttest.Patience)
 	defer cancel()
 	if err := h.Destroy(ctx); err != nil {
 		h.t.Error(err)

@@ -36,7 +36,7 @@ func newReal(t *testing.T, config volumetest.Config) *real {
 	r.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "DVDCLI_RUN_DIR=" + filepath.Join(dir, "run"),
 		"DVDCLI_STATE_DIR=" + filepath.Join(dir, "state"), "DVDCLI_HOST_DIR=" + filepath.Join(dir, "host"),
 		"DVDCLI_PLUGIN_DIRS=" + r.plugin.PluginDir(), "DVDCLI_HOLDER=agent", "DVDCLI_POLICY=" + os.DevNull,
-		"DVDCLI_CALL_TIMEOUT=2s", "DVDCLI_CALL_MARGIN=100ms"}
+		"DVDCLI_CALL_TIMEOUT=5s", "DVDCLI_CALL_MARGIN=100ms"}
 	r.host = newHost(t, func(c *agent.Config) { c.DVDCLI, c.Env = binary, r.env })
 	return r
 }

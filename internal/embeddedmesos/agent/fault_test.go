@@ -373,9 +373,10 @@ func (h *host) expectEnded(task, file string) {
 }
 
 // An executor to which no agent comes back ends its task itself, and the agent
-// that comes much later still hears of it.
+// that comes much later still hears of it. The executor waits as long for the agent
+// that has started it.
 func TestAgentStaysAway(t *testing.T) {
-	h := newHost(t, func(c *agent.Config) { c.RecoveryTimeout = 50 * time.Millisecond })
+	h := newHost(t, func(c *agent.Config) { c.RecoveryTimeout = 3 * time.Second })
 	h.master.Run(name, agenttest.Task("t.1", "echo $$ > pid; "+sleep))
 	h.awaitStarted("t.1")
 	pid := strings.TrimSpace(h.sandboxFile("t.1", "pid"))

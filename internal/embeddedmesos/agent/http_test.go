@@ -26,7 +26,7 @@ func (h *host) ask(method, path, body string, header ...string) (int, string) {
 	for n := 0; n < len(header); n += 2 {
 		request.Header.Set(header[n], header[n+1])
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}
 	response, err := client.Do(request)
 	if err != nil {
 		h.t.Fatal(err)

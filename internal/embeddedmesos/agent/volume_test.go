@@ -249,11 +249,11 @@ func (h *host) awaitSentinel(task string) {
 
 // A call that takes too long is killed with everything it has started.
 func TestMountTimesOut(t *testing.T) {
-	h := newHost(t, func(c *agent.Config) { c.MountTimeout = time.Second })
+	h := newHost(t, func(c *agent.Config) { c.MountTimeout = 5 * time.Second })
 	h.dvdcli.On("mount rclone/v1", agenttest.Answer{Hold: true})
 	h.master.Run(name, agenttest.Task("t.1", "true", agenttest.DockerVolume("rclone", "v1", "vol")))
 	s := h.master.Await("t.1", mesos.TASK_FAILED)
-	expectEqual(t, "message", s.GetMessage(), "Failed to launch container: 'mount' timed out in 1secs")
+	expectEqual(t, "message", s.GetMessage(), "Failed to launch container: 'mount' timed out in 5secs")
 	expectEqual(t, "calls", h.dvdcli.Operations(), []string{"mount rclone/v1", "unmount rclone/v1"})
 }
 

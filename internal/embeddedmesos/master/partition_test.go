@@ -42,7 +42,7 @@ func (a *fakeAgent) reported(run link.Run, state mesos.TaskState) link.Reregiste
 }
 
 func TestUnreachableAgentAndItsReturn(t *testing.T) {
-	c, agent, f, run := running(t)
+	c, agent, f, run := running(t, losesAgents)
 	agent.cable.Cut()
 	s := f.update()
 	if s.GetState() != mesos.TASK_UNREACHABLE || s.GetSource() != mesos.SOURCE_MASTER || s.GetReason() != mesos.REASON_AGENT_REMOVED ||
@@ -81,7 +81,7 @@ func TestUnreachableAgentAndItsReturn(t *testing.T) {
 }
 
 func TestLaunchReusesNoIDOfAnUnreachableTask(t *testing.T) {
-	c, agent, f, _ := running(t)
+	c, agent, f, _ := running(t, losesAgents)
 	agent.cable.Cut()
 	f.update()
 	other := c.agent(2).register()
@@ -94,7 +94,7 @@ func TestLaunchReusesNoIDOfAnUnreachableTask(t *testing.T) {
 }
 
 func TestFrameworksThatAreNotPartitionAwareGetLost(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, losesAgents)
 	agent := c.agent(1).register()
 	info := framework()
 	info.Capabilities = info.Capabilities[:2]
@@ -109,7 +109,7 @@ func TestFrameworksThatAreNotPartitionAwareGetLost(t *testing.T) {
 }
 
 func TestAgentProcessRestart(t *testing.T) {
-	_, agent, f, run := running(t, func(cfg *master.Config) { cfg.Timing.AgentPing = deadline })
+	_, agent, f, run := running(t)
 	agent.die()
 	f.await(scheduler.Event_RESCIND)
 	f.reconcile()
@@ -130,7 +130,7 @@ func TestAgentProcessRestart(t *testing.T) {
 // An agent registers again when it had no answer in time. Its offers stay, unless
 // it offers something else.
 func TestAgentThatRegistersTwice(t *testing.T) {
-	c, agent, f, run := running(t, func(cfg *master.Config) { cfg.Timing.AgentPing = deadline })
+	c, agent, f, run := running(t)
 	offers := func() []operator.Response_GetFrameworks_Framework {
 		return c.operate(&operator.Call{Type: operator.Call_GET_FRAMEWORKS}).GetFrameworks.Frameworks
 	}
@@ -148,7 +148,6 @@ func TestAgentThatRegistersTwice(t *testing.T) {
 
 func TestAgentThatDoesNotComeBack(t *testing.T) {
 	_, agent, f, _ := running(t, func(cfg *master.Config) {
-		cfg.Timing.AgentPing = deadline
 		cfg.Timing.AgentReregister = 50 * time.Millisecond
 	})
 	agent.die()
@@ -305,7 +304,7 @@ func TestGoneAgent(t *testing.T) {
 }
 
 func TestUnreachableAgentMarkedGone(t *testing.T) {
-	c, agent, f, _ := running(t)
+	c, agent, f, _ := running(t, losesAgents)
 	agent.cable.Cut()
 	f.update()
 	f.await(scheduler.Event_RESCIND)

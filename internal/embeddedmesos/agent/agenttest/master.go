@@ -172,11 +172,14 @@ func (m *Master) Await(task string, state mesos.TaskState) mesos.TaskStatus {
 	return found
 }
 
+// Patience is how long tests wait for what must happen, also on a busy machine.
+const Patience = 2 * time.Minute
+
 // Eventually waits until the condition holds, and fails the test when that
 // takes unreasonably long.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); {
+	for deadline := time.Now().Add(Patience); !condition(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for: %s", what)
 		}

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // next returns the next status that the executor reports.
 func next(t *testing.T, c *executor.Conn) mesos.TaskState {
 	t.Helper()
-	watchdog := time.AfterFunc(20*time.Second, func() { _ = c.Close() })
+	watchdog := time.AfterFunc(2*time.Minute, func() { _ = c.Close() })
 	defer watchdog.Stop()
 	r, err := c.Next()
 	if err != nil {

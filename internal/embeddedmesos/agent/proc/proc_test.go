@@ -67,7 +67,7 @@ func TestZombieIsNotAlive(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); s.Alive(); {
+	for deadline := time.Now().Add(time.Minute); s.Alive(); {
 		if time.Now().After(deadline) {
 			t.Fatal("still alive")
 		}
@@ -106,7 +106,7 @@ func TestKillFindsEveryone(t *testing.T) {
 	if err != nil || len(tree) < 3 {
 		t.Fatalf("tree: %v, %v", tree, err)
 	}
-	if err := proc.Kill(func() ([]proc.Stat, error) { return proc.WithEnvironment(entry) }, 10*time.Second); err != nil {
+	if err := proc.Kill(func() ([]proc.Stat, error) { return proc.WithEnvironment(entry) }, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	for _, pid := range pids {
