@@ -330,6 +330,32 @@ func TestMistakesAreFailures(t *testing.T) {
 	}
 }
 
+// What can never be what it was given for is told at the start, with what is wrong
+// with it.
+func TestFilesThatAreSomethingElse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]string{
+		"--watchdog=" + file:                    "not a watchdog device",
+		"--facts-token=" + dir:                  "is no regular file",
+		"--socket=/" + strings.Repeat("s", 107): "a socket's path at most 107",
+	} {
+		a := newAgent(t, volumetest.Start(t, volumetest.Config{}))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it may start
+		cmd := exec.CommandContext(ctx, bridgeBinary, "serve", flag)
+		cmd.Env = a.env
+		out, err := cmd.CombinedOutput()
+		cancel()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v: %s", flag, err, out)
+		}
+	}
+}
+
 // The help tells the times that hold where none is set.
 func TestHelpTellsTheTimesOfCalls(t *testing.T) {
 	cmd := exec.Command(bridgeBinary, "serve", "--help")

@@ -89,7 +89,13 @@ func (b *assembly) leases(eng *engine.Engine, host *fence.Host, m *metrics.Metri
 		if err != nil {
 			return nil, fmt.Errorf("watchdog-software: %q is neither true nor false", b.watchdogSoftware)
 		}
-		cfg.Watchdog = &fence.Device{Path: b.watchdog, Software: software}
+		device := &fence.Device{Path: b.watchdog, Software: software}
+		if err := device.Check(); errors.Is(err, fence.ErrNoWatchdog) {
+			return nil, err
+		} else if err != nil { // its module may come later
+			b.log.Warn("no lease can be relied upon", zap.Error(err))
+		}
+		cfg.Watchdog = device
 	}
 	keeper, err := fence.NewKeeper(cfg)
 	if errors.Is(err, volume.LedgerFailed) {

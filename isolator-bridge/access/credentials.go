@@ -94,6 +94,9 @@ func readToken(path string) ([sha256.Size]byte, error) {
 	if err != nil {
 		return none, fmt.Errorf("bearer token: %w", err)
 	}
+	if !st.Mode().IsRegular() { // a pipe has it only once
+		return none, fmt.Errorf("bearer token: %s is no regular file", path)
+	}
 	if st.Mode().Perm()&0o007 != 0 {
 		return none, fmt.Errorf("bearer token: every user of this host can read or write %s; take that right away with chmod o-rwx", path)
 	}

@@ -11,10 +11,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -45,7 +47,12 @@ func TestBadCredentialsAreToldAtStart(t *testing.T) {
 	if err := os.Chmod(open, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]access.Credentials{
+		"token that is a pipe":         {TokenFile: pipe},
 		"token that is missing":        {TokenFile: open + ".not"},
 		"token that is short":          {TokenFile: tokenFile(t, "secret")},
 		"token that everybody reads":   {TokenFile: open},

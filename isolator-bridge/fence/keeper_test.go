@@ -3,6 +3,7 @@ package fence_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -432,15 +433,18 @@ func TestSupersededLeaseEnds(t *testing.T) {
 	})
 }
 
-// A file in place of a watchdog is no watchdog.
+// A file in place of a watchdog is no watchdog, and stays as it is.
 func TestDeviceThatIsNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "watchdog")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []string{path, path + ".not"} {
-		if _, err := (&fence.Device{Path: p}).Arm(time.Minute); err == nil {
-			t.Errorf("armed %s", p)
+	for p, want := range map[string]error{path: fence.ErrNoWatchdog, path + ".not": fs.ErrNotExist} {
+		if _, err := (&fence.Device{Path: p}).Arm(time.Minute); !errors.Is(err, want) {
+			t.Errorf("arming %s: %v", p, err)
 		}
+	}
+	if data, err := os.ReadFile(path); err != nil || string(data) != "data" {
+		t.Errorf("it holds %q, %v", data, err)
 	}
 }

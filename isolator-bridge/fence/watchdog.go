@@ -56,6 +56,9 @@ func (d *Device) Arm(timeout time.Duration) (time.Duration, error) {
 	if d.noWayOut() {
 		return 0, fmt.Errorf("watchdog %s cannot be stopped once it runs; load its driver with nowayout=0", d.Path)
 	}
+	if err := d.Check(); err != nil {
+		return 0, err // before anything is written to what is somebody's file or disk
+	}
 	f, err := os.OpenFile(d.Path, os.O_WRONLY, 0)
 	if err != nil {
 		return 0, fmt.Errorf("watchdog: %w", err)
@@ -66,6 +69,22 @@ func (d *Device) Arm(timeout time.Duration) (time.Duration, error) {
 		return 0, errors.Join(fmt.Errorf("watchdog %s: %w", d.Path, err), d.Disarm())
 	}
 	return actual, nil
+}
+
+// ErrNoWatchdog says that what is there is no watchdog.
+var ErrNoWatchdog = errors.New("not a watchdog device")
+
+// Check says without starting it that the device is not there, or is something else:
+// ErrNoWatchdog.
+func (d *Device) Check() error {
+	st, err := os.Stat(d.Path)
+	if err != nil {
+		return fmt.Errorf("watchdog: %w", err)
+	}
+	if st.Mode()&os.ModeCharDevice == 0 {
+		return fmt.Errorf("watchdog: %s is %w", d.Path, ErrNoWatchdog)
+	}
+	return nil
 }
 
 // prepare checks that the device can be relied upon and sets its time-out.

@@ -39,7 +39,13 @@ func Listen(path string) (*Socket, error) {
 	return s, nil
 }
 
+// longest is how long the path of a Unix socket may be (unix(7), sun_path).
+const longest = 107
+
 func listen(path string) (*Socket, error) {
+	if len(path) > longest {
+		return nil, fmt.Errorf("%s has %d bytes and a socket's path at most %d: name a shorter one with --socket", path, len(path), longest)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
