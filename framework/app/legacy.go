@@ -238,6 +238,7 @@ func (t *translator) discovery() {
 // ports turns the old list of numbers into port definitions with host
 // networking, and into the service ports of the port mappings otherwise.
 func (t *translator) ports() {
+	t.oldDefinitions()
 	if _, given := t.out["ports"]; !given {
 		return
 	}
@@ -249,8 +250,8 @@ func (t *translator) ports() {
 		}
 		seen[n] = true
 	}
-	if defs, _ := t.out["portDefinitions"].([]any); len(defs) > 0 {
-		if len(t.l.ports) > 0 {
+	if defs := asList(t.out["portDefinitions"]); len(defs) > 0 {
+		if len(t.l.ports) > 0 && !slices.Equal(t.l.ports, portsOf(defs)) {
 			t.p.add("/", "cannot specify both ports and port definitions")
 		}
 		return
@@ -264,6 +265,35 @@ func (t *translator) ports() {
 		return
 	}
 	t.servicePorts()
+}
+
+// oldDefinitions takes the port definitions of an app that names its network, other
+// than the host's, in deprecated fields for a list of ports: Marathon wrote both for
+// such apps before it had networks.
+func (t *translator) oldDefinitions() {
+	defs := asList(t.out["portDefinitions"])
+	if len(defs) == 0 || t.l.dockerNetwork == "" && t.l.ip == nil || hostNetworked(t.out["networks"]) {
+		return
+	}
+	ports := portsOf(defs)
+	if len(t.l.ports) > 0 && !slices.Equal(t.l.ports, ports) {
+		return // it is told about
+	}
+	t.l.ports, t.out["ports"] = ports, defs
+	delete(t.out, "portDefinitions")
+}
+
+// portsOf are the numbers in the JSON of port definitions, whose shape is right.
+func portsOf(defs []any) []int {
+	out := make([]int, len(defs))
+	for i, v := range defs {
+		m, _ := v.(map[string]any)
+		if n, ok := m["port"].(json.Number); ok {
+			port, _ := n.Float64() // it was read as a port already
+			out[i] = int(port)
+		}
+	}
+	return out
 }
 
 func (t *translator) servicePorts() {

@@ -3,6 +3,7 @@ package app
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -393,5 +394,34 @@ func TestDependenciesAreASet(t *testing.T) {
 	apps, _, err := g.Apply(nil)
 	if err != nil || !slices.Equal(apps[0].Dependencies, []ID{"/a"}) {
 		t.Errorf("of a group: %v, %v", apps, err)
+	}
+}
+
+// Marathon told the ports of an app twice before it had networks, and those of one
+// off the host's network once more as port mappings.
+func TestPortsThatAreToldTwice(t *testing.T) {
+	const docker = `"container":{"type":"DOCKER","docker":{"image":"i","network":%q,"portMappings":%s}},`
+	for _, c := range []struct {
+		body string
+		want []int
+	}{
+		{`{"id":"/x","cmd":"x","ports":[10100,0],"portDefinitions":[{"port":10100,"name":"a"},{"port":0}]}`, []int{10100, 0}},
+		{`{"id":"/x","cmd":"x","ports":[],"portDefinitions":[{"port":10100}]}`, []int{10100}},
+		{`{"id":"/x",` + fmt.Sprintf(docker, "BRIDGE", `[{"containerPort":80,"servicePort":10200}]`) + `"ports":[10200],"portDefinitions":[{"port":10200}]}`, []int{10200}},
+		{`{"id":"/x",` + fmt.Sprintf(docker, "BRIDGE", `[{"containerPort":80}]`) + `"portDefinitions":[{"port":10200}]}`, []int{10200}},
+		{`{"id":"/x",` + fmt.Sprintf(docker, "USER", `[{"containerPort":80,"servicePort":10200}]`) + `"ipAddress":{"networkName":"n"},"portDefinitions":[{"port":10300}]}`, []int{10200}},
+		{`{"id":"/x",` + fmt.Sprintf(docker, "HOST", `[]`) + `"ports":[80],"portDefinitions":[{"port":80}]}`, []int{80}},
+	} {
+		if got := mustParse(t, c.body).ServicePorts(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: service ports %v, want %v", c.body, got, c.want)
+		}
+	}
+	for _, body := range []string{
+		`{"id":"/x","cmd":"x","ports":[1],"portDefinitions":[{"port":2}]}`,
+		`{"id":"/x",` + fmt.Sprintf(docker, "BRIDGE", `[]`) + `"ports":[1],"portDefinitions":[{"port":2}]}`,
+	} {
+		if _, err := Parse([]byte(body), Options{}); !says(err, "/", "cannot specify both ports and port definitions") {
+			t.Errorf("%s: %v", body, err)
+		}
 	}
 }
