@@ -217,6 +217,10 @@ func restoreState(c *cli.Context) error {
 		for _, v := range report.Kept {
 			fmt.Fprintf(c.App.Writer, "kept what is known of volume %s of driver %s, which the backup does not know\n", v.Name, v.Driver)
 		}
+		if report.Left != "" {
+			fmt.Fprintf(c.App.Writer, "goes on as framework %s; framework %s, which was begun without its state and has no task, "+
+				"leaves Mesos when its failover timeout is over, or at once by TEARDOWN\n", report.FrameworkID, report.Left)
+		}
 		return nil
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -282,6 +283,62 @@ func TestLifeOfAFramework(t *testing.T) {
 		t.Errorf("apps %v are left", apps)
 	}
 	l.stop()
+}
+
+// The state is lost and the framework started without it: the backup that is then
+// restored has the framework be what it was, so that its tasks are its own again.
+func TestABackupAfterAStartWithoutTheState(t *testing.T) {
+	l := newLife(t)
+	backup := filepath.Join(t.TempDir(), "backup")
+	l.start()
+	first := l.id()
+	l.post(`{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":32,"instances":2}`)
+	l.runs(2)
+	before := l.tasks()
+	l.stop()
+	l.expect("backup", 0, "records written to "+backup)(l.command("backup", "--data-dir="+l.data, backup))
+
+	l.data = t.TempDir()
+	l.start()
+	second := l.id()
+	if second == first {
+		t.Fatal("the framework has its id without its state")
+	}
+	l.post(`{"id":"/other","cmd":"exec sleep 1000","cpus":0.1,"mem":32}`)
+	l.runs(1)
+	l.stop()
+	l.expect("restore over an app that runs", exitOther, second+", which has 1 tasks", "nothing was changed")(
+		l.command("restore", "--data-dir="+l.data, "--yes", backup))
+	l.expect("teardown", 0)(l.command(append([]string{"teardown", "--yes", "--delete-state"}, l.state()...)...))
+	l.start()
+	third := l.id()
+	l.stop()
+
+	l.expect("restore", 0, "restored 1 apps with 2 instances", "goes on as framework "+first, third)(
+		l.command("restore", "--data-dir="+l.data, "--yes", backup))
+	l.start()
+	if id := l.id(); id != first {
+		t.Errorf("after the restoration the framework id is %s, it was %s", id, first)
+	}
+	l.runs(2)
+	if after := l.tasks(); !slices.Equal(after, before) {
+		t.Errorf("tasks %v became %v", before, after)
+	}
+	l.stop()
+}
+
+// tasks are the ids of the tasks, sorted.
+func (l *life) tasks() (ids []string) {
+	l.t.Helper()
+	var out struct {
+		Tasks []struct{ ID string } `json:"tasks"`
+	}
+	l.get("/v2/tasks", &out)
+	for _, t := range out.Tasks {
+		ids = append(ids, t.ID)
+	}
+	slices.Sort(ids)
+	return ids
 }
 
 func TestMaintenanceMistakes(t *testing.T) {

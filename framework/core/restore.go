@@ -22,6 +22,10 @@ type Restored struct {
 	// Kept are volumes that the backup does not know, or knows less of than the
 	// state that it replaces: what was known of them stays.
 	Kept []scheduler.VolumeKey
+	// FrameworkID is the id with which the framework goes on, and Left, if not
+	// empty, another one that the replaced state had and that has nothing to do
+	// with it.
+	FrameworkID, Left string
 }
 
 // incarnationGap is added to an instance's count of launches, so that no task id
@@ -33,7 +37,10 @@ const incarnationGap = 1 << 20
 // volume the record with the higher epoch counts. A core that runs on the
 // result starts nothing on exclusive volumes before it has heard of tasks that
 // the backup does not know (Config.RestoreHold), and destroys nothing that it
-// does not know. The store must not be in use by a running core.
+// does not know. A state that was begun without the backup's, as after that was
+// lost, is replaced while it has no tasks, and refused otherwise: under its
+// framework id nothing would be heard of the backup's tasks, and under theirs
+// nothing of its own. The store must not be in use by a running core.
 func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, error) {
 	before, err := loadState(st)
 	if err != nil {
@@ -43,6 +50,12 @@ func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, err
 	if err != nil {
 		return Restored{}, fmt.Errorf("read the backup: %w", err)
 	}
+	begunAnew := s.begunAnew(before)
+	if tasks := before.tasks(); begunAnew && tasks > 0 {
+		return Restored{}, fmt.Errorf("the state that is to be replaced is that of framework %s, which has %d tasks and does not come from framework %s of the backup; "+
+			"nothing was changed; remove it first, as far as its apps are not needed (dvdi-framework teardown --delete-state)",
+			before.meta.FrameworkID, tasks, s.meta.FrameworkID)
+	}
 	tx := &txn{now: now, dirty: map[recordKey]any{}}
 	err = st.Load(func(kind, key string, _ []byte) error {
 		tx.remove(kind, key)
@@ -51,8 +64,12 @@ func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, err
 	if err != nil {
 		return Restored{}, fmt.Errorf("load the state that is to be replaced: %w", err)
 	}
-	report := Restored{Apps: len(s.apps), Instances: len(s.instances), Kept: s.keepVolumes(before)}
-	s.restoreMeta(before, now)
+	report := Restored{Apps: len(s.apps), Instances: len(s.instances), Kept: s.keepVolumes(before, begunAnew)}
+	if begunAnew {
+		report.Left = before.meta.FrameworkID
+	}
+	s.restoreMeta(before, begunAnew, now)
+	report.FrameworkID = s.meta.FrameworkID
 	for _, i := range s.instances {
 		i.Incarnation += incarnationGap
 	}
@@ -81,11 +98,35 @@ func (r records) Load(fn func(kind, key string, value []byte) error) error {
 	return nil
 }
 
-// keepVolumes takes over what the replaced state knows better of volumes.
-func (s *state) keepVolumes(before *state) []scheduler.VolumeKey {
+// begunAnew says that the state before has a framework id that has nothing to do
+// with the backup's: neither took the other's place.
+func (s *state) begunAnew(before *state) bool {
+	id, other := s.meta.FrameworkID, before.meta.FrameworkID
+	return id != "" && other != "" && id != other &&
+		!slices.Contains(before.meta.FormerIDs, id) && !slices.Contains(s.meta.FormerIDs, other)
+}
+
+// tasks counts the instances that have a task.
+func (s *state) tasks() (n int) {
+	for _, i := range s.instances {
+		if i.Task != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// keepVolumes takes over what the replaced state knows better of volumes. One
+// that was begun anew knows nothing of the backup's claims, however high its
+// epochs are.
+func (s *state) keepVolumes(before *state, begunAnew bool) []scheduler.VolumeKey {
 	var kept []scheduler.VolumeKey
 	for _, v := range before.sortedVolumes() {
-		if old := s.volumes[v.Key]; old == nil || old.Epoch <= v.Epoch {
+		old := s.volumes[v.Key]
+		switch {
+		case old != nil && begunAnew && old.Claim != nil:
+			old.Epoch = max(old.Epoch, v.Epoch)
+		case old == nil || old.Epoch <= v.Epoch:
 			if old == nil || old.Epoch < v.Epoch {
 				kept = append(kept, v.Key)
 			}
@@ -95,14 +136,19 @@ func (s *state) keepVolumes(before *state) []scheduler.VolumeKey {
 	return kept
 }
 
-// restoreMeta keeps the registration that is newer: the replaced state's.
-func (s *state) restoreMeta(before *state, now time.Time) {
-	for _, id := range before.meta.FormerIDs {
-		s.meta.formerly(id)
+// restoreMeta keeps the registration that is newer: the replaced state's, unless
+// the backup's took its place or that was begun anew.
+func (s *state) restoreMeta(before *state, begunAnew bool, now time.Time) {
+	id := before.meta.FrameworkID
+	newer := id != "" && id != s.meta.FrameworkID && !begunAnew && !slices.Contains(s.meta.FormerIDs, id)
+	for _, former := range before.meta.FormerIDs {
+		s.meta.formerly(former)
 	}
-	if now := before.meta.FrameworkID; now != "" && now != s.meta.FrameworkID {
-		s.meta.formerly(s.meta.FrameworkID)
-		s.meta.FrameworkID = now
+	if newer {
+		id, s.meta.FrameworkID = s.meta.FrameworkID, id
+	}
+	if id != s.meta.FrameworkID {
+		s.meta.formerly(id)
 	}
 	s.meta.Sequence = max(s.meta.Sequence, before.meta.Sequence)
 	s.meta.RestoredAt, s.meta.Unsettled = now, true

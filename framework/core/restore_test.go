@@ -1,6 +1,7 @@
 package core
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
 // content reads all records of the halted rig's state.
@@ -214,6 +216,121 @@ func TestRestoreKeepsWhatIsKnownOfVolumes(t *testing.T) {
 		r.pass(15 * time.Minute)
 		if v := r.running("/db"); v.AgentID != to {
 			t.Errorf("/db runs on %s, its volume is on %s", v.AgentID, to)
+		}
+	})
+}
+
+// Which framework id a restored state has: that under which the tasks run of
+// which the backup knows, or the one that took its place.
+func TestRestoredFrameworkID(t *testing.T) {
+	for name, tc := range map[string]struct {
+		backup, before metaRecord
+		want, left     string
+		former         []string
+	}{
+		"the same":          {metaRecord{FrameworkID: "a"}, metaRecord{FrameworkID: "a"}, "a", "", nil},
+		"state lost":        {metaRecord{FrameworkID: "a"}, metaRecord{}, "a", "", nil},
+		"new id since":      {metaRecord{FrameworkID: "a"}, metaRecord{FrameworkID: "b", FormerIDs: []string{"a"}}, "b", "", []string{"a"}},
+		"new id before":     {metaRecord{FrameworkID: "b", FormerIDs: []string{"a"}}, metaRecord{FrameworkID: "a"}, "b", "", []string{"a"}},
+		"begun anew":        {metaRecord{FrameworkID: "a"}, metaRecord{FrameworkID: "b"}, "a", "b", []string{"b"}},
+		"before the first":  {metaRecord{}, metaRecord{FrameworkID: "b"}, "b", "", nil},
+		"begun anew, twice": {metaRecord{FrameworkID: "a"}, metaRecord{FrameworkID: "c", FormerIDs: []string{"b"}}, "a", "c", []string{"b", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st, err := store.OpenBolt(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close()
+			if err := st.Commit(metaWrites(t, tc.before)); err != nil {
+				t.Fatal(err)
+			}
+			report, err := Restore(st, metaWrites(t, tc.backup), time.Now())
+			if err != nil || report.FrameworkID != tc.want || report.Left != tc.left {
+				t.Errorf("%+v, %v; want %s, left %q", report, err, tc.want, tc.left)
+			}
+			s, err := loadState(st)
+			if err != nil || s.meta.FrameworkID != tc.want || !slices.Equal(s.meta.FormerIDs, tc.former) {
+				t.Errorf("state of %q, formerly %q, %v", s.meta.FrameworkID, s.meta.FormerIDs, err)
+			}
+		})
+	}
+}
+
+// unclaimed is a volume's record after many launches that failed.
+func unclaimed(t *testing.T, record []byte) []byte {
+	t.Helper()
+	var v volumeRecord
+	if err := json.Unmarshal(record, &v); err != nil {
+		t.Fatal(err)
+	}
+	v.Epoch, v.Claim = v.Epoch+1000, nil
+	value, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func metaWrites(t *testing.T, m metaRecord) []store.Write {
+	t.Helper()
+	value, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []store.Write{{Kind: kindMeta, Key: metaKey, Value: value}}
+}
+
+// A state that was begun without the one that was lost gives way to its backup,
+// unless it has tasks; what it found out of volumes does not count against the
+// backup's claims.
+func TestABackupReplacesAStateThatWasBegunAnew(t *testing.T) {
+	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
+		r.cfg.RestoreHold = time.Minute
+		r.post(db)
+		r.running("/db")
+		task := r.cluster.liveTasks("/db")
+		r.idle()
+		r.stopped(func() {
+			content := r.content()
+			backup := make([]store.Write, len(content))
+			for n, w := range content {
+				backup[n] = w
+				switch w.Kind {
+				case kindMeta:
+					w.Value = []byte(strings.Replace(string(w.Value), testFramework, "begun-anew", 1))
+				case kindVolume:
+					w.Value = unclaimed(t, w.Value)
+				}
+				content[n] = w
+			}
+			r.dir = t.TempDir()
+			r.withStore(func(st store.Store) error {
+				if err := st.Commit(content); err != nil {
+					return err
+				}
+				if _, err := Restore(st, backup, time.Now()); err == nil || !strings.Contains(err.Error(), "begun-anew, which has 1 tasks") {
+					t.Errorf("a state with a task is replaced: %v", err)
+				}
+				var instances []store.Write
+				for _, w := range content {
+					if w.Kind == kindInstance {
+						instances = append(instances, store.Write{Kind: w.Kind, Key: w.Key})
+					}
+				}
+				if err := st.Commit(instances); err != nil {
+					return err
+				}
+				_, err := Restore(st, backup, time.Now())
+				return err
+			})
+		})
+		r.pass(5 * time.Minute)
+		if now := r.cluster.liveTasks("/db"); !slices.Equal(now, task) {
+			t.Errorf("%v runs, it was %v", now, task)
+		}
+		if claims := r.claims(); len(claims) != 1 || claims[0].Claim.State != scheduler.Held {
+			t.Errorf("claims %+v", claims)
 		}
 	})
 }
