@@ -44,11 +44,7 @@ func serveElected(ctx context.Context, cfg *config.Config, listener net.Listener
 			return err
 		}
 		defer func() { err = errors.Join(err, st.Close()) }()
-		// Commits do not wait for it, as they would for the store.
-		snapshot := func() ([]store.Write, error) {
-			return store.SnapshotZooKeeper(session, sessions.Ensemble, statePath(root))
-		}
-		p, err := newParts(cfg, st, listener, masters, lead{session.Lost(), e.Abdicate, snapshot}, log)
+		p, err := newParts(cfg, st, listener, masters, lead{session.Lost(), e.Abdicate, st.Snapshot}, log)
 		if err != nil {
 			return err
 		}

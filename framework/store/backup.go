@@ -154,27 +154,49 @@ func Records(s Store) ([]Write, error) {
 	return out, nil
 }
 
-// snapshotTries is how often a snapshot is begun anew because the state changed
-// meanwhile.
-const snapshotTries = 20
+// A snapshot is begun anew when the state has changed meanwhile: so often where
+// commits can be held up after that, and for so long where they cannot.
+const (
+	snapshotTries    = 20
+	snapshotPatience = 30 * time.Second
+)
 
 // errChanged means that a snapshot is no state that ever was.
 var errChanged = errors.New("the state changed all the time while it was read; try again when less happens")
 
 // SnapshotZooKeeper reads the state at root as it was at one moment, without
-// taking it over from the process that uses it. Errors are *Error.
+// taking it over from the process that uses it. Where that changes it all the time
+// this takes up to 30 s and may fail. Errors are *Error.
 func SnapshotZooKeeper(session *zookeeper.Session, ensemble fmt.Stringer, root string) ([]Write, error) {
 	s := &ZooKeeper{session: session, root: root, name: ensemble.String(), format: current}
-	for range snapshotTries {
+	end := time.Now().Add(snapshotPatience)
+	return s.snapshots(func(int) bool { return time.Now().Before(end) })
+}
+
+// Snapshot returns all records as they were at one moment. Commits do not wait for
+// that, unless there are so many that no moment is found. Errors are *Error.
+func (s *ZooKeeper) Snapshot() ([]Write, error) {
+	reader := &ZooKeeper{session: s.session, root: s.root, name: s.name, format: s.format}
+	records, err := reader.snapshots(func(tries int) bool { return tries < snapshotTries })
+	if errors.Is(err, errChanged) {
+		return Records(s)
+	}
+	return records, err
+}
+
+// snapshots tries until there is a snapshot, or until again says no.
+func (s *ZooKeeper) snapshots(again func(tries int) bool) ([]Write, error) {
+	for tries := 1; ; tries++ {
 		records, err := s.snapshot()
-		if err == nil {
+		switch {
+		case err == nil:
 			return records, nil
-		}
-		if !errors.Is(err, errChanged) && !errors.Is(err, zk.ErrNoNode) {
+		case !errors.Is(err, errChanged) && !errors.Is(err, zk.ErrNoNode):
 			return nil, s.wrap("read", err)
+		case !again(tries):
+			return nil, s.wrap("read", errChanged)
 		}
 	}
-	return nil, s.wrap("read", errChanged)
 }
 
 func (s *ZooKeeper) snapshot() ([]Write, error) {

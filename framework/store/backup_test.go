@@ -145,3 +145,44 @@ func TestSnapshotOfAStateInUse(t *testing.T) {
 		t.Errorf("a place without a state: %v", err)
 	}
 }
+
+// TestSnapshotOfAStateThatNeverRests commits without a pause for as long as it is
+// read by the process that does: it gets a snapshot all the same.
+func TestSnapshotOfAStateThatNeverRests(t *testing.T) {
+	p := zkPlace{server: zktest.Start(t), root: "/busy"}
+	s, err := p.open(t, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := s.(*ZooKeeper)
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			value := []byte(strings.Repeat(fmt.Sprint(n), 100))
+			if err := z.Commit([]Write{{"n", "a", value}, {"n", "b", value}}); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 3 {
+		records, err := z.Snapshot()
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if len(records) > 0 && (len(records) != 2 || !bytes.Equal(records[0].Value, records[1].Value)) {
+			t.Errorf("half a commit: %v", records)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
