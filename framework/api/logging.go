@@ -23,6 +23,10 @@ var loggerLevels = map[string]zapcore.Level{
 	"warn": zapcore.WarnLevel, "error": zapcore.ErrorLevel,
 }
 
+// maxLogger is the length in bytes of a logger's name: it is kept, and told with
+// the levels, for as long as its level lasts.
+const maxLogger = 256
+
 // loggerChange is the body of POST /logging, and its answer.
 type loggerChange struct {
 	Level           string `json:"level"`
@@ -91,6 +95,9 @@ func readLoggerChange(r *http.Request) (loggerChange, error) {
 	change.Level, change.Logger = strings.ToLower(text("/level", fields.Level)), text("/logger", fields.Logger)
 	if _, known := loggerLevels[change.Level]; change.Level != "" && !known {
 		refuse("/level", "error.unknown.enum.literal")
+	}
+	if len(change.Logger) > maxLogger {
+		refuse("/logger", "error.maxLength")
 	}
 	switch seconds, ok := fields.DurationSeconds.(float64); {
 	case fields.DurationSeconds == nil:

@@ -62,6 +62,7 @@ func TestRefusedLevelsOfTheLog(t *testing.T) {
 		{`{"level":1,"logger":"core"}`, "/level", "error.expected.jsstring"},
 		{`{"level":"off","logger":"core"}`, "/level", "error.unknown.enum.literal"},
 		{`{"level":"info","logger":""}`, "/logger", "must not be empty"},
+		{`{"level":"info","logger":"` + strings.Repeat("x", 257) + `"}`, "/logger", "error.maxLength"},
 		{`{"level":"","logger":"core"}`, "/level", "must not be empty"},
 		{`{"level":"info","logger":"core","durationSeconds":"1"}`, "/durationSeconds", "error.expected.jsnumber"},
 		{`{"level":"info","logger":"core","durationSeconds":1.5}`, "/durationSeconds", "error.expected.int"},
