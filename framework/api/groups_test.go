@@ -124,6 +124,8 @@ func TestGroupRules(t *testing.T) {
 		{`{"pods":[{"id":"p"}]}`, "/pods", "pods are not supported"},
 		{`{"groups":[{"apps":[]}]}`, "/groups(0)/id", "not defined"},
 		{`{"apps":[{"id":"a","cmd":"x"},{"id":"/shop/a","cmd":"y"}]}`, "/apps(1)/id", "is defined twice"},
+		{`{"apps":[{"id":"g/a","cmd":"x"}],"groups":[{"id":"g","apps":[{"id":"a","cmd":"y"}]}]}`, "/groups(0)/apps(0)/id", "is defined twice"},
+		{`{"groups":[{"id":"g","apps":[{"id":"a","cmd":"x"}]},{"id":"g","apps":[{"id":"a","cmd":"y"}]}]}`, "/groups(1)/apps(0)/id", "is defined twice"},
 		{`{"id":7}`, "/id", "error.expected.jsstring"},
 	} {
 		a := w.ok(422, "PUT", "/v2/groups/shop", c.body)

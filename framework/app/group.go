@@ -31,10 +31,12 @@ func ParseGroup(data []byte, base ID, opts Options) (*GroupUpdate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readGroup(v, "", base, nil, opts)
+	return readGroup(v, "", base, nil, map[ID]bool{}, opts)
 }
 
-func readGroup(v any, path string, base ID, inherited []string, opts Options) (*GroupUpdate, error) {
+// readGroup reads a group at path of the body. defined are the apps that were read
+// before it: groups may be nested, and ids are absolute as well as relative.
+func readGroup(v any, path string, base ID, inherited []string, defined map[ID]bool, opts Options) (*GroupUpdate, error) {
 	s := &shape{}
 	o, ok := s.objectAt("", v)
 	if !ok {
@@ -76,7 +78,7 @@ func readGroup(v any, path string, base ID, inherited []string, opts Options) (*
 		return nil, within(path, err)
 	}
 	g.depends = unique(slices.Concat(inherited, g.depends))
-	return g, g.readMembers(apps, groups, opts)
+	return g, g.readMembers(apps, groups, defined, opts)
 }
 
 func (g *GroupUpdate) readID(p *problems, name string, base ID) {
@@ -115,9 +117,8 @@ func (g *GroupUpdate) readAlone(p *problems, o object, version string) {
 	}
 }
 
-func (g *GroupUpdate) readMembers(apps, groups []any, opts Options) error {
+func (g *GroupUpdate) readMembers(apps, groups []any, defined map[ID]bool, opts Options) error {
 	opts.Base = g.id
-	defined := map[ID]bool{}
 	for i, v := range apps {
 		path := indexed(g.path+"/apps", i)
 		u, err := readUpdate(v, opts, true)
@@ -140,7 +141,7 @@ func (g *GroupUpdate) readMembers(apps, groups []any, opts Options) error {
 		if m, ok := v.(map[string]any); ok && m["id"] == nil {
 			return within(path, invalidID("not defined"))
 		}
-		sub, err := readGroup(v, path, g.id, g.depends, opts)
+		sub, err := readGroup(v, path, g.id, g.depends, defined, opts)
 		if err != nil {
 			return err
 		}
