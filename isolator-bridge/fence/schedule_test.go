@@ -79,6 +79,11 @@ func play(t *testing.T, events []happening, watchdog bool, cheat time.Duration) 
 			w.happen(e)
 		}
 		time.Sleep(45 * time.Second)
+		for range 3 { // both hosts may have been cut off from the beginning until now
+			if !w.wrote() {
+				time.Sleep(45 * time.Second)
+			}
+		}
 		close(w.over)
 		for _, h := range w.hosts {
 			h.mu.Lock()

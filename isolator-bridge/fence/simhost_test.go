@@ -612,6 +612,13 @@ func (w *world) append(epoch uint64, host string) {
 	w.newest = max(w.newest, epoch)
 }
 
+// wrote tells whether anybody ever did.
+func (w *world) wrote() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.entries > 0
+}
+
 func (w *world) note(text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
