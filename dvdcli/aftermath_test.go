@@ -81,7 +81,7 @@ func TestCallEndsWithItsPlugin(t *testing.T) {
 				t.Fatalf("%+v", out)
 			}
 			p.Restart()
-			b.must(mountArgs(p, "v", "--deadline=20s")...)
+			b.must(mountArgs(p, "v", "--deadline=50s")...)
 			b.must(unmountArgs(p, "v")...)
 			b.noRecords()
 		})
@@ -102,10 +102,10 @@ func TestUnmountDoesNotWaitForACreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it tells the signal
-	b.must(unmountArgs(p, "v", "--deadline=10s")...)
+	b.must(unmountArgs(p, "v", "--deadline=1m")...)
 	expect(t, p, "v", 0, 0)
 	p.Release()
-	b.must(mountArgs(p, "v", "--deadline=20s")...)
+	b.must(mountArgs(p, "v", "--deadline=1m")...)
 	b.must(unmountArgs(p, "v")...)
 	b.noRecords()
 }

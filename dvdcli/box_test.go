@@ -211,7 +211,7 @@ func long() bool { return os.Getenv("DVDI_LONG") != "" }
 // await polls until a condition holds.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for !ok() {
 		select {

@@ -82,7 +82,7 @@ func (r *rclone) stop(sig os.Signal) {
 	if err := r.cmd.Process.Signal(sig); err != nil {
 		r.t.Fatal(err)
 	}
-	kill := time.AfterFunc(10*time.Second, func() { _ = r.cmd.Process.Kill() })
+	kill := time.AfterFunc(time.Minute, func() { _ = r.cmd.Process.Kill() })
 	defer kill.Stop()
 	_ = r.cmd.Wait() // it was told to end; how it does is its own affair
 	r.cmd = nil
@@ -98,7 +98,7 @@ func (r *rclone) end() {
 	}
 	for line := range strings.Lines(string(data)) {
 		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], r.dir) {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			if out, err := exec.CommandContext(ctx, "fusermount3", "-uz", f[4]).CombinedOutput(); err != nil {
 				r.t.Errorf("unmounting %s: %v %s", f[4], err, out)
 			}

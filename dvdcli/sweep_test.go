@@ -287,11 +287,12 @@ func TestSignalsEndCleanly(t *testing.T) {
 // Deadlines hold whatever the plugin does, and one volume's trouble stays its
 // own.
 func TestHungPluginCall(t *testing.T) {
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{})
 	b := newBox(t, p.PluginDir())
 	b.must(mountArgs(p, "v")...)
 	p.Add(volumetest.Rule{Method: "Unmount", Volume: "v", Do: volumetest.DoHold})
-	text := b.fails(exitUnsettled, unmountArgs(p, "v", "--deadline=200ms")...)
+	text := b.fails(exitUnsettled, unmountArgs(p, "v", "--deadline=4s")...)
 	for _, want := range []string{"unmount", `"v"`, `"test"`, "after"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
@@ -299,7 +300,7 @@ func TestHungPluginCall(t *testing.T) {
 	}
 	b.must(mountArgs(p, "other")...)
 	b.must(unmountArgs(p, "other")...)
-	text = b.fails(exitUnsettled, mountArgs(p, "v", "--deadline=200ms")...)
+	text = b.fails(exitUnsettled, mountArgs(p, "v", "--deadline=4s")...)
 	if !strings.Contains(text, "no answer") {
 		t.Error(text)
 	}
