@@ -287,8 +287,10 @@ func (c *Core) offersFor(agentID, role string) bool {
 }
 
 // adopt makes a leftover an instance of the app that its volumes name, if there
-// is such an app and --adopt asks for it. The instance is launched on it when
-// the app wants one more.
+// is such an app and --adopt asks for it. Shared volumes are left alone: Marathon
+// makes none, it does not even ask for offers of them (no SHARED_RESOURCES among its
+// capabilities), and in whose name another framework keeps them is not known. The
+// instance is launched on it when the app wants one more.
 func (c *Core) adopt(tx *txn, l scheduler.Leftover) bool {
 	if len(c.cfg.Adopt) == 0 || len(l.PersistenceIDs) == 0 || slices.Contains(l.PersistenceIDs, l.InstanceID) {
 		return false // nothing to adopt, or a shared volume, which is no instance
