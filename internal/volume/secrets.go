@@ -79,14 +79,15 @@ func SecretKey(name string) bool {
 }
 
 // spoken finds in a text what looks like a name with its value: key=value, key:
-// value and "key": "value", the latter within JSON strings, too, and passwords in
-// URLs. What only looks so, such as `volume "token": refused`, has no quotes around
-// its value.
+// value and "key": "value", the latter within JSON strings, too, --key value, and
+// passwords in URLs, with or without a scheme. What only looks so, such as
+// `volume "token": refused`, has no quotes around its value.
 //
 // Compiled when needed: programs that run once per mount pay for what they do.
 var spoken = sync.OnceValue(func() *regexp.Regexp {
 	const bare = `[^\s"'\\,;&{}()\[\]]+`
-	return regexp.MustCompile(`[\w.+-]*://[^/\s:@"']*:(?P<url>[^/\s@"']+)@` +
+	return regexp.MustCompile(`(?:[\w.+-]*:)?//[^/\s:@"']*:(?P<url>[^/\s@"']+)@` +
+		`|\s--(?P<flag>[\w.-]+)\s+(?:"(?P<flagdouble>(?:[^"\\]|\\.)*)|'(?P<flagsingle>[^']*)|(?P<flagbare>` + bare + `))` +
 		`|(?P<key>[\w.-]+)(?:` +
 		`(?:\s*=\s*|:\s*)(?:"(?P<double>(?:[^"\\]|\\.)*)|'(?P<single>[^']*)|(?P<bare>(?i:(?:bearer|basic)\s+)?` + bare + `))` +
 		`|\\+"\s*:\s*(?:\\+"(?P<escaped>.*?)\\+"|(?P<escapednumber>[\w.+-]+))` +
@@ -124,12 +125,14 @@ func (s Secrets) Redact(text string) string {
 // further: behind it, or behind a name that is none of a secret, whose value may
 // hold some.
 func secretIn(text string, found []int) (from, to, end int) {
-	key := spoken().SubexpIndex("key")
-	if k := found[2*key : 2*key+2]; k[0] >= 0 && !SecretKey(text[k[0]:k[1]]) {
-		return k[1], k[1], k[1]
+	names := []int{spoken().SubexpIndex("key"), spoken().SubexpIndex("flag")}
+	for _, name := range names {
+		if k := found[2*name : 2*name+2]; k[0] >= 0 && !SecretKey(text[k[0]:k[1]]) {
+			return k[1], k[1], k[1]
+		}
 	}
 	for i := range spoken().NumSubexp() {
-		if at := found[2*i+2:]; i+1 != key && at[0] >= 0 {
+		if at := found[2*i+2:]; !slices.Contains(names, i+1) && at[0] >= 0 {
 			return at[0], at[1], found[1]
 		}
 	}
