@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"os"
 	"strings"
@@ -57,14 +58,28 @@ func body(r *http.Request) ([]byte, error) {
 	return nil, badRequest("The request body could not be read: %v", err)
 }
 
-// readable refuses bodies in a coding, as a client that compresses them sends: no
-// coding is understood, in Marathon neither. The answer says so in the header that
-// stands for it (RFC 9110, section 12.5.3).
+// readable refuses bodies that are not what they should be by their headers.
 func readable(w http.ResponseWriter, r *http.Request) error {
-	coding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
-	if coding == "" || strings.EqualFold(coding, "identity") {
+	if r.ContentLength == 0 {
 		return nil
 	}
-	w.Header().Set("Accept-Encoding", "identity")
-	return &statusError{status: http.StatusUnsupportedMediaType, message: fmt.Sprintf("The content encoding %q is not supported; send the body as it is.", coding)}
+	// No coding is understood, in Marathon neither. The answer says so in the header
+	// that stands for it (RFC 9110, section 12.5.3).
+	coding := strings.Join(r.Header.Values("Content-Encoding"), ", ")
+	if coding != "" && !strings.EqualFold(coding, "identity") {
+		w.Header().Set("Accept-Encoding", "identity")
+		return &statusError{status: http.StatusUnsupportedMediaType, message: fmt.Sprintf("The content encoding %q is not supported; send the body as it is.", coding)}
+	}
+	// A browser lets any page send a body of some types, or of none, to any server
+	// with the user's credentials, but asks the server before it sends JSON. Other
+	// clients may call JSON what they like, as curl does.
+	if r.Header.Get("Origin") != "" && !isJSON(r.Header.Get("Content-Type")) {
+		return &statusError{status: http.StatusUnsupportedMediaType, message: "Unsupported Media Type: what a browser sends must be of the type application/json."}
+	}
+	return nil
+}
+
+func isJSON(contentType string) bool {
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && kind == "application/json"
 }

@@ -185,3 +185,28 @@ func TestCodedBodiesAreRefused(t *testing.T) {
 		t.Errorf("a body without a coding: %d %s", a.status, a.body)
 	}
 }
+
+// A page of another server can have its reader's browser send a body, but not one
+// that is called JSON.
+func TestBodiesOfOtherPagesAreRefused(t *testing.T) {
+	w := start(t, everything())
+	w.ok(201, "POST", "/v2/apps", `{"id":"/a","cmd":"x"}`)
+	for _, c := range []struct {
+		kind, origin string
+		want         int
+	}{
+		{"text/plain", "http://elsewhere", 415},
+		{"application/x-www-form-urlencoded", "http://elsewhere", 415},
+		{"", "null", 415},
+		{"application/json; charset=utf-8", "http://elsewhere", 200},
+		{"application/x-www-form-urlencoded", "", 200}, // as curl sends it
+		{"", "", 200},
+	} {
+		if a := w.do("PUT", "/v2/apps/a?force=true", `{"cmd":"y"}`, "Content-Type", c.kind, "Origin", c.origin); a.status != c.want {
+			t.Errorf("type %q, origin %q: %d %s", c.kind, c.origin, a.status, a.body)
+		}
+	}
+	if a := w.do("POST", "/v2/apps/a/restart?force=true", "", "Origin", "http://elsewhere"); a.status != 200 {
+		t.Errorf("without a body: %d %s", a.status, a.body)
+	}
+}
