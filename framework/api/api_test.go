@@ -339,6 +339,14 @@ func TestKill(t *testing.T) {
 		t.Errorf("killed %d", got)
 	}
 	w.ok(200, "POST", "/v2/tasks/delete?scale=true", body).wants("scale-1", "deploymentId")
+	for _, none := range []answer{
+		w.ok(200, "POST", "/v2/tasks/delete?scale=true", `{"ids":["a.instance-9._app.1"]}`),
+		w.ok(200, "DELETE", "/v2/apps/a/tasks?scale=true&host=none", ""),
+	} {
+		if id, _ := none.at("deploymentId").(string); !strings.HasPrefix(id, "deployment-") {
+			t.Errorf("nothing to kill and scale: %s", none.body)
+		}
+	}
 	w.ok(400, "POST", "/v2/tasks/delete", `{"ids":["nonsense"]}`)
 	w.ok(400, "POST", "/v2/tasks/delete", ``)
 	w.ok(400, "POST", "/v2/tasks/delete", `{"ids":`)

@@ -101,13 +101,26 @@ func (s *server) killAppTasks(w http.ResponseWriter, r *http.Request, p params) 
 		k.Host = host
 	}
 	tasks, d, err := s.kill(r, k)
+	switch {
+	case err != nil:
+		return err
+	case d != nil:
+		return writeDeployment(w, http.StatusOK, *d)
+	case k.Scale:
+		return s.nothingToScale(w, r)
+	}
+	return writeTasks(w, tasks)
+}
+
+// nothingToScale answers a kill with scale=true that found no task as any other one
+// with scale=true: by a deployment, which has finished.
+func (s *server) nothingToScale(w http.ResponseWriter, r *http.Request) error {
+	d, err := s.svc.Change(r.Context(), core.Change{})
 	if err != nil {
 		return err
 	}
-	if d != nil {
-		return writeDeployment(w, http.StatusOK, *d)
-	}
-	return writeTasks(w, tasks)
+	s.audit(r, d)
+	return writeDeployment(w, http.StatusOK, d)
 }
 
 func (s *server) killAppTask(w http.ResponseWriter, r *http.Request, p params) error {
@@ -185,16 +198,18 @@ func (s *server) killTasks(w http.ResponseWriter, r *http.Request, _ params) err
 	if k.TaskIDs, err = idsToKill(r); err != nil {
 		return err
 	}
-	if len(k.TaskIDs) == 0 {
+	if len(k.TaskIDs) == 0 && !k.Scale {
 		return writeTasks(w, []taskJSON{})
 	}
 	tasks, d, err := s.svc.KillTasks(r.Context(), k)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if d != nil {
+	case d != nil:
 		s.audit(r, *d)
 		return writeDeployment(w, http.StatusOK, *d)
+	case k.Scale:
+		return s.nothingToScale(w, r)
 	}
 	s.audit(r, core.DeploymentRef{})
 	return writeTasks(w, taskViews(tasks, nil))
