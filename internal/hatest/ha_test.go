@@ -61,7 +61,7 @@ func newMesos(t *testing.T, timing embeddedmesos.Timing) (*env, *devcluster.Clus
 func newEnv(t *testing.T) *env {
 	t.Helper()
 	e, c := newMesos(t, embeddedmesos.FastTiming())
-	e.zk = zktest.Start(t)
+	e.zk = zktest.StartWithSessions(t, sessionTimeout)
 	for n := range 3 {
 		relay := zktest.NewRelay(t, e.zk.Addr)
 		e.relays = append(e.relays, relay)
@@ -200,36 +200,44 @@ func (e *env) same(before, after cluster) {
 }
 
 // startedOnce fails the test if a task was started twice, or if tasks were
-// started that nobody wanted: of apps that only grew, none ever ends.
-func (e *env) startedOnce(c cluster) {
+// started that nobody wanted: of apps that only grew, none ever ends. A task runs
+// before it has left its line, and an app may be made still that was asked for last.
+func (e *env) startedOnce() {
+	e.t.Helper()
+	e.poll("each task that runs, and no other, to have started", func() (bool, string) {
+		c, settled, why := e.look(e.leader())
+		if !settled {
+			return false, why
+		}
+		running := slices.Concat(slices.Collect(maps.Values(c.Tasks))...)
+		slices.Sort(running)
+		started := e.started()
+		return slices.Equal(running, started), fmt.Sprintf("%v run, %v have started", running, started)
+	})
+}
+
+// started are the tasks that were started once, sorted; one that was started again
+// fails the test.
+func (e *env) started() (tasks []string) {
 	e.t.Helper()
 	files, err := os.ReadDir(e.starts)
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	running := map[string]bool{}
-	for _, id := range slices.Concat(slices.Collect(maps.Values(c.Tasks))...) {
-		running[id] = true
-	}
-	seen := map[string]bool{}
 	for _, f := range files {
 		content, err := os.ReadFile(filepath.Join(e.starts, f.Name()))
 		if err != nil {
 			e.t.Fatal(err)
 		}
-		if n := strings.Count(string(content), "\n"); n != 1 {
-			e.t.Errorf("task %s was started %d times", f.Name(), n)
-		}
-		seen[f.Name()] = true
-		if !running[f.Name()] {
-			e.t.Errorf("task %s was started and is not one of those that run", f.Name())
-		}
-	}
-	for id := range running {
-		if !seen[id] {
-			e.t.Errorf("task %s is said to run and never started", id)
+		switch n := strings.Count(string(content), "\n"); n {
+		case 0: // it is about to write its line, or was killed before
+		case 1:
+			tasks = append(tasks, f.Name())
+		default:
+			e.t.Fatalf("task %s was started %d times", f.Name(), n)
 		}
 	}
+	return tasks
 }
 
 // load creates apps through all members as fast as they are taken.
@@ -307,7 +315,7 @@ func TestHighAvailability(t *testing.T) {
 	t.Run("leader asleep", func(t *testing.T) { e.sleepingLeader(t) })
 	after := e.settled()
 	e.same(before, after)
-	e.startedOnce(after)
+	e.startedOnce()
 	e.leads.check(t)
 }
 
@@ -359,7 +367,22 @@ func (e *env) killLeaderUnderLoad(t *testing.T, round int) {
 			t.Errorf("app %s was acknowledged and runs %d tasks", id, len(c.Tasks[id]))
 		}
 	}
-	e.startedOnce(c)
+	e.startedOnce()
+}
+
+// exit waits until a member has ended once more than it had, and returns the exit
+// code of that end; it may have ended again since.
+func (e *env) exit(m *member, times int) (code int) {
+	e.t.Helper()
+	e.poll(m.name+" to end", func() (ended bool, _ string) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if ended = len(m.exits) > times; ended {
+			code = m.exits[times]
+		}
+		return ended, ""
+	})
+	return code
 }
 
 // abdicate asks the leader through another member to give up.
@@ -369,13 +392,12 @@ func (e *env) abdicate(t *testing.T) {
 	if other == leader {
 		other = e.members[1]
 	}
-	times, _ := leader.exited()
+	times := leader.exited()
 	changes := e.leads.count()
 	if err := other.Do(t.Context(), http.MethodDelete, "/v2/leader", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	e.poll("the leader to end", func() (bool, string) { n, _ := leader.exited(); return n > times, "" })
-	if _, code := leader.exited(); code != 103 {
+	if code := e.exit(leader, times); code != 103 {
 		t.Errorf("the leader that gave up ended with status %d", code)
 	}
 	e.poll("another to lead", func() (bool, string) { return e.leads.count() > changes, "" })
@@ -384,10 +406,9 @@ func (e *env) abdicate(t *testing.T) {
 
 func (e *env) pause(t *testing.T) {
 	leader := e.leader()
-	times, _ := leader.exited()
+	times := leader.exited()
 	e.zk.Pause()
-	e.poll("the leader to end", func() (bool, string) { n, _ := leader.exited(); return n > times, "" })
-	if _, code := leader.exited(); code != 101 {
+	if code := e.exit(leader, times); code != 101 {
 		t.Errorf("the leader without ZooKeeper ended with status %d", code)
 	}
 	resp, err := http.Get(e.members[0].URL + "/v2/apps")
@@ -404,11 +425,10 @@ func (e *env) pause(t *testing.T) {
 func (e *env) cutLeader(t *testing.T) {
 	leader := e.leader()
 	relay := e.relays[slices.Index(e.members, leader)]
-	times, _ := leader.exited()
+	times := leader.exited()
 	changes := e.leads.count()
 	relay.Cut()
-	e.poll("the leader to end", func() (bool, string) { n, _ := leader.exited(); return n > times, "" })
-	if _, code := leader.exited(); code != 101 {
+	if code := e.exit(leader, times); code != 101 {
 		t.Errorf("the leader that was cut off ended with status %d", code)
 	}
 	e.poll("another to lead", func() (bool, string) { return e.leads.count() > changes, "" })
@@ -420,14 +440,14 @@ func (e *env) cutLeader(t *testing.T) {
 // moment it believes to lead. Nothing that it does then takes effect.
 func (e *env) sleepingLeader(t *testing.T) {
 	leader := e.leader()
-	times, _ := leader.exited()
+	times := leader.exited()
 	changes := e.leads.count()
 	leader.pause()
 	e.leads.over(leader.name, time.Now()) // what it does later must fail
 	e.poll("another to lead", func() (bool, string) { return e.leads.count() > changes, "" })
 	leader.resume()
 	taken := leader.Do(t.Context(), http.MethodPost, "/v2/apps", e.app("/stale", 1, ""), nil) == nil
-	e.poll("the old leader to end", func() (bool, string) { n, _ := leader.exited(); return n > times, "" })
+	e.exit(leader, times)
 	c := e.settled()
 	if taken != (len(c.Tasks["/stale"]) == 1) {
 		t.Errorf("the app was taken: %v; it runs %d tasks", taken, len(c.Tasks["/stale"]))

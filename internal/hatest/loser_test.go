@@ -77,14 +77,13 @@ func (d *duel) freeze(f fault, cause func(leader *member)) (loser, winner int) {
 func (d *duel) wake(loser int, seen func() bool) {
 	d.t.Helper()
 	m := d.members[loser]
-	times, _ := m.exited()
+	times := m.exited()
 	if err := os.WriteFile(d.faults[loser].path+".go", nil, 0o600); err != nil {
 		d.t.Fatal(err)
 	}
 	m.resume()
 	d.poll("what the loser does to fail", func() (bool, string) { return seen(), "" })
-	d.poll("the loser to end", func() (bool, string) { n, _ := m.exited(); return n > times, "" })
-	if _, code := m.exited(); code != 103 {
+	if code := d.exit(m, times); code != 103 {
 		d.t.Errorf("the loser ended with status %d", code)
 	}
 }
@@ -169,6 +168,6 @@ func TestTheLosersActsFail(t *testing.T) {
 	if len(c.Tasks["/launched"]) != 1 {
 		t.Errorf("/launched runs %v", c.Tasks["/launched"])
 	}
-	d.startedOnce(c)
+	d.startedOnce()
 	d.leads.check(t)
 }

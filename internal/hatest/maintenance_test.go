@@ -27,12 +27,14 @@ type upkeep struct {
 func newUpkeep(t *testing.T) *upkeep {
 	t.Helper()
 	e, c := newMesos(t, embeddedmesos.FastTiming())
-	e.zk = zktest.Start(t)
+	e.zk = zktest.StartWithSessions(t, deadline)
 	return &upkeep{env: e, mesos: c.Mesos.Addr()}
 }
 
+// zkFlags name the ensemble. Sessions last long: none is lost in these tests, and a
+// busy machine must not end a life.
 func (u *upkeep) zkFlags() []string {
-	return []string{"--zk", "zk://" + u.zk.Addr + "/dvdi", "--zk_session_timeout", "2000"}
+	return []string{"--zk", "zk://" + u.zk.Addr + "/dvdi", "--zk_session_timeout", fmt.Sprint((deadline / 4).Milliseconds())}
 }
 
 func (u *upkeep) flags() []string { return append(u.zkFlags(), "--master", u.mesos) }
@@ -54,7 +56,7 @@ func (u *upkeep) stop() {
 	m := u.members[0]
 	m.end()
 	<-m.done
-	if _, code := m.exited(); code != 0 {
+	if code := u.exit(m, m.exited()-1); code != 0 {
 		u.t.Errorf("%s ended with status %d", m.name, code)
 	}
 }

@@ -3,6 +3,7 @@ package hatest
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -38,10 +39,14 @@ type member struct {
 	exits []int // exit codes; -1 for a signal
 }
 
+// sessionTimeout is after how long without a sign of life a member has lost the
+// lead: not shorter, for a busy machine must not decide about that.
+const sessionTimeout = 5 * time.Second
+
 // newMember starts a framework and keeps it running until the test ends.
 func newMember(t *testing.T, name, dir, master, zk string, l *leads, args ...string) *member {
 	t.Helper()
-	m := prepareMember(t, name, dir, l, append([]string{"--master", master, "--zk", zk, "--zk_session_timeout", "3000"}, args...)...)
+	m := prepareMember(t, name, dir, l, append([]string{"--master", master, "--zk", zk, "--zk_session_timeout", fmt.Sprint(sessionTimeout.Milliseconds())}, args...)...)
 	m.run()
 	return m
 }
@@ -178,14 +183,11 @@ func (m *member) end() {
 	}
 }
 
-// exited returns how often the process has ended, and how the last time.
-func (m *member) exited() (times, last int) {
+// exited returns how often the process has ended.
+func (m *member) exited() (times int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.exits) == 0 {
-		return 0, 0
-	}
-	return len(m.exits), m.exits[len(m.exits)-1]
+	return len(m.exits)
 }
 
 // leads records who led when.

@@ -67,7 +67,7 @@ func TestTasksOutliveMesosFaults(t *testing.T) {
 		node.Agent.Heal()
 		after := e.settled()
 		e.same(before, after)
-		e.startedOnce(after)
+		e.startedOnce()
 	})
 }
 
