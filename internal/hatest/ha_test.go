@@ -240,7 +240,7 @@ func (e *env) started() (tasks []string) {
 	return tasks
 }
 
-// load creates apps through all members as fast as they are taken.
+// load creates apps through all members, one after the other.
 type load struct {
 	stop  context.CancelFunc
 	wait  sync.WaitGroup
@@ -249,7 +249,9 @@ type load struct {
 	apps  []string
 }
 
-func (e *env) load(prefix string) *load {
+// load creates apps below a group, with a pause after each that is taken: two
+// processors do the rest.
+func (e *env) load(prefix string, pause time.Duration) *load {
 	ctx, cancel := context.WithCancel(e.t.Context())
 	l := &load{stop: cancel}
 	for n, m := range e.members {
@@ -270,7 +272,7 @@ func (e *env) load(prefix string) *load {
 				l.mu.Unlock()
 				l.taken.Add(1)
 				select {
-				case <-time.After(150 * time.Millisecond): // two processors do the rest
+				case <-time.After(pause):
 				case <-ctx.Done():
 				}
 			}
@@ -352,7 +354,7 @@ func (e *env) passOn(t *testing.T) {
 // members: what was acknowledged is there afterwards and runs.
 func (e *env) killLeaderUnderLoad(t *testing.T, round int) {
 	leader := e.leader()
-	l := e.load(fmt.Sprintf("load%d", round))
+	l := e.load(fmt.Sprintf("load%d", round), 150*time.Millisecond)
 	defer l.end()
 	e.poll("apps to be taken", func() (bool, string) { return l.taken.Load() >= 3, "" })
 	changes := e.leads.count()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 	"github.com/mesos-dvdi/dvdi/internal/devcluster"
@@ -148,7 +149,7 @@ func TestMaintenanceWithZooKeeper(t *testing.T) {
 
 	backup := filepath.Join(u.dir, "backup")
 	t.Run("while it runs", func(t *testing.T) {
-		l := u.load("busy")
+		l := u.load("busy", time.Second) // a backup from outside needs moments without a commit
 		u.poll("apps to be taken", func() (bool, string) { return l.taken.Load() >= 2, "" })
 		for n := range 3 {
 			file := fmt.Sprint(backup, n)
