@@ -23,12 +23,12 @@ func TestSignalSentTwice(t *testing.T) {
 				if early && !stop() {
 					t.Error("no signal")
 				}
-				time.Sleep(sameSignal - 1)
+				time.Sleep(sameSignal - time.Millisecond)
 				synctest.Wait()
 				if released.Load() {
 					t.Error("the second of the two ends the program")
 				}
-				time.Sleep(1)
+				time.Sleep(time.Millisecond)
 				synctest.Wait()
 				if !released.Load() {
 					t.Error("no later one ends the program")
