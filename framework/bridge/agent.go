@@ -48,7 +48,12 @@ func (h *Hub) begin(id, address string) *agent {
 func (a *agent) run(ctx context.Context) {
 	told := codes.OK
 	for {
-		err := a.watch(ctx, func() { told = codes.OK })
+		err := a.watch(ctx, func() {
+			if told != codes.OK {
+				a.hub.cfg.Log.Info("bridge of an agent answers", zap.String("agent", a.id), zap.String("address", a.address))
+			}
+			told = codes.OK
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -102,12 +107,20 @@ func (a *agent) publish(ctx context.Context, r *core.BridgeReport) {
 	}
 }
 
-// lost keeps what was known and says that it is not known any more.
+// lost keeps what was known, if anything was, and says that it is not known any
+// more.
 func (a *agent) lost() {
 	a.hub.mu.Lock()
 	defer a.hub.mu.Unlock()
 	old := a.hub.reports[a.id]
-	if a.hub.agents[a.id] != a || old == nil || !old.Agent.Known {
+	if a.hub.agents[a.id] != a {
+		return
+	}
+	if old == nil {
+		a.hub.report(a.id, &core.BridgeReport{Agent: scheduler.AgentFact{AgentID: a.id}})
+		return
+	}
+	if !old.Agent.Known {
 		return
 	}
 	r := *old

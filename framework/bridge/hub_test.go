@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/internal/freeport"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -238,6 +240,20 @@ func TestReports(t *testing.T) {
 	report("lost", func(r *core.BridgeReport) bool { return !r.Agent.Known && r.Volumes[key].Attached })
 	h.Track(nil)
 	await(t, "forgotten", func() bool { return len(h.Reports()) == 0 })
+}
+
+// Where nothing listens there is a report, too, which says that nothing is known.
+func TestReportOfNoBridge(t *testing.T) {
+	port, err := freeport.Port()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHub(t, nil)
+	h.Track([]core.BridgeAgent{{ID: "a1", Hostname: "127.0.0.1", Attribute: strconv.Itoa(port)}})
+	await(t, "reported", func() bool { return h.Reports()["a1"] != nil })
+	if r := h.Reports()["a1"]; r.Agent.Known || r.Agent.AgentID != "a1" {
+		t.Errorf("%+v", r)
+	}
 }
 
 // A hint of an earlier boot keeps nothing anywhere.

@@ -77,7 +77,8 @@ type LeaseTerms struct {
 }
 
 // BridgeReport is what an agent's bridge tells. Without an answer at present it
-// is the last one that there was, with Known false.
+// is the last one that there was, with Known false; an agent whose bridge has
+// neither answered nor failed to has no report.
 type BridgeReport struct {
 	Agent scheduler.AgentFact
 	// Epochs, Leases and Removal say what the agent's engine and bridge understand.
@@ -115,6 +116,10 @@ type bridgeFlow struct {
 	fences map[scheduler.VolumeKey]time.Time
 	// looked are the agents' reports from which homes were noted last.
 	looked map[string]*BridgeReport
+	// expected are the new agents whose bridges have said nothing yet, and until when
+	// that is waited for; waitUntil is the last of these moments, zero without any.
+	expected  map[string]time.Time
+	waitUntil time.Time
 	// removals are those that are due.
 	removals map[scheduler.VolumeKey]*removing
 }
@@ -127,7 +132,7 @@ type seenAgent struct {
 func newBridgeFlow() bridgeFlow {
 	return bridgeFlow{seen: map[string]seenAgent{}, asking: map[scheduler.VolumeKey]bool{}, next: map[scheduler.VolumeKey]time.Time{},
 		reasons: map[scheduler.VolumeKey]string{}, fences: map[scheduler.VolumeKey]time.Time{}, looked: map[string]*BridgeReport{},
-		removals: map[scheduler.VolumeKey]*removing{}}
+		expected: map[string]time.Time{}, removals: map[scheduler.VolumeKey]*removing{}}
 }
 
 const (
@@ -156,7 +161,11 @@ func (c *Core) noteAgents(tx *txn, offers []scheduler.Offer) {
 	changed := false
 	for _, o := range offers {
 		a := BridgeAgent{ID: o.AgentID, Hostname: o.Hostname, Attribute: o.Attributes[bridgeAttribute]}
-		changed = changed || c.bridges.seen[o.AgentID].agent != a
+		before, known := c.bridges.seen[o.AgentID]
+		if !known {
+			c.expectBridge(o.AgentID, tx.now)
+		}
+		changed = changed || before.agent != a
 		c.bridges.seen[o.AgentID] = seenAgent{agent: a, last: tx.now}
 	}
 	if changed {

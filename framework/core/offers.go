@@ -105,6 +105,7 @@ func (c *Core) scheduleRound(tx *txn) {
 	c.forgetUnseen(tx)
 	c.finishWiped(tx)
 	c.settleShared(tx)
+	c.noteFirstWords(tx.now)
 	snapshot := c.snapshot(tx.now)
 	plan := scheduler.Decide(snapshot)
 	if c.cfg.Decisions != nil {
@@ -228,7 +229,7 @@ func (c *Core) pendingInstance(i *instance, def *app.App, now time.Time) schedul
 	if r := c.state.apps[i.App]; r != nil {
 		p.NotBefore = r.Backoff.until(i.Config)
 	}
-	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def), i.returnUntil(), c.homeUntil(i, def)} {
+	for _, hold := range []time.Time{c.holdUntil(def), c.endingUntil(i, def), c.adoptUntil(i, def), i.returnUntil(), c.homeUntil(i, def), c.bridgesUntil(def)} {
 		if hold.After(p.NotBefore) {
 			p.NotBefore = hold
 		}
@@ -503,6 +504,9 @@ func (c *Core) noteWaiting(tx *txn, list []scheduler.Waiting, withOffers bool) {
 				w.Text = text
 			}
 			if text := c.homeText(i, tx.now); text != "" {
+				w.Text = text
+			}
+			if text := c.bridgesText(i, tx.now); text != "" {
 				w.Text = text
 			}
 			if text := c.roleText(i); text != "" {
