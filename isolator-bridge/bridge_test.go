@@ -46,7 +46,7 @@ func newAgent(t *testing.T, p *volumetest.Plugin) *agent {
 	return &agent{t: t, env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "DVDCLI_HOLDER=agent",
 		"DVDCLI_RUN_DIR=" + filepath.Join(dir, "run"), "DVDCLI_STATE_DIR=" + filepath.Join(dir, "state"),
 		"DVDCLI_HOST_DIR=" + filepath.Join(dir, "host"), "DVDCLI_PLUGIN_DIRS=" + p.PluginDir(),
-		"DVDCLI_POLICY=/dev/null", "DVDCLI_CALL_TIMEOUT=1s", "DVDCLI_CALL_MARGIN=100ms"}}
+		"DVDCLI_POLICY=/dev/null", "DVDCLI_CALL_TIMEOUT=2s", "DVDCLI_CALL_MARGIN=100ms"}}
 }
 
 func (a *agent) dvdcli(args ...string) (string, error) {
