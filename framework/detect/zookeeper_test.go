@@ -15,7 +15,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
 )
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // election is a Mesos election played on a real ZooKeeper.
 type election struct {

@@ -21,7 +21,7 @@ import (
 const processConfig = "VOLUMETEST_PLUGIN_CONFIG"
 
 // patience is how long a plugin may take to start or to reach a rule.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // Main turns the process into a plugin if StartProcess started it, and does
 // not return then. TestMain of packages that use StartProcess calls it first.

@@ -139,7 +139,7 @@ func (r *Rclone) end(signal unix.Signal) {
 		r.t.Errorf("rclone: %v", err)
 	}
 	// One that hangs in its unmounts ends by a signal that it cannot wait with.
-	hung := time.AfterFunc(2*patience, func() { _ = r.cmd.Process.Kill() })
+	hung := time.AfterFunc(patience, func() { _ = r.cmd.Process.Kill() })
 	_ = r.cmd.Wait() // ended by the signal
 	hung.Stop()
 	r.cmd = nil
