@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,8 +16,9 @@ import (
 // object is a piece of app JSON.
 type object = map[string]any
 
-// writer is a command that appends its task's id to the volume and stays.
-const writer = `echo "$MESOS_TASK_ID" >> data/log && sync data/log; exec sleep 1000`
+// writer is a command that appends its task's id to the volume, which did waits
+// for, and stays.
+const writer = `echo "$MESOS_TASK_ID" >> data/log && sync data/log; touch done; exec sleep 1000`
 
 // app returns app JSON with one dvdi volume at "data".
 func (e *env) app(id, volume, cmd string) object {
@@ -147,14 +149,29 @@ func (e *env) deleteApp(ctx context.Context, id string) {
 	}
 }
 
+// did waits until a task has done what it does before it stays: it runs as soon as
+// its process has started. On an external Mesos, whose sandboxes are not at hand,
+// that must have been long enough.
+func (e *env) did(task devcluster.Task) devcluster.Task {
+	e.t.Helper()
+	if e.cluster != nil {
+		mark := filepath.Join(e.dir, "mesos", "*", "slaves", "*", "frameworks", "*", "executors", task.ID, "runs", "*", "done")
+		e.poll("the work of "+task.ID, func() (bool, string, error) {
+			found, err := filepath.Glob(mark)
+			return len(found) > 0, "nothing at " + mark, err
+		})
+	}
+	return task
+}
+
 // holds checks what a volume contains with a task that mounts it and keeps
 // running only if its log has exactly the given lines.
 func (e *env) holds(volume string, lines ...string) {
 	e.t.Helper()
 	id := fmt.Sprintf("/check-%d", time.Now().UnixNano())
-	cmd := fmt.Sprintf(`want='%s'; have=$(cat data/log); if [ "$have" = "$want" ]; then exec sleep 1000; fi; echo "the volume has: $have" >&2; exit 3`,
+	cmd := fmt.Sprintf(`want='%s'; have=$(cat data/log); if [ "$have" = "$want" ]; then touch done; exec sleep 1000; fi; echo "the volume has: $have" >&2; exit 3`,
 		strings.Join(lines, "\n"))
 	e.must(http.MethodPost, "/v2/apps", e.app(id, volume, cmd), nil)
-	e.running(id, 1)
+	e.did(e.running(id, 1)[0])
 	e.remove(id)
 }

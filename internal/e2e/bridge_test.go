@@ -35,7 +35,7 @@ func TestVolumeMovesByTheBridgesWord(t *testing.T) {
 	e := newEnvWith(t, 2, reference, true)
 	app := e.app("/mover", "mover", writer)
 	e.must(http.MethodPost, "/v2/apps", app, nil)
-	first := e.running("/mover", 1)[0]
+	first := e.did(e.running("/mover", 1)[0])
 	e.settled()
 	from := e.cluster.Node(first.Host)
 	to := e.cluster.Nodes[0]
@@ -62,7 +62,7 @@ func TestVolumeMovesByTheBridgesWord(t *testing.T) {
 	})
 
 	e.must(http.MethodPut, "/v2/apps/mover", object{"instances": 1, "constraints": [][]string{{"hostname", "CLUSTER", to.Hostname()}}}, nil)
-	second := e.running("/mover", 1, first.ID)[0]
+	second := e.did(e.running("/mover", 1, first.ID)[0])
 	if second.Host != to.Hostname() {
 		t.Errorf("it runs on %s", second.Host)
 	}

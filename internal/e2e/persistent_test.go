@@ -217,22 +217,13 @@ func (e *env) allOrNone() {
 	}
 }
 
-// wiped deletes /disks with its data.
-func (e *env) wiped(logs, ids map[string]string) {
+// givenBack says which volumes the ACCEPT calls beyond the first skip of them
+// destroy, and how many MiB of disk they unreserve; they do nothing else.
+func (e *env) givenBack(skip int) (destroyed []string, unreserved float64) {
 	e.t.Helper()
-	seen := len(e.accepts(0))
-	e.must(http.MethodDelete, "/v2/apps/disks?wipe=true", nil, nil)
-	for name, log := range logs {
-		e.poll("volume "+name+" to be destroyed", func() (bool, string, error) {
-			_, err := os.Stat(log)
-			return os.IsNotExist(err), "it is still there", nil
-		})
-	}
-	var destroyed []string
-	unreserved := 0.0
-	for _, a := range e.accepts(seen) {
+	for _, a := range e.accepts(skip) {
 		if !strings.Contains("DESTROY UNRESERVE", a.kinds()) {
-			e.t.Errorf("ACCEPT %s", a.kinds())
+			e.t.Fatalf("ACCEPT %s", a.kinds())
 		}
 		for _, o := range a.Operations {
 			for _, v := range o.Destroy.Volumes {
@@ -246,9 +237,28 @@ func (e *env) wiped(logs, ids map[string]string) {
 		}
 	}
 	slices.Sort(destroyed)
-	if !slices.Equal(slices.Compact(destroyed), sorted(ids)) || unreserved < 16+100+100+800+600 {
-		e.t.Errorf("destroyed %v, unreserved %g MiB of disk; volumes were %v", destroyed, unreserved, ids)
+	return slices.Compact(destroyed), unreserved
+}
+
+// wiped deletes /disks with its data.
+func (e *env) wiped(logs, ids map[string]string) {
+	e.t.Helper()
+	seen := len(e.accepts(0))
+	e.must(http.MethodDelete, "/v2/apps/disks?wipe=true", nil, nil)
+	for name, log := range logs {
+		e.poll("volume "+name+" to be destroyed", func() (bool, string, error) {
+			_, err := os.Stat(log)
+			return os.IsNotExist(err), "it is still there", nil
+		})
 	}
+	// What held them is unreserved with that, or later.
+	e.poll("the volumes' disks to be unreserved", func() (bool, string, error) {
+		destroyed, unreserved := e.givenBack(seen)
+		if !slices.Equal(destroyed, sorted(ids)) {
+			return false, "", fmt.Errorf("destroyed %v; volumes were %v", destroyed, ids)
+		}
+		return unreserved >= 16+100+100+800+600, fmt.Sprintf("%g MiB", unreserved), nil
+	})
 	// What was reserved is anybody's again.
 	e.must(http.MethodPost, "/v2/apps", []byte(onDisks), nil)
 	if now := e.running("/disks", 1)[0]; slices.Contains(sorted(ids), e.localVolumes()[0]) {

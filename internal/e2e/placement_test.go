@@ -33,9 +33,10 @@ func TestPersistentVolume(t *testing.T) {
 	}, nil)
 	first := e.keptTask("")
 	log := e.persistentLog()
-	if got := readLines(t, log); len(got) != 1 || got[0] != first {
-		t.Fatalf("the volume holds %q, want %s", got, first)
-	}
+	e.poll("the first task's line", func() (bool, string, error) {
+		got := readLines(t, log)
+		return len(got) == 1 && got[0] == first, strings.Join(got, " "), nil
+	})
 	e.must("DELETE", "/v2/apps/kept/tasks", nil, nil)
 	second := e.keptTask(first)
 	e.poll("both tasks' lines", func() (bool, string, error) {

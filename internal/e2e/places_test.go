@@ -126,9 +126,10 @@ func TestVolumesAreBoundToPlaces(t *testing.T) {
 		c := e.claims()
 		return len(c) == 0, strings.Join(c, ","), nil
 	})
-	if shown := e.get("/v2/volumes"); strings.Count(shown, `"state":"bound"`) != len(before) {
-		t.Errorf("all volumes are bound to a place, and nobody claims them: %s", shown)
-	}
+	e.poll("all volumes to be shown as bound to a place", func() (bool, string, error) {
+		shown := e.get("/v2/volumes")
+		return strings.Count(shown, `"state":"bound"`) == len(before), shown, nil
+	})
 
 	// Its host reboots, and so does the framework, which has to remember.
 	e.fault("kill-agent", home.Host)

@@ -65,7 +65,7 @@ func TestVolumesOfTheClassDeleteAreRemoved(t *testing.T) {
 
 	first := e.running("/scratch", 1)[0]
 	e.must(http.MethodDelete, "/v2/apps/scratch/tasks?wipe=true", nil, nil)
-	second := e.running("/scratch", 1, first.ID)[0]
+	second := e.did(e.running("/scratch", 1, first.ID)[0])
 	e.settled()
 	log, err := os.ReadFile(filepath.Join(e.cluster.Store(), "volumes", "v-part-0", "data", "log"))
 	if err != nil || strings.TrimSpace(string(log)) != second.ID {
@@ -118,7 +118,7 @@ func (e *env) keeps(host string) {
 		return len(c) == 0, strings.Join(c, ","), nil
 	})
 	e.must(http.MethodPost, "/v2/apps", def.App, nil)
-	kept := e.running("/scratch", 1)[0]
+	kept := e.did(e.running("/scratch", 1)[0])
 	e.settled()
 	log, err := os.ReadFile(filepath.Join(e.cluster.Store(), "volumes", "v-part-0", "data", "log"))
 	if err != nil || strings.Count(string(log), "\n") != 2 || !strings.Contains(string(log), kept.ID) {

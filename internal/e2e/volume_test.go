@@ -73,10 +73,10 @@ func runData(t *testing.T, pick func(*testing.T, string) (devcluster.Plugin, dri
 // A task that is killed comes back and finds what it wrote before.
 func testRelaunch(e *env) {
 	e.must(http.MethodPost, "/v2/apps", e.app("/relaunch", "relaunch", writer), nil)
-	first := e.running("/relaunch", 1)[0]
+	first := e.did(e.running("/relaunch", 1)[0])
 	e.settled()
 	e.must(http.MethodDelete, "/v2/apps/relaunch/tasks/"+first.ID, nil, nil)
-	second := e.running("/relaunch", 1, first.ID)[0]
+	second := e.did(e.running("/relaunch", 1, first.ID)[0])
 	if second.Host != first.Host {
 		e.t.Errorf("the task moved from %s to %s although its volume was there", first.Host, second.Host)
 	}
@@ -87,13 +87,13 @@ func testRelaunch(e *env) {
 // An app that is suspended and resumed keeps its data.
 func testScaleToZero(e *env) {
 	e.must(http.MethodPost, "/v2/apps", e.app("/scale", "scale", writer), nil)
-	first := e.running("/scale", 1)[0]
+	first := e.did(e.running("/scale", 1)[0])
 	e.settled()
 	e.must(http.MethodPut, "/v2/apps/scale", object{"instances": 0}, nil)
 	e.running("/scale", 0)
 	e.settled()
 	e.must(http.MethodPut, "/v2/apps/scale", object{"instances": 1}, nil)
-	second := e.running("/scale", 1)[0]
+	second := e.did(e.running("/scale", 1)[0])
 	e.remove("/scale")
 	e.holds("scale", first.ID, second.ID)
 }
@@ -107,9 +107,9 @@ func testShared(e *env) {
 		return a
 	}
 	e.must(http.MethodPost, "/v2/apps", shared("/shared-1"), nil)
-	first := e.running("/shared-1", 1)[0]
+	first := e.did(e.running("/shared-1", 1)[0])
 	e.must(http.MethodPost, "/v2/apps", shared("/shared-2"), nil)
-	second := e.running("/shared-2", 1)[0]
+	second := e.did(e.running("/shared-2", 1)[0])
 	if first.Host != second.Host {
 		e.t.Fatalf("one volume on two agents: %s and %s", first.Host, second.Host)
 	}
@@ -117,7 +117,7 @@ func testShared(e *env) {
 	e.settled()
 	// What is left must still be able to write: its relaunch appends.
 	e.must(http.MethodDelete, "/v2/apps/shared-2/tasks/"+second.ID, nil, nil)
-	third := e.running("/shared-2", 1, second.ID)[0]
+	third := e.did(e.running("/shared-2", 1, second.ID)[0])
 	e.remove("/shared-2")
 	e.holds("shared", first.ID, second.ID, third.ID)
 }
@@ -125,7 +125,7 @@ func testShared(e *env) {
 // The agent's process is killed and started again: the task lives on.
 func testAgentRestart(e *env) {
 	e.must(http.MethodPost, "/v2/apps", e.app("/agent-restart", "agent-restart", writer), nil)
-	before := e.running("/agent-restart", 1)[0]
+	before := e.did(e.running("/agent-restart", 1)[0])
 	e.settled()
 	e.fault("kill-agent", before.Host)
 	e.fault("start-agent", before.Host)
@@ -141,7 +141,7 @@ func testAgentRestart(e *env) {
 // same id, and the task never notices.
 func testFrameworkRestart(e *env) {
 	e.must(http.MethodPost, "/v2/apps", e.app("/framework-restart", "framework-restart", writer), nil)
-	before := e.running("/framework-restart", 1)[0]
+	before := e.did(e.running("/framework-restart", 1)[0])
 	e.settled()
 	id := e.frameworkID()
 	ctx, cancel := e.wait()
@@ -179,7 +179,7 @@ func (e *env) frameworkID() string {
 func TestHostLost(t *testing.T) {
 	e := newEnv(t, 3, reference)
 	e.must(http.MethodPost, "/v2/apps", e.app("/lost", "lost", writer), nil)
-	first := e.running("/lost", 1)[0]
+	first := e.did(e.running("/lost", 1)[0])
 	e.settled()
 	e.fault("lose-host", first.Host)
 	e.poll("the task to be unreachable", func() (bool, string, error) {
@@ -205,7 +205,7 @@ func TestHostLost(t *testing.T) {
 		}
 	}
 	e.fault("agent-gone", first.Host)
-	second := e.running("/lost", 1, first.ID)[0]
+	second := e.did(e.running("/lost", 1, first.ID)[0])
 	if second.Host == first.Host {
 		t.Fatalf("the task came back on the lost host %s", second.Host)
 	}

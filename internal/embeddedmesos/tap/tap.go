@@ -57,7 +57,12 @@ func Start(master string) (*Tap, error) {
 		FlushInterval: -1, // events are wanted as they come
 	}
 	t.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		gate, err := t.note(r)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the framework has ended, or given the call up
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		gate, err := t.note(r, body)
 		if err != nil {
 			t.failed(err)
 			http.Error(w, err.Error(), http.StatusBadGateway)
@@ -114,7 +119,7 @@ var passed = func() chan struct{} {
 }()
 
 // Close ends the proxy and all connections. The error tells of calls that could
-// not be read.
+// not be understood.
 func (t *Tap) Close() error {
 	err := t.server.Close()
 	t.client.CloseIdleConnections()
@@ -132,17 +137,11 @@ func (t *Tap) failed(err error) {
 	t.errs = append(t.errs, err)
 }
 
-// note reads a call and puts its body back. The call may go on when its gate is
-// closed.
-func (t *Tap) note(r *http.Request) (gate <-chan struct{}, err error) {
+// note notes a call. It may go on when its gate is closed.
+func (t *Tap) note(r *http.Request, body []byte) (gate <-chan struct{}, err error) {
 	if !strings.HasSuffix(r.URL.Path, "/api/v1/scheduler") {
 		return passed, nil
 	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		return nil, fmt.Errorf("tap: read a call: %w", err)
-	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	var call scheduler.Call
 	if strings.Contains(r.Header.Get("Content-Type"), "json") {
 		err = mesosjson.Unmarshal(body, &call)
