@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 )
 
 // BridgeToken is the file with the token by which the framework knows itself to
@@ -47,7 +46,7 @@ func (n *Node) StartBridge(ctx context.Context) error {
 		return err
 	}
 	n.bridge = p
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	return Poll(ctx, "the bridge of "+n.name+" to serve", func() (bool, string, error) {
 		select {

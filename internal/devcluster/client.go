@@ -19,7 +19,7 @@ type Client struct {
 
 // NewClient returns a client of the framework at url.
 func NewClient(url string) *Client {
-	return &Client{URL: url, HTTP: &http.Client{Timeout: 30 * time.Second}}
+	return &Client{URL: url, HTTP: &http.Client{Timeout: time.Minute}}
 }
 
 // StatusError is an answer other than 2xx.

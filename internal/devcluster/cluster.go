@@ -140,6 +140,9 @@ const (
 	callTimeout = 20 * time.Second
 	// stopLimit is for several of these waits one after the other.
 	stopLimit = 2 * time.Minute
+	// startLimit bounds how long a program may take until it serves, also on a
+	// machine that has much else to do.
+	startLimit = 2 * time.Minute
 )
 
 // Stop ends everything: frameworks, tasks, Mesos and plugins. No process, mount

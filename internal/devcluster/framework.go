@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/freeport"
 )
@@ -66,7 +65,7 @@ func StartFramework(ctx context.Context, cfg Config, o FrameworkOptions) (*Frame
 }
 
 func (f *Framework) waitConnected(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	return Poll(ctx, "the framework to connect to the master", func() (bool, string, error) {
 		select {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"time"
 )
 
 // Plugin is a volume plugin that runs once per node.
@@ -60,7 +59,7 @@ func (n *Node) startPlugin(ctx context.Context, p Plugin) error {
 		return err
 	}
 	n.plugins[p.Driver] = proc
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	return Poll(ctx, proc.name+" to listen", func() (bool, string, error) {
 		select {

@@ -38,8 +38,9 @@ func startProcess(name, path string, args, env []string, log io.Writer) (*Proces
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	// Its descendants may hold the output pipe open after it ended.
-	p.cmd.WaitDelay = time.Second
+	// Its descendants may hold the output pipe open after it ended. What it has
+	// written itself is read long before that.
+	p.cmd.WaitDelay = 10 * time.Second
 	started := make(chan error)
 	go p.own(started)
 	if err := <-started; err != nil {

@@ -165,10 +165,16 @@ func (e *env) logs(pattern string) (logs []string, err error) {
 	stores, err := filepath.Glob(filepath.Join(e.dir, pattern))
 	for _, s := range stores {
 		err = errors.Join(err, filepath.WalkDir(s, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // removed meanwhile
+			}
 			if err != nil || d.Name() != "log" {
 				return err
 			}
 			data, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			logs = append(logs, string(data))
 			return err
 		}))
