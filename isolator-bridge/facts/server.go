@@ -269,11 +269,13 @@ func (s *Server) withdrawnSince(c claim) time.Time {
 
 func (s *Server) released(c claim) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, known := s.withdrawn[c]; !known {
+	_, known := s.withdrawn[c]
+	delete(s.withdrawn, c)
+	s.mu.Unlock()
+	if !known {
 		return
 	}
-	delete(s.withdrawn, c)
+	// Without the mutex: the keeper may have to wait for its clock and its disk.
 	if s.cfg.Leases != nil {
 		s.cfg.Leases.Drop(c.key, c.epoch)
 	}
