@@ -76,6 +76,9 @@ type scenario struct {
 	former, unknown []formerID
 }
 
+// withoutTask is how an instance shows that has a reservation and no task.
+const withoutTask = "TASK_FINISHED"
+
 // formerID is an id that the agent of a host had.
 type formerID struct {
 	id   string
@@ -305,7 +308,7 @@ func (s *scenario) settle(n int) {
 func (s *scenario) giveUp() {
 	for _, f := range s.unknown {
 		if s.gone[f.host] {
-			s.killOn(f.id, func(task core.TaskView) bool { return task.State == "" }, true)
+			s.killOn(f.id, func(task core.TaskView) bool { return task.State == withoutTask }, true)
 		}
 	}
 }
@@ -326,7 +329,7 @@ func (s *scenario) release(agentID string) bool {
 			s.t.Fatal(err)
 		}
 	}
-	s.killOn(agentID, func(task core.TaskView) bool { return task.State != "" }, false)
+	s.killOn(agentID, func(task core.TaskView) bool { return task.State != withoutTask }, false)
 	return true
 }
 
