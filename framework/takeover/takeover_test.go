@@ -62,8 +62,12 @@ func (s *scene) takeover(hook func() error) *Takeover {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { from.Close(); to.Close() })
+	wait := 20 * time.Millisecond // in vain
+	if s.to.bridge {
+		wait = time.Minute
+	}
 	return New(Config{From: from, To: to, Journal: j, Poll: time.Microsecond, Timeout: time.Minute,
-		UnmountWait: 20 * time.Millisecond, beforeStep: hook})
+		UnmountWait: wait, beforeStep: hook})
 }
 
 func (s *scene) all(do func(id string) error) error {
