@@ -15,7 +15,7 @@ import (
 func TestShortOfDescriptorsForgetsNobody(t *testing.T) {
 	p := volumetest.Start(t, volumetest.Config{Bind: os.Geteuid() == 0, Counting: volumetest.CountIDs})
 	b := newBox(t, p.PluginDir())
-	for _, holder := range []string{"c1", "c2"} {
+	for _, holder := range []string{"holder-1", "holder-2"} {
 		b.with("DVDCLI_HOLDER", holder).must(mountArgs(p, "v")...)
 	}
 	for _, root := range []string{"run", "state"} {
@@ -24,7 +24,7 @@ func TestShortOfDescriptorsForgetsNobody(t *testing.T) {
 		}
 	}
 	for limit := 4; limit < 16; limit++ {
-		cmd := b.with("DVDCLI_HOLDER", "c3").command(unmountArgs(p, "v")...)
+		cmd := b.with("DVDCLI_HOLDER", "holder-3").command(unmountArgs(p, "v")...)
 		limited := exec.Command("sh", append([]string{"-c", `ulimit -n "$0" && exec "$@"`, strconv.Itoa(limit), cmd.Path}, cmd.Args[1:]...)...)
 		limited.Env = cmd.Env
 		out, err := limited.CombinedOutput() // fails or not, as far as it came
@@ -39,9 +39,9 @@ func TestShortOfDescriptorsForgetsNobody(t *testing.T) {
 		}
 	}
 	expect(t, p, "v", 1, 0)
-	b.with("DVDCLI_HOLDER", "c1").must(unmountArgs(p, "v")...)
+	b.with("DVDCLI_HOLDER", "holder-1").must(unmountArgs(p, "v")...)
 	expect(t, p, "v", 1, 0)
-	b.with("DVDCLI_HOLDER", "c2").must(unmountArgs(p, "v")...)
+	b.with("DVDCLI_HOLDER", "holder-2").must(unmountArgs(p, "v")...)
 	expect(t, p, "v", 1, 1)
 	b.nothingMounted(p)
 }

@@ -170,11 +170,11 @@ func TestFenceKillsControlGroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newGroupRig(t)
-			r.ids = []string{"c1", "leaf"}
-			flat := r.group(c.hierarchy, "c1")
-			parent := r.group(c.hierarchy, "c2")
-			leaf := r.group(c.hierarchy, "c2", "mesos", "leaf")
-			other := r.group(c.hierarchy, "c1-other")
+			r.ids = []string{"fenced-1", "fenced-leaf"}
+			flat := r.group(c.hierarchy, "fenced-1")
+			parent := r.group(c.hierarchy, "fenced-2")
+			leaf := r.group(c.hierarchy, "fenced-2", "mesos", "fenced-leaf")
+			other := r.group(c.hierarchy, "fenced-1-other")
 			dying := []<-chan struct{}{r.tree(flat), r.tree(leaf)}
 			spared := []<-chan struct{}{r.tree(parent), r.tree(other)}
 			if c.freeze != "" {
@@ -202,11 +202,11 @@ func TestFenceKillsControlGroups(t *testing.T) {
 // registered one, be it of another epoch or of another framework.
 func TestFenceOfAnotherClaim(t *testing.T) {
 	r := newGroupRig(t)
-	r.ids = []string{"c1"}
+	r.ids = []string{"fenced-1"}
 	var task <-chan struct{}
 	for _, hierarchy := range []string{"unified", "."} {
 		if _, err := os.Stat(filepath.Join(cgroups, hierarchy, "cgroup.procs")); err == nil {
-			task = r.tree(r.group(hierarchy, "c1"))
+			task = r.tree(r.group(hierarchy, "fenced-1"))
 			break
 		}
 	}
