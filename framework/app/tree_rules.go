@@ -177,7 +177,7 @@ func (t treePaths) groups(group ID) []ID {
 // validateDependencies looks for cycles through the changed apps. A dependency
 // on a group is one on every app in it.
 func validateDependencies(p *problems, apps map[ID]*App, changed []ID) {
-	g := dependencyGraph{apps: apps, state: map[ID]visit{}, members: map[ID][]ID{}}
+	g := dependencyGraph{apps: apps, state: map[ID]visit{}, on: NewDependencyTargets(apps)}
 	for _, id := range changed {
 		if apps[id] != nil && g.cyclic(id) {
 			p.add("/dependencies", "Dependency graph has cyclic dependencies.")
@@ -195,9 +195,9 @@ const (
 )
 
 type dependencyGraph struct {
-	apps    map[ID]*App
-	state   map[ID]visit
-	members map[ID][]ID // of the groups that were asked for
+	apps  map[ID]*App
+	state map[ID]visit
+	on    DependencyTargets
 }
 
 func (g *dependencyGraph) cyclic(id ID) bool {
@@ -209,7 +209,7 @@ func (g *dependencyGraph) cyclic(id ID) bool {
 	}
 	g.state[id] = open
 	for _, dep := range g.apps[id].Dependencies {
-		for _, next := range g.targets(id, dep) {
+		for _, next := range g.on.Of(id, dep) {
 			if g.cyclic(next) {
 				return true
 			}
@@ -217,25 +217,4 @@ func (g *dependencyGraph) cyclic(id ID) bool {
 	}
 	g.state[id] = done
 	return false
-}
-
-// targets are the apps that a dependency is on. Thousands of apps may depend on
-// the same group.
-func (g *dependencyGraph) targets(from, dep ID) []ID {
-	if g.apps[dep] != nil {
-		return []ID{dep}
-	}
-	all, known := g.members[dep]
-	if !known {
-		for id := range g.apps {
-			if id.Within(dep) {
-				all = append(all, id)
-			}
-		}
-		g.members[dep] = all
-	}
-	if !from.Within(dep) {
-		return all
-	}
-	return slices.DeleteFunc(slices.Clone(all), func(id ID) bool { return id == from })
 }

@@ -77,7 +77,7 @@ func sortedKeys[K int | app.ID | string, V any](m map[K]V) []K {
 // longest chain of dependencies below it is. A dependency on a group is one on all
 // its apps.
 func dependencyLevels(all map[app.ID]*app.App, changes map[app.ID]appChange) (map[app.ID]int, error) {
-	on := dependencyTargets{all: all, members: map[app.ID][]app.ID{}}
+	on := app.NewDependencyTargets(all)
 	levels := make(map[app.ID]int, len(changes))
 	visiting := map[app.ID]bool{}
 	var visit func(id app.ID) (int, error)
@@ -95,7 +95,7 @@ func dependencyLevels(all map[app.ID]*app.App, changes map[app.ID]appChange) (ma
 		defer delete(visiting, id)
 		level := 0
 		for _, dep := range all[id].Dependencies {
-			for _, other := range on.of(id, dep) {
+			for _, other := range on.Of(id, dep) {
 				below, err := visit(other)
 				if err != nil {
 					return 0, err
@@ -112,34 +112,6 @@ func dependencyLevels(all map[app.ID]*app.App, changes map[app.ID]appChange) (ma
 		}
 	}
 	return levels, nil
-}
-
-// dependencyTargets resolves dependencies. Thousands of apps may depend on the
-// same group.
-type dependencyTargets struct {
-	all     map[app.ID]*app.App
-	members map[app.ID][]app.ID // of the groups that were asked for
-}
-
-// of resolves one dependency of an app: the app of that id, or the apps of the
-// group.
-func (t dependencyTargets) of(self, dep app.ID) []app.ID {
-	if t.all[dep] != nil {
-		return []app.ID{dep}
-	}
-	members, known := t.members[dep]
-	if !known {
-		for id := range t.all {
-			if id.Within(dep) {
-				members = append(members, id)
-			}
-		}
-		t.members[dep] = members
-	}
-	if !self.Within(dep) {
-		return members
-	}
-	return slices.DeleteFunc(slices.Clone(members), func(id app.ID) bool { return id == self })
 }
 
 // startDeployment stores a deployment of changes that are already applied to
