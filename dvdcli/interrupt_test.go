@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // timeout(1) sends its signal twice, to the program and to its group: that is one
@@ -14,7 +15,7 @@ import (
 func TestSignalSentTwice(t *testing.T) {
 	for name, early := range map[string]bool{"stopped before": true, "stopped after": false} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubbletest.Test(t, func(t *testing.T) {
 				signals := make(chan os.Signal, 1)
 				var released atomic.Bool
 				ctx, stop := interruptibleBy(t.Context(), signals, func() { released.Store(true) })
@@ -24,12 +25,12 @@ func TestSignalSentTwice(t *testing.T) {
 					t.Error("no signal")
 				}
 				time.Sleep(sameSignal - time.Millisecond)
-				synctest.Wait()
+				bubbletest.Wait()
 				if released.Load() {
 					t.Error("the second of the two ends the program")
 				}
 				time.Sleep(time.Millisecond)
-				synctest.Wait()
+				bubbletest.Wait()
 				if !released.Load() {
 					t.Error("no later one ends the program")
 				}

@@ -3,11 +3,11 @@ package core
 import (
 	"reflect"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // boardIsTrue checks that what is answered without the core's goroutine is what
@@ -71,7 +71,7 @@ func TestAppsAreShownDuringACommit(t *testing.T) {
 			defer close(done)
 			r.scale3(t)
 		}()
-		synctest.Wait() // the commit of the change waits
+		bubbletest.Wait() // the commit of the change waits
 		v, err := r.core.App(t.Context(), "/web")
 		if err != nil || v.App.Instances != 2 || v.Running != 2 {
 			t.Errorf("during the commit: %+v, %v", v, err)

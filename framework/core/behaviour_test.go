@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -488,7 +488,7 @@ func TestNewFrameworkIDIsRefusedWhileTasksExist(t *testing.T) {
 		}
 		r.connect = func() Mesos { return otherFramework{r.cluster.connect()} }
 		r.start()
-		synctest.Wait()
+		bubbletest.Wait()
 		err := r.halt()
 		if err == nil || !strings.Contains(err.Error(), "framework-2") || !strings.Contains(err.Error(), "framework-1") {
 			t.Fatalf("ended with %v", err)

@@ -5,10 +5,10 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -141,7 +141,7 @@ func TestLostInstanceIsNotReplacedByAnotherOrdinal(t *testing.T) {
 		}
 		r.cluster.markGone(lost.AgentID)
 		r.until("all run on the other agent", func() bool {
-			synctest.Wait()
+			bubbletest.Wait()
 			return r.app("/members").Running == 3
 		})
 		r.volumesInUse("data-0", "data-1", "data-2")

@@ -6,20 +6,21 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // TestDrainEndsWithTheLead puts a call that takes long into the outbox: without
 // the lead nobody waits for it.
 func TestDrainEndsWithTheLead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		o := newOutbox(8)
 		go o.run(ctx)
 		defer cancel()
 		o.put(call{make: func(ctx context.Context) error { <-ctx.Done(); return nil }})
-		synctest.Wait()
+		bubbletest.Wait()
 
 		lost := make(chan struct{})
 		time.AfterFunc(time.Second, func() { close(lost) })
@@ -43,7 +44,7 @@ func TestDrainEndsWithTheLead(t *testing.T) {
 // those about one agent keep their order, those about others overtake them, and
 // one about no agent is made alone.
 func TestCallsAboutAgents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var mu sync.Mutex // guards begun
@@ -64,7 +65,7 @@ func TestCallsAboutAgents(t *testing.T) {
 		}
 		underWay := func(want string) {
 			t.Helper()
-			synctest.Wait()
+			bubbletest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
 			slices.Sort(begun)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,7 +38,7 @@ type rig struct {
 func inBubble(t *testing.T, hosts []string, test func(t *testing.T, r *rig)) {
 	t.Helper()
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, dir: dir, cluster: newCluster(hosts...)}
 		r.start()
 		defer func() {
@@ -109,9 +109,9 @@ func (r *rig) restart() {
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
 	for range 3000 {
-		synctest.Wait()
+		bubbletest.Wait()
 		if ok() {
-			synctest.Wait() // for what follows from it: views are shown before that is done
+			bubbletest.Wait() // for what follows from it: views are shown before that is done
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -122,7 +122,7 @@ func (r *rig) until(what string, ok func() bool) {
 // pass lets fake time pass.
 func (r *rig) pass(d time.Duration) {
 	time.Sleep(d)
-	synctest.Wait()
+	bubbletest.Wait()
 }
 
 func (r *rig) parse(body string) *app.App {

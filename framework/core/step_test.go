@@ -3,12 +3,12 @@ package core
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // stepped is a core that does not run, for tests that do its steps themselves.
@@ -52,7 +52,7 @@ func TestQueriesSeeWhatIsCommitted(t *testing.T) {
 }
 
 func TestLongWorkIsDoneInParts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		c := stepped(t)
 		done := 0
 		work := message{handle: func(*txn) {

@@ -5,16 +5,17 @@ import (
 	"maps"
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 func TestLevelsForATime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		l := New(zapcore.WarnLevel, nil)
 		set := func(logger string, level zapcore.Level, lasts time.Duration) {
 			t.Helper()
@@ -43,7 +44,7 @@ func TestLevelsForATime(t *testing.T) {
 
 // Loggers whose level was for a time make room for others.
 func TestLoggersWithALevelAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		l := New(zapcore.InfoLevel, nil)
 		for n := range maxLoggers - 1 {
 			if err := l.Set(strconv.Itoa(n), zapcore.DebugLevel, time.Minute); err != nil {

@@ -10,13 +10,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -107,7 +107,7 @@ func TestCoreThatDoesNotAnswer(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		f := &fixed{events: make(chan core.BusEvent)}
 		m := New(f, "1.2", zaptest.NewLogger(t))
 		done := make(chan struct{})

@@ -46,6 +46,7 @@ var rules = []rule{
 	{tree: "=framework", may: []string{"scheduler", "framework", "internal/embeddedmesos"}},
 	{tree: "framework/detect/zktest", may: []string{"internal/freeport"}},
 	{tree: "internal/freeport", onlyStandard: true},
+	{tree: "internal/bubbletest", onlyStandard: true},
 	{tree: "internal/embeddedmesos", may: []string{"internal/freeport"}},
 	{tree: "internal/devcluster", may: []string{"internal/embeddedmesos", "internal/freeport"}},
 	{tree: "internal/layout"},
@@ -61,6 +62,10 @@ var (
 	wireTypes = []string{"github.com/mesos/mesos-go", "github.com/gogo/protobuf"}
 	seers     = []string{"framework/mesos", "internal/embeddedmesos"}
 )
+
+// bubbles is the only package that imports testing/synctest, since it alone knows
+// how to do so beside the race detector.
+const bubbles = "internal/bubbletest"
 
 // withoutMesos are the programs that must not carry any of Mesos, not even
 // through other packages: they run on every agent.
@@ -152,6 +157,9 @@ func check(p pkg) []string {
 		if isWire(imported) && !isSeer {
 			problems = append(problems, fmt.Sprintf("%s must not see Mesos' wire types (%s)", name, imported))
 		}
+		if imported == "testing/synctest" && name != bubbles {
+			problems = append(problems, fmt.Sprintf("%s must not import %s, but %s", name, imported, bubbles))
+		}
 	}
 	if slices.ContainsFunc(withoutMesos, func(m string) bool { return under(name, m) }) {
 		for _, d := range p.Deps {
@@ -222,6 +230,8 @@ func TestForbiddenImportsAreFound(t *testing.T) {
 		{"the binary with the embedded Mesos", pkg{ImportPath: "framework", Imports: []string{module + "/internal/embeddedmesos", module + "/framework/core"}}, 0},
 		{"embedded Mesos with the framework", pkg{ImportPath: "internal/embeddedmesos/master", Imports: []string{module + "/framework/app"}}, 1},
 		{"dvdcli with Mesos far below", pkg{ImportPath: "dvdcli", Deps: []string{"fmt", mesosGo}}, 1},
+		{"bubble without the package that makes them", pkg{ImportPath: "scheduler", TestImports: []string{"testing/synctest"}}, 1},
+		{"the package that makes bubbles", pkg{ImportPath: "internal/bubbletest", Imports: []string{"testing/synctest"}}, 0},
 		{"new tree", pkg{ImportPath: "other/thing"}, 1},
 	} {
 		test.p.ImportPath = module + "/" + test.p.ImportPath

@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
@@ -69,7 +69,7 @@ func (slowTarget) Fenced(context.Context, fence.Claim) error { return nil }
 func inBubble(t *testing.T, change func(*fence.Config), test func(k *fence.Keeper, let chan struct{})) {
 	t.Helper()
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		led, err := ledger.Open(ledger.Config{RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state"), Clock: ledger.Clock{
 			BootID:    func() (string, error) { return "boot", nil },
@@ -110,7 +110,7 @@ func TestWatchdogIsFedOnlyWhileTheLeaseHolds(t *testing.T) {
 			t.Fatal("not armed before the lease was granted")
 		}
 		time.Sleep(29 * time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if _, feeds := dog.look(); feeds < 10 {
 			t.Errorf("fed %d times", feeds)
 		}
@@ -118,10 +118,10 @@ func TestWatchdogIsFedOnlyWhileTheLeaseHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(3 * time.Second) // the basis was that of the grant: nothing was won
-		synctest.Wait()
+		bubbletest.Wait()
 		_, over := dog.look()
 		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if armed, feeds := dog.look(); !armed || feeds != over {
 			t.Errorf("armed %v, fed %d times after the lease was over", armed, feeds-over)
 		}
@@ -138,7 +138,7 @@ func TestWatchdogIsFedOnlyWhileTheLeaseHolds(t *testing.T) {
 		}
 		close(let)
 		time.Sleep(time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.State != fence.Fenced {
 			t.Errorf("%+v", now)
 		}
@@ -184,7 +184,7 @@ func TestTrustIsEarned(t *testing.T) {
 		dog.refuse = broken
 		dog.mu.Unlock()
 		time.Sleep(5 * time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.Trusted {
 			t.Error("trusted with a watchdog that cannot be fed")
 		}
@@ -228,7 +228,7 @@ func TestRenewalCountsFromItsBasis(t *testing.T) {
 			t.Errorf("%+v", now)
 		}
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
 			t.Errorf("%+v", now)
 		}
@@ -270,14 +270,14 @@ func TestRegistrationWithoutALease(t *testing.T) {
 			t.Error("a registration of before ended the new lease")
 		}
 		time.Sleep(leased.Lease)
-		synctest.Wait()
+		bubbletest.Wait()
 		without.Epoch += 2
 		if _, err := k.Grant(without); !errors.Is(err, fence.ErrFencing) {
 			t.Errorf("registered while the old epoch is being fenced: %v", err)
 		}
 		close(let)
 		time.Sleep(time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if _, err := k.Grant(without); err != nil {
 			t.Error(err)
 		}
@@ -312,7 +312,7 @@ func TestFailedRegistrationRestoresTheLease(t *testing.T) {
 			t.Errorf("the lease that came to nothing can: %v", err)
 		}
 		time.Sleep(leased.Lease + time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.State != fence.Fencing {
 			t.Errorf("not fenced: %+v", now)
 		}
@@ -321,7 +321,7 @@ func TestFailedRegistrationRestoresTheLease(t *testing.T) {
 		}
 		close(let)
 		time.Sleep(time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		again, err := k.Grant(next)
 		if err != nil {
 			t.Fatal(err)
@@ -380,7 +380,7 @@ func TestLeaseOfADamagedRegistration(t *testing.T) {
 			t.Error("a volume without a lease has one")
 		}
 		time.Sleep(leased.Lease - time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, _ := k.Terms(leased.Key()); now.State != fence.Holding {
 			t.Errorf("before its end: %+v", now)
 		}
@@ -388,13 +388,13 @@ func TestLeaseOfADamagedRegistration(t *testing.T) {
 			t.Error("the watchdog does not run")
 		}
 		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, held := k.Terms(leased.Key()); !held || now.State != fence.Fencing {
 			t.Errorf("not fenced: %+v", now)
 		}
 		close(let)
 		time.Sleep(time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if _, err := k.Grant(leased); !errors.Is(err, fence.ErrOver) {
 			t.Errorf("the epoch goes on after its fence: %v", err)
 		}
@@ -423,7 +423,7 @@ func TestSupersededLeaseEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(leased.Lease + time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		if now, held := k.Terms(leased.Key()); held {
 			t.Errorf("%+v", now)
 		}

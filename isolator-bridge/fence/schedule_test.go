@@ -6,10 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // happening is one event of a schedule.
@@ -56,18 +57,18 @@ func play(t *testing.T, events []happening, watchdog bool, cheat time.Duration) 
 	if err := os.WriteFile(token, []byte(strings.Repeat("0123456789abcdef", 4)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		w = &world{t: t, dir: dir, token: token, watchdog: watchdog, over: make(chan struct{}), began: time.Now()}
 		w.hosts = []*simHost{newSimHost(w, "a", 1.001), newSimHost(w, "b", 0.999)}
 		disk := &simDisk{}
 		f := newFramework(w, disk, cheat)
 		for _, e := range events {
 			time.Sleep(e.after)
-			synctest.Wait()
+			bubbletest.Wait()
 			w.note(e.String())
 			if e.kind == "failover" {
 				close(f.dead)
-				synctest.Wait()
+				bubbletest.Wait()
 				f = newFramework(w, disk, cheat)
 				continue
 			}
@@ -92,7 +93,7 @@ func play(t *testing.T, events []happening, watchdog bool, cheat time.Duration) 
 		}
 		w.wg.Wait()
 		time.Sleep(simMargin) // what is on its way arrives
-		synctest.Wait()
+		bubbletest.Wait()
 	})
 	return w
 }

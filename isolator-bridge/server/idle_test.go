@@ -3,8 +3,9 @@ package server
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 )
 
 // How long the server makes no progress is measured by a clock that nobody sets: a
@@ -14,7 +15,7 @@ func TestIdleIsNoMatterOfTheWallClock(t *testing.T) {
 	if made := New(Config{}).made; !strings.Contains(made.String(), " m=") {
 		t.Errorf("idleness counts from %s, a time of the wall clock only", made)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		s := &Server{made: time.Now()}
 		time.Sleep(time.Hour)
 		if idle := s.Idle(); idle != time.Hour {

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/simulated"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -20,7 +20,7 @@ import (
 func withAgents(t *testing.T, n int, policy scheduler.Policy, test func(t *testing.T, w *world)) {
 	t.Helper()
 	dir := stateDir(t)
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		cfg := simulated.Config{Timing: timing(), UnmountDelay: func(string) time.Duration { return 10 * time.Second }}
 		for i := range n {
 			cfg.Agents = append(cfg.Agents, agentConfig(i))

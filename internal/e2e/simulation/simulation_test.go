@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/core"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/simulated"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
@@ -42,7 +42,7 @@ func TestRandomClusters(t *testing.T) {
 				}
 			})
 			dir := stateDir(t)
-			synctest.Test(t, func(t *testing.T) { playSeed(t, dir, uint64(seed)) })
+			bubbletest.Test(t, func(t *testing.T) { playSeed(t, dir, uint64(seed)) })
 		})
 	}
 }

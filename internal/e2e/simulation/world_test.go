@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -19,6 +18,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/detect"
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
 	"github.com/mesos-dvdi/dvdi/framework/store"
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/master"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/simulated"
 	"github.com/mesos-dvdi/dvdi/scheduler"
@@ -161,7 +161,7 @@ func (w *world) pass(d time.Duration) {
 	w.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(time.Second)
-		synctest.Wait()
+		bubbletest.Wait()
 		w.check()
 		if time.Now().Unix()%3 == 0 {
 			w.bridges()

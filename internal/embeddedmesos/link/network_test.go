@@ -6,10 +6,10 @@ import (
 	"reflect"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
 )
 
@@ -57,7 +57,7 @@ func kill(id string) link.KillTask {
 
 func take(t *testing.T, inbox <-chan link.ToAgent) []link.ToAgent {
 	t.Helper()
-	synctest.Wait()
+	bubbletest.Wait()
 	var got []link.ToAgent
 	for {
 		select {
@@ -66,7 +66,7 @@ func take(t *testing.T, inbox <-chan link.ToAgent) []link.ToAgent {
 				return got
 			}
 			got = append(got, m)
-			synctest.Wait()
+			bubbletest.Wait()
 		default:
 			return got
 		}
@@ -74,7 +74,7 @@ func take(t *testing.T, inbox <-chan link.ToAgent) []link.ToAgent {
 }
 
 func TestMessagesArriveInOrderThoughNobodyReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		n := link.NewNetwork()
 		_, master := listen(t, n)
 		inbox := make(chan link.ToAgent)
@@ -110,7 +110,7 @@ func TestMessagesArriveInOrderThoughNobodyReads(t *testing.T) {
 }
 
 func TestCutLosesMessagesAndHidesTheEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		n := link.NewNetwork()
 		_, master := listen(t, n)
 		inbox := make(chan link.ToAgent)
@@ -139,7 +139,7 @@ func TestCutLosesMessagesAndHidesTheEnd(t *testing.T) {
 }
 
 func TestHealedLinkCarriesAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		n := link.NewNetwork()
 		_, master := listen(t, n)
 		n.Cable("a").Cut()
@@ -159,7 +159,7 @@ func TestHealedLinkCarriesAgain(t *testing.T) {
 }
 
 func TestMasterEndClosesInboxesAfterWhatWasSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		n := link.NewNetwork()
 		listener, master := listen(t, n)
 		near, far := make(chan link.ToAgent), make(chan link.ToAgent)
@@ -177,7 +177,7 @@ func TestMasterEndClosesInboxesAfterWhatWasSent(t *testing.T) {
 		if _, open := <-near; open {
 			t.Error("inbox open after the master's end")
 		}
-		synctest.Wait()
+		bubbletest.Wait()
 		select {
 		case m := <-far:
 			t.Errorf("the end showed over a cut cable: %v", m)
@@ -194,7 +194,7 @@ func TestMasterEndClosesInboxesAfterWhatWasSent(t *testing.T) {
 }
 
 func TestConnectWithoutMasterAndAwait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		n := link.NewNetwork()
 		inbox := make(chan link.ToAgent)
 		sender := n.Cable("a").Connect(inbox)
@@ -211,7 +211,7 @@ func TestConnectWithoutMasterAndAwait(t *testing.T) {
 		}
 		waited := make(chan error)
 		go func() { waited <- n.Cable("a").AwaitMaster(t.Context()) }()
-		synctest.Wait()
+		bubbletest.Wait()
 		first, _ := listen(t, n)
 		if err := <-waited; err != nil {
 			t.Error(err)

@@ -3,13 +3,13 @@ package simulated
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/resources"
 	"go.uber.org/goleak"
 
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos/link"
 )
 
@@ -20,12 +20,12 @@ func inBubble(t *testing.T, cfg Config, test func(t *testing.T, c *Cluster)) {
 	t.Helper()
 	cfg.Dir = t.TempDir()
 	cfg.Agents = []AgentConfig{{Hostname: "a.test", CPUs: 1}, {Hostname: "b.test", CPUs: 1}}
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		c, err := Start(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		synctest.Wait()
+		bubbletest.Wait()
 		for _, a := range c.Agents() {
 			if a.ID() == "" {
 				t.Fatalf("%s has not registered", a.Hostname())
@@ -94,7 +94,7 @@ func TestAMountEndsWithItsHost(t *testing.T) {
 		}
 		a.Heal()
 		a.StartHost()
-		synctest.Wait()
+		bubbletest.Wait()
 		if tasks := a.Tasks(); len(tasks) != 0 {
 			t.Errorf("a new start has tasks %v", tasks)
 		}

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/mesos-dvdi/dvdi/internal/bubbletest"
 	"github.com/mesos-dvdi/dvdi/internal/volume"
 )
 
@@ -293,7 +293,7 @@ func TestStat(t *testing.T) {
 }
 
 func TestStatLeavesAHungFileSystem(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubbletest.Test(t, func(t *testing.T) {
 		back := make(chan struct{})
 		tables := &Tables{look: func(string) (volume.PathFacts, error) {
 			<-back
