@@ -30,6 +30,8 @@ type View struct {
 	AgentErr error
 	// NamesErr says why tasks of nested containers are not named.
 	NamesErr error
+	// GroupsErr says why the containers' control groups are not found.
+	GroupsErr error
 }
 
 // ErrNoAgent: the bridge was told of no agent.
@@ -50,6 +52,8 @@ type Watcher struct {
 
 	// loads are the tasks of containers that the agent lists without one.
 	loads map[string]Workload
+	// grouped says that control groups were found where they were looked for.
+	grouped bool
 }
 
 // NewWatcher makes one. An empty directory or a nil agent means that there is
@@ -123,6 +127,9 @@ func (w *Watcher) Look(ctx context.Context) View {
 			}
 			// Names are for people; without them the view is as good.
 			v.NamesErr = w.identify(ctx, &v)
+			if !w.grouped {
+				w.grouped, v.GroupsErr = w.host.found(v.Listed)
+			}
 		}
 	}
 	return v

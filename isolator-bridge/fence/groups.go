@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
 )
 
 // groupsOf finds the control groups of containers: <hierarchy>/<root>/<id>, of
@@ -47,6 +49,63 @@ func (h *Host) groupsOf(ids []string) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// membersOf finds the processes of those containers whose groups are not among
+// the known ones: should CgroupRoot not be the agent's, a group named after them
+// is elsewhere. Only ids that nothing else can have count.
+func (h *Host) membersOf(ids, known []string) ([]user, error) {
+	named := map[string]bool{}
+	for _, id := range ids {
+		if agentstate.MadeByMesos(id) {
+			named[id] = true
+		}
+	}
+	for _, group := range known {
+		delete(named, filepath.Base(group))
+	}
+	if len(named) == 0 {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(h.cfg.Proc)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var out []user
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		dir := filepath.Join(h.cfg.Proc, e.Name())
+		text, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if ended(err) || errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("control group of process %d: %w", pid, err)
+		}
+		if group := agentstate.GroupNamed(string(text), named); group != "" && !zombie(dir) {
+			out = append(out, user{pid, "control group " + group + "; is --agent-cgroups-root right?"})
+		}
+	}
+	return out, nil
+}
+
+// zombie says that nothing of a process runs any more. In the unified hierarchy
+// it keeps its control group until its parent has asked for its end.
+func zombie(dir string) bool {
+	threads, err := os.ReadDir(filepath.Join(dir, "task"))
+	if err != nil || len(threads) > 1 {
+		return ended(err)
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return ended(err)
+	}
+	// The name, in brackets, may hold anything.
+	state := strings.TrimSpace(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	return strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X")
 }
 
 func ignoreGone(err error) error {

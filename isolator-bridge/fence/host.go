@@ -142,7 +142,7 @@ func (h *Host) Fenced(ctx context.Context, c Claim) error {
 }
 
 // stopContainers kills the control groups of the containers that named the
-// volume and says which are left.
+// volume, and who is in one of theirs elsewhere, and says which are left.
 func (h *Host) stopContainers(key ledger.Key) error {
 	if h.cfg.Containers == nil {
 		return nil
@@ -151,11 +151,11 @@ func (h *Host) stopContainers(key ledger.Key) error {
 	if err != nil {
 		return fmt.Errorf("which containers use it is not known: %w", err)
 	}
-	groups, err := h.groupsOf(ids)
-	if err != nil {
-		return err
-	}
 	return h.await(func() error {
+		groups, err := h.groupsOf(ids)
+		if err != nil {
+			return err
+		}
 		for _, g := range groups {
 			if err := killGroup(g); err != nil {
 				return err
@@ -166,7 +166,11 @@ func (h *Host) stopContainers(key ledger.Key) error {
 				return errors.Join(err, fmt.Errorf("control group %s holds %d processes", g, n))
 			}
 		}
-		return nil
+		members, err := h.membersOf(ids, groups)
+		if len(members) > 0 {
+			err = h.kill(members)
+		}
+		return err
 	})
 }
 

@@ -36,7 +36,8 @@ const cgroups = "/sys/fs/cgroup"
 type groupRig struct {
 	t    *testing.T
 	host *fence.Host
-	root string // in all hierarchies
+	cfg  fence.HostConfig // the host's
+	root string           // in all hierarchies
 	ids  []string
 }
 
@@ -55,8 +56,9 @@ func newGroupRig(t *testing.T) *groupRig {
 		t.Fatal(err)
 	}
 	r := &groupRig{t: t, root: fmt.Sprintf("dvdi-test-%d-%d", os.Getpid(), time.Now().UnixNano())}
-	r.host = fence.NewHost(fence.HostConfig{Engine: eng, Mounts: hostmount.New(), Cgroups: cgroups, CgroupRoot: r.root, Wait: 30 * time.Second,
-		Containers: func(ledger.Key) ([]string, error) { return r.ids, nil }})
+	r.cfg = fence.HostConfig{Engine: eng, Mounts: hostmount.New(), Cgroups: cgroups, CgroupRoot: r.root, Wait: 30 * time.Second,
+		Containers: func(ledger.Key) ([]string, error) { return r.ids, nil }}
+	r.host = fence.NewHost(r.cfg)
 	return r
 }
 
@@ -194,6 +196,36 @@ func TestFenceKillsControlGroups(t *testing.T) {
 			}
 			r.lives("the parent's process", spared[0])
 			r.lives("another container's process", spared[1])
+		})
+	}
+}
+
+// TestFenceWithAWrongCgroupsRoot: a container is killed also where its control
+// group is below another root than the bridge was told of. A group whose name
+// somebody may have chosen is none of a container's there.
+func TestFenceWithAWrongCgroupsRoot(t *testing.T) {
+	for name, hierarchy := range map[string]string{"unified": "unified", "one per process": "pids", "the only, unified": "."} {
+		t.Run(name, func(t *testing.T) {
+			r := newGroupRig(t)
+			const id, leaf = "1b4e28ba-2fa1-11d2-883f-0016d3cca427", "2b4e28ba-2fa1-11d2-883f-0016d3cca427"
+			r.ids = []string{id, leaf, "web"}
+			dying := []<-chan struct{}{r.tree(r.group(hierarchy, id)), r.tree(r.group(hierarchy, "outer", "mesos", leaf, "leaf"))}
+			spared := []<-chan struct{}{r.tree(r.group(hierarchy, "web")), r.tree(r.group(hierarchy, "outer")), r.tree(r.group(hierarchy, id+"-other"))}
+			cfg := r.cfg
+			cfg.CgroupRoot = "mesos"
+			if err := fence.NewHost(cfg).Fence(context.Background(), groupClaim); err != nil {
+				t.Fatal(err)
+			}
+			for _, gone := range dying {
+				select {
+				case <-gone:
+				case <-time.After(time.Minute):
+					t.Fatal("a process of a named container lives on")
+				}
+			}
+			for _, gone := range spared {
+				r.lives("a process of another group", gone)
+			}
 		})
 	}
 }

@@ -103,6 +103,7 @@ func (k *keeper) lookedAtAgent(ctx context.Context, l *agentLook) {
 	k.dirty = k.dirty || !maps.Equal(k.gone, l.gone)
 	k.gone = l.gone
 	k.tellAgent()
+	k.tellGroups()
 	k.tellDamaged()
 	k.leakDue = time.Now().Add(agentEvery * k.cfg.Interval)
 	if l.passErr != nil {

@@ -60,6 +60,7 @@ type keeper struct {
 	view       agentstate.View
 	looked     time.Time // when the look at the agent began
 	agentWas   string
+	misplaced  bool              // control groups were not found, which was logged
 	damaged    map[string]string // checkpoints' problems by container
 	gone       map[string]bool   // containers that were proven to be, of those that are named
 
@@ -476,6 +477,15 @@ func (k *keeper) tellAgent() {
 		return
 	}
 	k.log.Warn("agent cannot be looked at; nothing is taken for a leak", zap.String("reason", what))
+}
+
+// tellGroups logs that the containers' control groups are not where they are
+// looked for, once.
+func (k *keeper) tellGroups() {
+	if err := k.view.GroupsErr; err != nil && !k.misplaced {
+		k.misplaced = true
+		k.log.Warn("control groups of the agent's containers not found: a fence kills processes one by one, and none that is frozen", zap.Error(err))
+	}
 }
 
 // tellDamaged logs checkpoints that cannot be used, when they become so.
