@@ -48,24 +48,30 @@ type lastResponseJSON struct {
 func deploymentView(d core.DeploymentView) deploymentJSON {
 	v := deploymentJSON{
 		ID: d.ID, Version: d.Version, AffectedApps: d.Apps, AffectedPods: []string{},
-		Steps: []stepJSON{}, Current: []currentActionJSON{},
+		Steps: stepViews(d.Steps), Current: []currentActionJSON{},
 		CurrentStep: d.Current, TotalSteps: len(d.Steps),
 	}
 	if v.AffectedApps == nil {
 		v.AffectedApps = []app.ID{}
 	}
-	for i, step := range d.Steps {
-		actions := []actionJSON{}
-		for _, a := range step {
-			action := actionJSON{a.Kind, a.App}
-			actions = append(actions, action)
-			if i == d.Current-1 {
-				v.Current = append(v.Current, currentActionJSON{action, readinessViews(d, a.App)})
-			}
+	if d.Current > 0 && d.Current <= len(v.Steps) {
+		for _, action := range v.Steps[d.Current-1].Actions {
+			v.Current = append(v.Current, currentActionJSON{action, readinessViews(d, action.App)})
 		}
-		v.Steps = append(v.Steps, stepJSON{actions})
 	}
 	return v
+}
+
+func stepViews(steps [][]core.Action) []stepJSON {
+	out := make([]stepJSON, 0, len(steps))
+	for _, step := range steps {
+		actions := make([]actionJSON, 0, len(step))
+		for _, a := range step {
+			actions = append(actions, actionJSON{a.Kind, a.App})
+		}
+		out = append(out, stepJSON{actions})
+	}
+	return out
 }
 
 // readinessViews are the readiness results that a deployment has of one app.

@@ -144,6 +144,28 @@ func (f *fakeCore) Change(_ context.Context, c core.Change) (core.DeploymentRef,
 	return core.DeploymentRef{ID: fmt.Sprintf("deployment-%d", len(f.changes)), Version: version}, nil
 }
 
+// Plan is simpler than the core's: what is changed is restarted.
+func (f *fakeCore) Plan(_ context.Context, c core.Change) ([][]core.Action, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stale > 0 {
+		f.stale--
+		return nil, core.ErrStale
+	}
+	c.Force = true
+	if err := f.check(c); err != nil {
+		return nil, err
+	}
+	var steps [][]core.Action
+	for _, id := range c.Delete {
+		steps = append(steps, []core.Action{{Kind: "StopApplication", App: id}})
+	}
+	for _, a := range c.Upsert {
+		steps = append(steps, []core.Action{{Kind: "RestartApplication", App: a.ID}})
+	}
+	return steps, nil
+}
+
 func (f *fakeCore) check(c core.Change) error {
 	all := f.current()
 	var ids []app.ID

@@ -307,7 +307,14 @@ func (s *server) changeGroup(w http.ResponseWriter, r *http.Request, p params, c
 			return err
 		}
 		if flag(r, "dryRun", false) {
-			return writeJSON(w, http.StatusOK, dryRun(change))
+			steps, err := s.svc.Plan(r.Context(), change)
+			if errors.Is(err, core.ErrStale) && attempt < maxAttempts {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			return writeJSON(w, http.StatusOK, map[string]any{"steps": stepViews(steps)})
 		}
 		change.Force = flag(r, "force", false)
 		d, err := s.svc.Change(r.Context(), change)
@@ -404,22 +411,6 @@ func (s *server) groupAt(ctx context.Context, id app.ID, at app.Timestamp, all [
 		return change, &app.ValidationError{Message: fmt.Sprintf("Group %s not available in version %s", id, at)}
 	}
 	return change, nil
-}
-
-// dryRun tells what a change would do, without order between apps.
-func dryRun(c core.Change) map[string]any {
-	actions := []actionJSON{}
-	for _, id := range c.Delete {
-		actions = append(actions, actionJSON{"StopApplication", id})
-	}
-	for _, a := range c.Upsert {
-		kind := "RestartApplication"
-		if c.Base[a.ID].IsZero() {
-			kind = "StartApplication"
-		}
-		actions = append(actions, actionJSON{kind, a.ID})
-	}
-	return map[string]any{"steps": []stepJSON{{actions}}}
 }
 
 func (s *server) deleteGroup(w http.ResponseWriter, r *http.Request, p params) error {

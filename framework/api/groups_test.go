@@ -50,7 +50,9 @@ func TestGroupChanges(t *testing.T) {
 	w.ok(404, "PUT", "/v2/groups/none", `{"version":"2026-01-02T03:04:06.000Z"}`).wants("Group '/none' does not exist", "message")
 
 	a := w.ok(200, "PUT", "/v2/groups/shop?dryRun=true", `{"apps":[{"id":"web","cmd":"new"}]}`)
-	a.wants([]any{map[string]any{"action": "StopApplication", "app": "/shop/log"}, map[string]any{"action": "RestartApplication", "app": "/shop/web"}}, "steps", 0, "actions")
+	a.wants([]any{map[string]any{"action": "StopApplication", "app": "/shop/log"}}, "steps", 0, "actions")
+	a.wants([]any{map[string]any{"action": "RestartApplication", "app": "/shop/web"}}, "steps", 1, "actions")
+	w.ok(422, "PUT", "/v2/groups/shop?dryRun=true", `{"apps":[{"id":"web","cmd":"x","dependencies":["web"]}]}`)
 	w.ok(200, "PUT", "/v2/groups/shop", `{"apps":[{"id":"web","cmd":"new"}]}`)
 	w.ok(404, "GET", "/v2/apps/shop/log", "")
 	w.ok(200, "GET", "/v2/apps/shop/data/db", "") // groups were not listed, so they stay

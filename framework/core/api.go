@@ -23,6 +23,9 @@ type Service interface {
 
 	// Change applies a set of app changes as one deployment, all or nothing.
 	Change(ctx context.Context, c Change) (DeploymentRef, error)
+	// Plan returns the steps of the deployment that Change would make, none where
+	// nothing changes, or why it would be refused. Locks do not matter to it.
+	Plan(ctx context.Context, c Change) ([][]Action, error)
 	// Restart replaces all instances without a change of definition.
 	Restart(ctx context.Context, id app.ID, force bool) (DeploymentRef, error)
 	// KillTasks stops tasks; see Kill.

@@ -15,37 +15,61 @@ func (c *Core) Change(ctx context.Context, ch Change) (DeploymentRef, error) {
 	return ask(ctx, c, func(tx *txn) (DeploymentRef, error) { return c.change(tx, ch, nil) })
 }
 
+// Plan implements Service.
+func (c *Core) Plan(ctx context.Context, ch Change) ([][]Action, error) {
+	return look(ctx, c, func(tx *txn) ([][]Action, error) {
+		p, err := c.plan(tx.now, ch, nil)
+		return p.steps, err
+	})
+}
+
 // change applies a set of changes as one deployment. All checks come before
-// the first effect. configs overrides the time of the last configuration
-// change: apps that go back to an earlier configuration keep the instances that
-// still run it.
+// the first effect; configs is as for plan.
 func (c *Core) change(tx *txn, ch Change, configs map[app.ID]app.Timestamp) (DeploymentRef, error) {
-	if err := c.checkExistence(ch); err != nil {
-		return DeploymentRef{}, err
-	}
-	version := c.nextVersion(tx.now, ch)
-	changes, err := c.versioned(ch, version, configs)
+	p, err := c.plan(tx.now, ch, configs)
 	if err != nil {
 		return DeploymentRef{}, err
 	}
-	all := c.definitionsAfter(changes)
-	if err := app.ValidateAll(all, upserted(changes)); err != nil {
-		return DeploymentRef{}, err
-	}
-	if err := validateLabels(changes); err != nil {
-		return DeploymentRef{}, err
-	}
-	steps, err := planSteps(changes, all, c.unfinished)
-	if err != nil {
-		return DeploymentRef{}, err
-	}
-	ref, err := c.deploy(tx, version, changes, steps, ch.Force)
+	ref, err := c.deploy(tx, p.version, p.changes, p.steps, ch.Force)
 	if err == nil && ch.Wipe {
 		for _, id := range ch.Delete {
 			c.wipeApp(tx, id)
 		}
 	}
 	return ref, err
+}
+
+// plannedChange is what a Change comes to.
+type plannedChange struct {
+	version app.Timestamp
+	changes map[app.ID]appChange
+	steps   [][]Action
+}
+
+// plan checks a set of changes, but for locks, and returns what they come to. It
+// has no effect. configs overrides the time of the last configuration change: apps
+// that go back to an earlier configuration keep the instances that still run it.
+func (c *Core) plan(now time.Time, ch Change, configs map[app.ID]app.Timestamp) (plannedChange, error) {
+	if err := c.checkExistence(ch); err != nil {
+		return plannedChange{}, err
+	}
+	version := c.nextVersion(now, ch)
+	changes, err := c.versioned(ch, version, configs)
+	if err != nil {
+		return plannedChange{}, err
+	}
+	all := c.definitionsAfter(changes)
+	if err := app.ValidateAll(all, upserted(changes)); err != nil {
+		return plannedChange{}, err
+	}
+	if err := validateLabels(changes); err != nil {
+		return plannedChange{}, err
+	}
+	steps, err := planSteps(changes, all, c.unfinished)
+	if err != nil {
+		return plannedChange{}, err
+	}
+	return plannedChange{version, changes, steps}, nil
 }
 
 // deploy stores changed definitions and starts their deployment, in place of

@@ -1,6 +1,9 @@
 package core
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
@@ -38,6 +41,47 @@ func TestLifeOfAnApp(t *testing.T) {
 		r.until("the app is gone", func() bool { return !r.exists("/web") })
 		if got := r.cluster.liveTasks("/web"); len(got) != 0 {
 			t.Fatalf("tasks of a deleted app: %v", got)
+		}
+	})
+}
+
+// What a change would do is told without doing it: apps that it leaves as they are
+// have no part, and each of the others its own action at its own level.
+func TestPlanOfAChange(t *testing.T) {
+	inBubble(t, []string{"a"}, func(t *testing.T, r *rig) {
+		r.post(`{"id":"/db","cmd":"x"}`, `{"id":"/web","cmd":"x","dependencies":["/db"]}`, `{"id":"/old","cmd":"x"}`)
+		r.idle()
+		plan := func(ch Change) (string, error) {
+			steps, err := r.core.Plan(context.Background(), ch)
+			return fmt.Sprint(steps), err
+		}
+		upsert := func(bodies ...string) (ch Change) {
+			for _, b := range bodies {
+				ch.Upsert = append(ch.Upsert, r.parse(b))
+			}
+			return ch
+		}
+		same := upsert(`{"id":"/db","cmd":"x"}`, `{"id":"/web","cmd":"x","dependencies":["/db"]}`)
+		if got, err := plan(same); err != nil || got != "[]" {
+			t.Errorf("nothing changes: %s, %v", got, err)
+		}
+		ch := upsert(`{"id":"/db","cmd":"x","instances":2}`, `{"id":"/web","cmd":"y","dependencies":["/db"]}`, `{"id":"/new","cmd":"x","dependencies":["/web"]}`)
+		ch.Delete = []app.ID{"/old"}
+		before := r.app("/web").App.Version
+		want := "[[{StopApplication /old}] [{StartApplication /new}] [{ScaleApplication /db}] [{RestartApplication /web}] [{ScaleApplication /new}]]"
+		if got, err := plan(ch); err != nil || got != want {
+			t.Errorf("plan %s, %v, want %s", got, err, want)
+		}
+		r.idle()
+		if !r.exists("/old") || r.exists("/new") || r.app("/web").App.Version != before {
+			t.Error("the plan was carried out")
+		}
+		var invalid *app.ValidationError
+		if got, err := plan(upsert(`{"id":"/db","cmd":"x","dependencies":["/web"]}`)); !errors.As(err, &invalid) {
+			t.Errorf("a cycle of dependencies: %s, %v", got, err)
+		}
+		if got, err := plan(Change{Base: map[app.ID]app.Timestamp{"/db": {}}}); !errors.Is(err, ErrStale) {
+			t.Errorf("an app that was made meanwhile: %s, %v", got, err)
 		}
 	})
 }
