@@ -53,7 +53,7 @@ func examine(a App, opts app.Options, adopt bool) (volumes []Volume, findings []
 	}
 	parsed, err := app.Parse(data, opts)
 	if err != nil {
-		note(true, "its definition is not valid here: %s", reason(err))
+		note(true, "its definition is not valid here: %v", err)
 		return nil, findings
 	}
 	switch n := len(parsed.PersistentVolumes()); {
@@ -92,17 +92,6 @@ func examine(a App, opts app.Options, adopt bool) (volumes []Volume, findings []
 		note(false, "%s", d)
 	}
 	return volumes, findings
-}
-
-func reason(err error) string {
-	var b strings.Builder
-	b.WriteString(err.Error())
-	if v, ok := err.(*app.ValidationError); ok {
-		for _, d := range v.Details {
-			fmt.Fprintf(&b, "; %s: %s", d.Path, strings.Join(d.Errors, ", "))
-		}
-	}
-	return b.String()
 }
 
 // differences lists what a definition says and this framework understands in
