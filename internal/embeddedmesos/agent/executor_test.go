@@ -97,9 +97,7 @@ func TestKillPolicy(t *testing.T) {
 	s := h.master.Await("t.1", mesos.TASK_KILLED)
 	expectEqual(t, "message", s.GetMessage(), "Command terminated with signal Killed")
 	h.awaitSentinel("t.1")
-	if _, err := os.Stat("/proc/" + strings.TrimSpace(h.sandboxFile("t.1", "pid"))); !os.IsNotExist(err) {
-		t.Errorf("a descendant of the task is left: %v", err)
-	}
+	h.expectEnded("t.1", "pid")
 }
 
 // The policy of a kill comes before that of the task, and a second kill can

@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -97,9 +96,7 @@ func TestHostIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"pid", "pid2"} {
-		if _, err := os.Stat("/proc/" + strings.TrimSpace(h.sandboxFile("t.1", file))); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("process of the task is left: %v", err)
-		}
+		h.expectEnded("t.1", file)
 	}
 	expectEqual(t, "calls while the host is down", h.dvdcli.Operations(), []string{"mount rclone/w1"})
 	expectEqual(t, "states while the host is down", h.states("t.1"),
@@ -360,15 +357,22 @@ func TestExecutorIsKilled(t *testing.T) {
 	expectEqual(t, "calls", h.dvdcli.Operations(), []string{"mount rclone/v1", "unmount rclone/v1"})
 }
 
-// expectEnded looks for a process whose pid a task has written to a file.
-func (h *host) expectEnded(task, file string) {
+// ended tells whether a process has ended whose pid a task has written to a file. A
+// zombie has: process 1 reaps orphans when it comes to that.
+func (h *host) ended(task, file string) bool {
 	h.t.Helper()
 	pid, err := strconv.Atoi(strings.TrimSpace(h.sandboxFile(task, file)))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	if s, err := proc.Read(pid); err == nil && !s.Zombie {
-		h.t.Errorf("process %d of %s is left", pid, task)
+	s, err := proc.Read(pid)
+	return err != nil || s.Zombie
+}
+
+func (h *host) expectEnded(task, file string) {
+	h.t.Helper()
+	if !h.ended(task, file) {
+		h.t.Errorf("the process of %s with the id in %s is left", task, file)
 	}
 }
 
@@ -379,12 +383,8 @@ func TestAgentStaysAway(t *testing.T) {
 	h := newHost(t, func(c *agent.Config) { c.RecoveryTimeout = 3 * time.Second })
 	h.master.Run(name, agenttest.Task("t.1", "echo $$ > pid; "+sleep))
 	h.awaitStarted("t.1")
-	pid := strings.TrimSpace(h.sandboxFile("t.1", "pid"))
 	h.kill()
-	agenttest.Eventually(t, "end of the task", func() bool {
-		_, err := os.Stat("/proc/" + pid)
-		return errors.Is(err, os.ErrNotExist)
-	})
+	agenttest.Eventually(t, "end of the task", func() bool { return h.ended("t.1", "pid") })
 	agenttest.Eventually(t, "end of the executor", func() bool {
 		sockets, err := filepath.Glob(filepath.Join(h.Dir(), "run/containers/*/executor.sock"))
 		return err == nil && len(sockets) == 0

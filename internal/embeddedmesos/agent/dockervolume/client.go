@@ -19,8 +19,10 @@ import (
 // errTimedOut is the cause that ends a call that took too long.
 var errTimedOut = errors.New("timed out")
 
-// outputDelay is how long the output of a killed call is waited for.
-const outputDelay = time.Second
+// outputDelay is how long the output of a call is waited for that has ended, or was
+// killed, while somebody else holds its pipes. Not shorter: what the call itself has
+// said, a busy machine may read late, and the call would count as failed.
+const outputDelay = 30 * time.Second
 
 // Client executes dvdcli as isolators/docker/volume/driver.cpp does: standard
 // input is /dev/null, output goes to pipes, environment and directory are the
