@@ -29,14 +29,14 @@ func outcome(t *testing.T, r *Runner) core.CheckOutcome {
 	select {
 	case o := <-r.Results():
 		return o
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no result")
 		return core.CheckOutcome{}
 	}
 }
 
 func target(id string) core.CheckTarget {
-	return core.CheckTarget{Key: core.CheckKey{TaskID: id}, Interval: time.Millisecond, Timeout: 5 * time.Second}
+	return core.CheckTarget{Key: core.CheckKey{TaskID: id}, Interval: time.Millisecond, Timeout: 30 * time.Second}
 }
 
 func serve(t *testing.T, h http.HandlerFunc) string {
