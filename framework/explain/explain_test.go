@@ -60,7 +60,8 @@ func TestExplainSaysWhatIsMissing(t *testing.T) {
 	f := framework(t)
 	post(t, f, `{"id":"/big","cmd":"run","cpus":64,"mem":64,"instances":5}`)
 	var out string
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(out, "InsufficientCpus"); {
+	// The first decisions may have none of the offers, or not yet those of all agents.
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(out, "InsufficientCpus") || !strings.Contains(out, "3 agents"); {
 		if time.Now().After(deadline) {
 			t.Fatalf("explain says: %s", out)
 		}
