@@ -141,7 +141,7 @@ func (f *fakeBridge) quoted() []string {
 }
 
 // leaseLength leaves a renewal a third of it, which a busy machine needs.
-const leaseLength = 3 * time.Second
+const leaseLength = 6 * time.Second
 
 var theToken = strings.Repeat("0123456789abcdef", 4)
 
