@@ -206,9 +206,9 @@ func TestOfferedResourceThatIsNotUnderstoodIsLeftOut(t *testing.T) {
 
 func TestHeartbeatsKeepASilentSubscription(t *testing.T) {
 	m := newScriptedMaster(t, func(_ int, s *stream) {
-		s.acceptEvery(0.4) // two seconds of silence end it
-		for range 20 {
-			time.Sleep(150 * time.Millisecond)
+		s.acceptEvery(0.8) // four seconds of silence end it
+		for range 25 {
+			time.Sleep(200 * time.Millisecond)
 			s.send(&scheduler.Event{Type: scheduler.Event_HEARTBEAT})
 		}
 		s.send(rescind("late"))
@@ -223,7 +223,7 @@ func TestSlowCoreIsNotTakenForASilentMaster(t *testing.T) {
 	const events = 200
 	sent := make(chan struct{})
 	m := newScriptedMaster(t, func(_ int, s *stream) {
-		s.acceptEvery(0.2)
+		s.acceptEvery(0.6) // three seconds of silence end it
 		for range events {
 			s.send(rescind("o"))
 		}
@@ -236,7 +236,7 @@ func TestSlowCoreIsNotTakenForASilentMaster(t *testing.T) {
 	c := run(t, testConfig(t, m.URL), "")
 	expect[core.Subscribed](c)
 	<-sent
-	time.Sleep(2 * time.Second) // twice the silence that would end it
+	time.Sleep(4 * time.Second) // longer than the silence that would end it
 	for range events {
 		expect[core.Rescind](c)
 	}
