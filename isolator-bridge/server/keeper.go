@@ -45,6 +45,9 @@ type keeper struct {
 	files    map[string]engine.Finding // records that cannot be read
 	due      map[ledger.Key]time.Time
 	busy     map[ledger.Key]bool // work on it goes on in the background
+	// missed are those that were to be looked at while they were busy: what that
+	// work saw may be of before.
+	missed   map[ledger.Key]bool
 	slots    map[string]chan struct{}
 	mounts   uint64 // generation of the mount table
 	lastFull time.Time
@@ -84,7 +87,7 @@ func newKeeper(cfg Config, iso *isolator.Isolator, h *hub, alive func()) *keeper
 	return &keeper{cfg: cfg, log: cfg.Log, isolator: iso, hub: h, alive: alive, recovering: true, sightings: map[ledger.Key]sighting{}, again: map[ledger.Key]later{}, stopping: make(chan struct{}),
 		cache: cfg.Engine.Ledger().NewCache(), listing: cfg.Engine.Ledger().NewCache(),
 		seen: map[ledger.Key]*ledger.Record{}, findings: map[ledger.Key]engine.Finding{}, files: map[string]engine.Finding{},
-		due: map[ledger.Key]time.Time{}, busy: map[ledger.Key]bool{}, slots: map[string]chan struct{}{},
+		due: map[ledger.Key]time.Time{}, busy: map[ledger.Key]bool{}, missed: map[ledger.Key]bool{}, slots: map[string]chan struct{}{},
 		results: make(chan result, 64), verdicts: map[ledger.Key]reaper.Verdict{}}
 }
 
@@ -130,17 +133,22 @@ func (k *keeper) tick(ctx context.Context) time.Duration {
 		k.lookAtAgent(ctx)
 	}
 	k.ticks++
-	for key, l := range k.again {
-		if !now.Before(l.at) {
-			delete(k.again, key)
-			k.lookAtEarlier(ctx, l.rec)
-		}
-	}
+	k.lookAgain(ctx, now)
 	k.tidy(ctx)
 	if changed || k.dirty {
 		k.publish()
 	}
 	return max(min(k.cfg.Interval, k.untilLook()), shortest)
+}
+
+// lookAgain looks at what an earlier boot had mounted and is to be looked at again by
+// now; what is busy waits for its turn.
+func (k *keeper) lookAgain(ctx context.Context, now time.Time) {
+	for key, l := range k.again {
+		if !now.Before(l.at) && k.lookAtEarlier(ctx, l.rec) {
+			delete(k.again, key)
+		}
+	}
 }
 
 // untilLook is how long until the agent has to be looked at.
@@ -222,20 +230,23 @@ type later struct {
 	at  time.Time
 }
 
-// look reconciles volumes in the background, each at most once at a time. A
-// driver that hangs holds up its own volumes only.
+// look reconciles volumes in the background, each at most once at a time: one that
+// is busy is looked at afterwards. A driver that hangs holds up its own volumes only.
 func (k *keeper) look(ctx context.Context, keys []ledger.Key) {
 	for _, key := range keys {
-		k.begin(ctx, key, func() result {
+		begun := k.begin(ctx, key, func() result {
 			return result{key: key, finding: k.reconcile(ctx, key)}
 		})
+		if !begun {
+			k.missed[key] = true
+		}
 	}
 }
 
 // begin does work on a volume in the background unless some is going on.
-func (k *keeper) begin(ctx context.Context, key ledger.Key, work func() result) {
+func (k *keeper) begin(ctx context.Context, key ledger.Key, work func() result) (begun bool) {
 	if k.busy[key] {
-		return
+		return false
 	}
 	k.busy[key] = true
 	delete(k.due, key)
@@ -254,6 +265,7 @@ func (k *keeper) begin(ctx context.Context, key ledger.Key, work func() result) 
 		<-slots
 		k.send(ctx, r)
 	})
+	return true
 }
 
 // send hands a result in, from the background.
@@ -278,6 +290,15 @@ func (k *keeper) took(ctx context.Context, r result) {
 		return
 	}
 	delete(k.busy, r.key)
+	k.tookVolume(r)
+	if k.missed[r.key] {
+		delete(k.missed, r.key)
+		k.due[r.key] = time.Now()
+	}
+}
+
+// tookVolume notes what came of work on a volume.
+func (k *keeper) tookVolume(r result) {
 	if r.later != nil {
 		k.again[r.key] = *r.later
 	}

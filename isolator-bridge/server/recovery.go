@@ -151,13 +151,16 @@ func (k *keeper) recoverEarlierBoot(ctx context.Context) {
 		if rec == nil || !item.Hint || rec.BootID == k.cfg.Engine.Ledger().BootID() || rec.Phase == ledger.PhaseReleased {
 			continue
 		}
-		k.lookAtEarlier(ctx, rec)
+		if !k.lookAtEarlier(ctx, rec) {
+			k.again[rec.Key()] = later{rec, time.Now()}
+		}
 	}
 }
 
-// lookAtEarlier gives up, in the background, what an earlier boot had mounted.
-func (k *keeper) lookAtEarlier(ctx context.Context, rec *ledger.Record) {
-	k.begin(ctx, rec.Key(), func() result {
+// lookAtEarlier gives up, in the background, what an earlier boot had mounted,
+// unless other work on that volume goes on.
+func (k *keeper) lookAtEarlier(ctx context.Context, rec *ledger.Record) (begun bool) {
+	return k.begin(ctx, rec.Key(), func() result {
 		item, wait := k.giveUpEarlier(ctx, rec)
 		r := result{key: rec.Key(), items: []Item{item}}
 		if wait > 0 {

@@ -1,0 +1,44 @@
+package server
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
+)
+
+// What happens to a volume while it is being looked at, and may not be seen by that
+// look, is seen by another one right after it, not by the next one at everything.
+func TestChangeDuringALookIsLookedAtAfterwards(t *testing.T) {
+	dir := t.TempDir()
+	led, err := ledger.Open(ledger.Config{RunDir: filepath.Join(dir, "run"), StateDir: filepath.Join(dir, "state")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKeeper(Config{Engine: engine.New(engine.Config{Ledger: led}), Log: zap.NewNop()}, nil, nil, nil)
+	key := ledger.Key{Driver: "d", Volume: "v"}
+	looked := result{key: key, finding: engine.Finding{Driver: key.Driver, Volume: key.Volume, State: "mounted", After: time.Hour}}
+
+	k.busy[key] = true
+	k.look(t.Context(), []ledger.Key{key})
+	k.took(t.Context(), looked)
+	if at, due := k.due[key]; !due || at.After(time.Now()) {
+		t.Errorf("due: %v, %s", due, at)
+	}
+
+	k.busy[key] = true
+	k.took(t.Context(), looked)
+	if at, due := k.due[key]; !due || at.Before(time.Now()) {
+		t.Errorf("without a change it is looked at before its time: %v, %s", due, at)
+	}
+
+	k.busy[key], k.again[key] = true, later{&ledger.Record{Driver: key.Driver, Volume: key.Volume}, time.Now()}
+	k.lookAgain(t.Context(), time.Now())
+	if len(k.again) != 1 {
+		t.Error("forgotten, what an earlier boot had mounted")
+	}
+}
