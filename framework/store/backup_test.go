@@ -149,7 +149,7 @@ func TestSnapshotOfAStateInUse(t *testing.T) {
 // TestSnapshotOfAStateThatNeverRests commits without a pause for as long as it is
 // read by the process that does: it gets a snapshot all the same.
 func TestSnapshotOfAStateThatNeverRests(t *testing.T) {
-	p := zkPlace{server: zktest.Start(t), root: "/busy"}
+	p := zkPlace{server: zktest.StartWithSessions(t, time.Minute), root: "/busy"}
 	s, err := p.open(t, current)
 	if err != nil {
 		t.Fatal(err)
