@@ -78,65 +78,164 @@ func SecretKey(name string) bool {
 		slices.ContainsFunc(secretEnds, func(end string) bool { return strings.HasSuffix(plain, end) })
 }
 
-// spoken finds in a text what looks like a name with its value: key=value, key:
-// value and "key": "value", the latter within JSON strings, too, --key value, and
-// passwords in URLs, with or without a scheme. What only looks so, such as
-// `volume "token": refused`, has no quotes around its value.
-//
-// Compiled when needed: programs that run once per mount pay for what they do.
-var spoken = sync.OnceValue(func() *regexp.Regexp {
-	const bare = `[^\s"'\\,;&{}()\[\]]+`
-	return regexp.MustCompile(`(?:[\w.+-]*:)?//[^/\s:@"']*:(?P<url>[^/\s@"']+)@` +
-		`|\s--(?P<flag>[\w.-]+)\s+(?:"(?P<flagdouble>(?:[^"\\]|\\.)*)|'(?P<flagsingle>[^']*)|(?P<flagbare>` + bare + `))` +
-		`|(?P<key>[\w.-]+)(?:` +
-		`(?:\s*=\s*|:\s*)(?:"(?P<double>(?:[^"\\]|\\.)*)|'(?P<single>[^']*)|(?P<bare>(?i:(?:bearer|basic)\s+)?` + bare + `))` +
-		`|\\+"\s*:\s*(?:\\+"(?P<escaped>.*?)\\+"|(?P<escapednumber>[\w.+-]+))` +
-		`|["']\s*[:=]\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)|'(?P<quotedsingle>[^']*)|(?P<number>[\d.+-]+))` +
-		`)`)
-})
-
 // Redact takes out of a text the values of s, as they are and as JSON and URLs
 // write them, and what the text itself calls a secret: drivers repeat options, also
-// those of calls that this process did not make.
+// those of calls that this process did not make. It takes time in proportion to the
+// text, whatever stands in it.
 func (s Secrets) Redact(text string) string {
-	if text == "" {
-		return text
-	}
 	for _, value := range s.shapes() {
 		text = replaceValue(text, value)
 	}
 	var out strings.Builder
-	for {
-		found := spoken().FindStringSubmatchIndex(text)
-		if found == nil {
-			return out.String() + text
-		}
-		from, to, end := secretIn(text, found)
-		out.WriteString(text[:from])
+	written := 0
+	for i := 0; i < len(text); {
+		from, to, next := secretAt(text, i)
 		if from < to {
+			out.WriteString(text[written:from])
 			out.WriteString(redacted)
+			written = to
 		}
-		out.WriteString(text[to:end])
-		text = text[end:]
+		i = next
 	}
+	if written == 0 {
+		return text
+	}
+	return out.String() + text[written:]
 }
 
-// secretIn says where the secret is in what spoken found, and from where to look
-// further: behind it, or behind a name that is none of a secret, whose value may
-// hold some.
-func secretIn(text string, found []int) (from, to, end int) {
-	names := []int{spoken().SubexpIndex("key"), spoken().SubexpIndex("flag")}
-	for _, name := range names {
-		if k := found[2*name : 2*name+2]; k[0] >= 0 && !SecretKey(text[k[0]:k[1]]) {
-			return k[1], k[1], k[1]
+// secretAt says where the secret is of which the text speaks at i, none if from is
+// to, and from where to look further: behind it, or behind a name that is none of
+// a secret, whose value may hold some.
+func secretAt(text string, i int) (from, to, next int) {
+	end := i
+	for end < len(text) && nameByte(text[end]) {
+		end++
+	}
+	if slashes := strings.TrimPrefix(text[end:], ":"); strings.HasPrefix(slashes, "//") {
+		from, to = passwordOfURL(text, len(text)-len(slashes)+2)
+	}
+	if from == to && i < end {
+		from, to = valueOf(text, i, end)
+	}
+	return from, to, max(i+1, end, to)
+}
+
+func nameByte(b byte) bool {
+	return 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '_' || b == '.' || b == '-'
+}
+
+func isSpace(b byte) bool { return strings.IndexByte("\t\n\f\r ", b) >= 0 }
+
+// passwordOfURL finds the password in user:password@host.
+func passwordOfURL(text string, i int) (from, to int) {
+	user := strings.IndexAny(text[i:], "/\t\n\f\r :@\"'")
+	if user < 0 || text[i+user] != ':' {
+		return 0, 0
+	}
+	from = i + user + 1
+	length := strings.IndexAny(text[from:], "/\t\n\f\r @\"'")
+	if length <= 0 || text[from+length] != '@' {
+		return 0, 0
+	}
+	return from, from + length
+}
+
+// The forms in which a text gives the value of a name, from behind the name on; the
+// first group that matches is the value. What only looks so, such as `volume
+// "token": refused`, has no quotes around its value.
+//
+// Compiled when needed: programs that run once per mount pay for what they do.
+var (
+	// key=value, key: value and "key": "value", the latter within JSON strings, too.
+	assigned = form(`(?:\s*=\s*|:\s*)(?:"((?:[^"\\]|\\.)*)|'([^']*)|((?i:(?:bearer|basic)\s+)?` + bare + `))` +
+		`|\\+"\s*:\s*(?:\\+"(.*?)\\+"|([\w.+-]+))` +
+		`|["']\s*[:=]\s*(?:"((?:[^"\\]|\\.)*)|'([^']*)|([\d.+-]+))`)
+	// --key value
+	flagged = form(`\s+(?:"((?:[^"\\]|\\.)*)|'([^']*)|(` + bare + `))`)
+	// key is value, and key value
+	stated = form(`\s+(?i:is|was)\s+(?:"([^"]*)"|'([^']*)'|(` + bare + `))`)
+	joined = form(`\s+(?:"([^"]*)"|'([^']*)'|(` + bare + `))`)
+)
+
+const bare = `[^\s"'\\,;&{}()\[\]]+`
+
+func form(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("^(?:" + pattern + ")") })
+}
+
+// valueOf finds the value of the name text[i:end], if that is one of a secret.
+func valueOf(text string, i, end int) (from, to int) {
+	name, rest := text[i:end], text[end:]
+	after := 0
+	for after < len(rest) && isSpace(rest[after]) {
+		after++
+	}
+	switch {
+	case after == len(rest):
+		return 0, 0
+	case rest[after] == '=', after == 0 && strings.IndexByte(`:"'\`, rest[0]) >= 0:
+		if SecretKey(name) {
+			return match(assigned(), text, end)
+		}
+	case after == 0:
+	case strings.HasPrefix(name, "--") && (i == 0 || isSpace(text[i-1])):
+		if SecretKey(name) {
+			return match(flagged(), text, end)
+		}
+	case verb(rest[after:]):
+		if SecretKey(name) {
+			from, to = match(stated(), text, end)
+			return plausible(text, from, to, 1)
+		}
+	case spokenKey(name):
+		from, to = match(joined(), text, end)
+		return plausible(text, from, to, 6)
+	}
+	return 0, 0
+}
+
+// match finds the value in one of the forms.
+func match(form *regexp.Regexp, text string, end int) (from, to int) {
+	found := form.FindStringSubmatchIndex(text[end:])
+	for g := 2; g < len(found); g += 2 {
+		if found[g] >= 0 {
+			return end + found[g], end + found[g+1]
 		}
 	}
-	for i := range spoken().NumSubexp() {
-		if at := found[2*i+2:]; !slices.Contains(names, i+1) && at[0] >= 0 {
-			return at[0], at[1], found[1]
-		}
+	return 0, 0
+}
+
+// spokenKeys are what the names end with that stand before their value as such.
+var spokenKeys = []string{"credential", "passcode", "passphrase", "passwd", "password", "pwd", "secret", "token"}
+
+func spokenKey(name string) bool {
+	return slices.ContainsFunc(spokenKeys, func(end string) bool {
+		return len(name) >= len(end) && strings.EqualFold(name[len(name)-len(end):], end)
+	})
+}
+
+// verb says whether a text begins with what gives a name its value in a sentence.
+func verb(text string) bool {
+	return slices.ContainsFunc([]string{"is", "was"}, func(verb string) bool {
+		return len(text) > len(verb) && strings.EqualFold(text[:len(verb)], verb) && isSpace(text[len(verb)])
+	})
+}
+
+// plausible passes on a value that stands in a sentence, unless it could be one of
+// the sentence's own words: it is one that has a number in it and is of some
+// length, or one in quotes where every length will do, as behind a verb.
+func plausible(text string, from, to, least int) (int, int) {
+	value := strings.TrimRight(text[from:to], ".:!?")
+	switch {
+	case from == to:
+	case least == 1 && (text[from-1] == '"' || text[from-1] == '\''):
+		return from, to
+	case strings.HasPrefix(value, "/"), strings.Contains(value, "://"), strings.Contains(strings.TrimRight(value, "="), "="):
+	case len(value) < least || !strings.ContainsFunc(value, unicode.IsDigit):
+	case least == 1 && len(value) >= 4, strings.ContainsFunc(value, unicode.IsLetter):
+		return from, from + len(value)
 	}
-	return found[1], found[1], found[1]
+	return 0, 0
 }
 
 // shapes are the values in all their forms, longer ones first, so that none is left
