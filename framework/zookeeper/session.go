@@ -153,11 +153,11 @@ func (s *Session) connected() {
 // disconnected sets the time at which the session is lost if no connection
 // returns: a tenth of the time-out before the servers, counting from the last
 // that was heard of them, could give it up. Whoever stops then has stopped
-// before another begins.
+// before another begins. At the end of a session its connection ends, too.
 func (s *Session) disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.stood || s.timer != nil {
+	if !s.stood || s.timer != nil || s.err != nil {
 		return
 	}
 	timeout := s.wire.timeout()

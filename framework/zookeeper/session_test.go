@@ -10,6 +10,7 @@ import (
 	"github.com/go-zookeeper/zk"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/mesos-dvdi/dvdi/framework/detect"
 	"github.com/mesos-dvdi/dvdi/framework/detect/zktest"
@@ -61,6 +62,26 @@ func TestCallsOutlastARestart(t *testing.T) {
 	}
 	if err := s.MakePath("/a/b/c"); err != nil {
 		t.Error(err)
+	}
+}
+
+// The normal end of a session is no trouble that a log should tell of.
+func TestCloseIsNotLogged(t *testing.T) {
+	server := zktest.StartWithSessions(t, time.Minute)
+	core, logged := observer.New(zap.DebugLevel)
+	s, err := Connect(t.Context(), Config{
+		Ensemble: detect.Ensemble{Servers: []string{server.Addr}, Path: "/"}, SessionTimeout: time.Minute, ConnectTimeout: time.Minute,
+	}, zap.New(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.MakePath("/a"); err != nil {
+		t.Error(err)
+	}
+	before := logged.Len() // a slow server may have been tried twice
+	s.Close()
+	for _, entry := range logged.All()[before:] {
+		t.Errorf("logged: %s %v", entry.Message, entry.ContextMap())
 	}
 }
 
