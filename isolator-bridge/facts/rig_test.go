@@ -241,7 +241,7 @@ func (r *rig) client() client.AgentClient {
 
 func (r *rig) context() context.Context {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	r.t.Cleanup(cancel)
 	return ctx
 }
@@ -271,7 +271,7 @@ func (r *rig) uses(containers map[ledger.Key][]Container) {
 // await asks until the answer is as wanted.
 func await[T any](r *rig, ask func() (T, error), wanted func(T) bool) T {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		got, err := ask()
 		if err == nil && wanted(got) {
