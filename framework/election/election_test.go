@@ -44,7 +44,7 @@ func (g *gauge) add(n int) {
 
 // Sessions last long, for machines that are busy, but where a test waits for the end
 // of one.
-const lasting, brief = time.Minute, 2 * time.Second
+const lasting, brief = time.Minute, 5 * time.Second
 
 func join(t *testing.T, addr, url string, session time.Duration, g *gauge) *party {
 	t.Helper()
