@@ -39,8 +39,9 @@ func maintenanceCommands() []*cli.Command {
 				&cli.StringFlag{Name: "ca", Usage: "with --url: `FILE` with the certificates to trust instead of the system's"}),
 			Action: backupState},
 		{Name: "restore", Usage: "replace the framework's state by a backup", ArgsUsage: "FILE",
-			Description: "The frameworks must be stopped. What is known of volumes that the backup does not know is kept,\n" +
-				"and after the start nothing is launched on volumes before unknown tasks have had time to show up.",
+			Description: "The frameworks must be stopped. Without --yes it says what it would do, and fails where it would then.\n" +
+				"What is known of volumes that the backup does not know is kept, and\n" +
+				"after the start nothing is launched on volumes before unknown tasks have had time to show up.",
 			Flags: config.StateFlags(), Action: restoreState},
 		{Name: "teardown", Usage: "remove the framework from Mesos, which kills all its tasks; apps and volumes are kept",
 			Description: "The frameworks must be stopped. The apps start again with the next start of the framework.",
@@ -71,20 +72,53 @@ func withState(ctx context.Context, cfg *config.Config, log *zap.Logger, do func
 		return errors.Join(do(st), st.Close())
 	}
 	return withSession(ctx, cfg, log, func(session *zookeeper.Session, sessions zookeeper.Config, root string) error {
-		members, err := election.Members(session, path.Join(root, "election"))
-		if err != nil {
+		if err := noneRuns(session, root); err != nil {
 			return err
 		}
-		if len(members) > 0 {
-			return fmt.Errorf("a framework runs at %s and may lead; stop all frameworks first "+
-				"(one that was killed is gone after its session's time-out)", members[0].URL)
-		}
-		st, err := openZooKeeper(session, sessions.Ensemble, root, "maintenance")
-		if err != nil {
-			return err
-		}
-		return errors.Join(do(st), st.Close())
+		return withStateOf(session, sessions, root, do)
 	})
+}
+
+// withStateIfAny is withState, but where there is no state none is made, and do is
+// not called.
+func withStateIfAny(ctx context.Context, cfg *config.Config, log *zap.Logger, do func(st store.Store) error) error {
+	if cfg.ZooKeeper == "" {
+		if !store.HasBolt(cfg.DataDir) {
+			return nil
+		}
+		return withState(ctx, cfg, log, do)
+	}
+	return withSession(ctx, cfg, log, func(session *zookeeper.Session, sessions zookeeper.Config, root string) error {
+		if err := noneRuns(session, root); err != nil {
+			return err
+		}
+		found, err := store.HasZooKeeper(session, sessions.Ensemble, statePath(root))
+		if err != nil || !found {
+			return err
+		}
+		return withStateOf(session, sessions, root, do)
+	})
+}
+
+// noneRuns fails while a framework runs that shares the state.
+func noneRuns(session *zookeeper.Session, root string) error {
+	members, err := election.Members(session, path.Join(root, "election"))
+	if err != nil {
+		return err
+	}
+	if len(members) > 0 {
+		return fmt.Errorf("a framework runs at %s and may lead; stop all frameworks first "+
+			"(one that was killed is gone after its session's time-out)", members[0].URL)
+	}
+	return nil
+}
+
+func withStateOf(session *zookeeper.Session, sessions zookeeper.Config, root string, do func(st store.Store) error) error {
+	st, err := openZooKeeper(session, sessions.Ensemble, root, "maintenance")
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(st), st.Close())
 }
 
 func withSession(ctx context.Context, cfg *config.Config, log *zap.Logger, do func(*zookeeper.Session, zookeeper.Config, string) error) error {
@@ -205,6 +239,9 @@ func restoreState(c *cli.Context) error {
 	}
 	fmt.Fprintf(c.App.Writer, "%s: %d records of %s\n", file, len(records), made.Format(time.RFC3339))
 	if !c.Bool(confirmFlag) {
+		if err := checkRestore(c.Context, cfg, log, records); err != nil {
+			return fmt.Errorf("they cannot replace the state in %s as it is: %w", cfg.StatePlace(), err)
+		}
 		_, err := fmt.Fprintf(c.App.Writer, "They would replace the state in %s. Repeat with --%s to do it.\n", cfg.StatePlace(), confirmFlag)
 		return err
 	}
@@ -223,6 +260,19 @@ func restoreState(c *cli.Context) error {
 		}
 		return nil
 	})
+}
+
+// checkRestore fails where restoring the records would.
+func checkRestore(ctx context.Context, cfg *config.Config, log *zap.Logger, records []store.Write) error {
+	var before []store.Write
+	err := withStateIfAny(ctx, cfg, log, func(st store.Store) (err error) {
+		before, err = store.Records(st)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return core.CheckRestore(before, records)
 }
 
 // readBackupFile reads the backup to restore. Whatever is wrong with that file is a

@@ -207,6 +207,8 @@ func TestLifeOfAFramework(t *testing.T) {
 	l.expect("backup of a state in use", exitStateUnusable, "stop the other")(l.command("backup", "--data-dir="+l.data, backup))
 	running := backup + ".running"
 	l.expect("backup of a framework that runs", 0, "records written to "+running)(l.command("backup", "--url="+l.api, running))
+	l.expect("restore, shown, to a state in use", exitStateUnusable, "cannot replace the state", "stop the other")(
+		l.command("restore", "--data-dir="+l.data, running))
 	l.stop()
 	l.expect("a look at that", 0, "Repeat with --yes")(l.command("restore", "--data-dir="+l.data, running))
 	l.expect("backup", 0, "records written to "+backup)(l.command("backup", "--data-dir="+l.data, backup))
@@ -307,6 +309,8 @@ func TestABackupAfterAStartWithoutTheState(t *testing.T) {
 	l.post(`{"id":"/other","cmd":"exec sleep 1000","cpus":0.1,"mem":32}`)
 	l.runs(1)
 	l.stop()
+	l.expect("restore over an app that runs, shown", exitOther, "cannot replace the state", second+", which has 1 tasks")(
+		l.command("restore", "--data-dir="+l.data, backup))
 	l.expect("restore over an app that runs", exitOther, second+", which has 1 tasks", "nothing was changed")(
 		l.command("restore", "--data-dir="+l.data, "--yes", backup))
 	l.expect("teardown", 0)(l.command(append([]string{"teardown", "--yes", "--delete-state"}, l.state()...)...))
@@ -314,6 +318,11 @@ func TestABackupAfterAStartWithoutTheState(t *testing.T) {
 	third := l.id()
 	l.stop()
 
+	missing := filepath.Join(t.TempDir(), "missing")
+	l.expect("restore, shown, where there is no state", 0, "Repeat with --yes")(l.command("restore", "--data-dir="+missing, backup))
+	if _, err := os.Stat(missing); !os.IsNotExist(err) {
+		t.Errorf("a look at a backup made a state: %v", err)
+	}
 	l.expect("restore", 0, "restored 1 apps with 2 instances", "goes on as framework "+first, third)(
 		l.command("restore", "--data-dir="+l.data, "--yes", backup))
 	l.start()

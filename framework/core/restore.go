@@ -42,20 +42,11 @@ const incarnationGap = 1 << 20
 // framework id nothing would be heard of the backup's tasks, and under theirs
 // nothing of its own. The store must not be in use by a running core.
 func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, error) {
-	before, err := loadState(st)
+	before, s, err := loadRestore(st, backup)
 	if err != nil {
-		return Restored{}, fmt.Errorf("load the state that is to be replaced: %w", err)
-	}
-	s, err := loadState(records(backup))
-	if err != nil {
-		return Restored{}, fmt.Errorf("read the backup: %w", err)
+		return Restored{}, err
 	}
 	begunAnew := s.begunAnew(before)
-	if tasks := before.tasks(); begunAnew && tasks > 0 {
-		return Restored{}, fmt.Errorf("the state that is to be replaced is that of framework %s, which has %d tasks and does not come from framework %s of the backup; "+
-			"nothing was changed; remove it first, as far as its apps are not needed (dvdi-framework teardown --delete-state)",
-			before.meta.FrameworkID, tasks, s.meta.FrameworkID)
-	}
 	tx := &txn{now: now, dirty: map[recordKey]any{}}
 	err = st.Load(func(kind, key string, _ []byte) error {
 		tx.remove(kind, key)
@@ -84,6 +75,29 @@ func Restore(st store.Store, backup []store.Write, now time.Time) (Restored, err
 		return Restored{}, fmt.Errorf("commit the restored state: %w", err)
 	}
 	return report, nil
+}
+
+// CheckRestore fails where Restore would refuse to replace the records of before,
+// none of which there may be, by those of a backup.
+func CheckRestore(before, backup []store.Write) error {
+	_, _, err := loadRestore(records(before), backup)
+	return err
+}
+
+// loadRestore reads the state that is to be replaced and the one that replaces it.
+func loadRestore(st source, backup []store.Write) (before, s *state, err error) {
+	if before, err = loadState(st); err != nil {
+		return nil, nil, fmt.Errorf("load the state that is to be replaced: %w", err)
+	}
+	if s, err = loadState(records(backup)); err != nil {
+		return nil, nil, fmt.Errorf("read the backup: %w", err)
+	}
+	if tasks := before.tasks(); s.begunAnew(before) && tasks > 0 {
+		return nil, nil, fmt.Errorf("the state that is to be replaced is that of framework %s, which has %d tasks and does not come from framework %s of the backup; "+
+			"nothing was changed; remove it first, as far as its apps are not needed (dvdi-framework teardown --delete-state)",
+			before.meta.FrameworkID, tasks, s.meta.FrameworkID)
+	}
+	return before, s, nil
 }
 
 // records is a list of records in the place of a store.

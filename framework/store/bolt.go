@@ -42,6 +42,12 @@ type Bolt struct {
 // that the file system gave.
 func OpenBolt(dir string) (*Bolt, error) { return openBolt(dir, current) }
 
+// HasBolt says whether directory dir holds a state, or something in its place.
+func HasBolt(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, fileName))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 func openBolt(dir string, f format) (*Bolt, error) {
 	path := filepath.Join(dir, fileName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

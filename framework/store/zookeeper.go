@@ -103,6 +103,16 @@ func OpenZooKeeper(session *zookeeper.Session, ensemble fmt.Stringer, root strin
 	return openZooKeeper(session, ensemble, root, opts, current)
 }
 
+// HasZooKeeper says whether there is a state at root. Errors are *Error.
+func HasZooKeeper(session *zookeeper.Session, ensemble fmt.Stringer, root string) (bool, error) {
+	s := &ZooKeeper{session: session, root: root, name: ensemble.String()}
+	_, found, err := s.peek()
+	if err != nil {
+		return false, s.wrap("read", err)
+	}
+	return found, nil
+}
+
 func openZooKeeper(session *zookeeper.Session, ensemble fmt.Stringer, root string, opts ZooKeeperOptions, f format) (*ZooKeeper, error) {
 	s := &ZooKeeper{session: session, root: root, name: ensemble.String(), opts: opts.withDefaults(), format: f}
 	if err := s.open(); err != nil {

@@ -155,7 +155,7 @@ func TestMaintenanceWithZooKeeper(t *testing.T) {
 			file := fmt.Sprint(backup, n)
 			u.command(with([]string{"backup"}, append(u.zkFlags(), file)...), 0, "records written")
 			u.command([]string{"backup", "--url", u.members[0].URL, file}, 0, "records written")
-			u.command(with([]string{"restore"}, append(u.zkFlags(), file)...), 0, "Repeat with --yes")
+			u.command(with([]string{"restore"}, append(u.zkFlags(), file)...), 107, "a framework runs at "+u.members[0].URL)
 			u.command(with([]string{"restore", "--yes"}, append(u.zkFlags(), file)...), 107, "a framework runs at "+u.members[0].URL)
 		}
 		l.end()
