@@ -195,6 +195,9 @@ func (e errNewer) Error() string {
 // it are lines with later ones, of which the last whole one counts: a crash may
 // have cut off the one that it came upon.
 func decode(data []byte, name string) (*Record, error) {
+	if r, err := decodeOne(data, name); err == nil {
+		return r, nil // nothing follows, as in almost all files
+	}
 	first, rest := firstValue(data)
 	r, err := decodeOne(first, name)
 	if err != nil {
@@ -244,14 +247,18 @@ func checkVersion(data []byte) error {
 }
 
 func decodeOne(data []byte, name string) (*Record, error) {
-	if err := checkVersion(data); err != nil {
-		return nil, err
-	}
-	if versionOf(data) < 1 {
-		return nil, fmt.Errorf("no format version")
-	}
 	var r Record
-	if err := json.Unmarshal(data, &r); err != nil {
+	err := json.Unmarshal(data, &r)
+	if err != nil {
+		// In what is no record of this format there may still be a version.
+		r.Version = versionOf(data)
+	}
+	switch {
+	case r.Version > FormatVersion:
+		return nil, errNewer{r.Version}
+	case r.Version < 1:
+		return nil, fmt.Errorf("no format version")
+	case err != nil:
 		return nil, fmt.Errorf("not a record: %w", err)
 	}
 	if r.Driver == "" || r.Volume == "" {
