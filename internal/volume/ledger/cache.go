@@ -5,9 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Cache lists a ledger again and again, for programs that run long: a file is
@@ -20,7 +21,7 @@ type Cache struct {
 type cachedFile struct {
 	inode    uint64
 	size     int64
-	modified time.Time
+	modified unix.Timespec
 	item     Listed
 }
 
@@ -59,26 +60,29 @@ func (c *Cache) List() (items []Listed, changed bool, err error) {
 }
 
 func (c *Cache) dir(dir string, files map[string]cachedFile) (out []Listed, changed bool, err error) {
-	entries, err := os.ReadDir(dir)
+	at, err := os.Open(dir)
 	if err != nil {
 		return nil, false, failed("list the ledger", Key{}, err)
 	}
+	defer at.Close()
+	entries, err := at.ReadDir(-1)
+	if err != nil {
+		return nil, false, failed("list the ledger", Key{}, err)
+	}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), recordSuffix) || strings.HasPrefix(e.Name(), tempPrefix) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		st, err := os.Lstat(path)
+		st, err := lstat(at, e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // deleted meanwhile
 		}
 		f := cachedFile{item: Listed{File: path}}
 		if err == nil {
-			f.size, f.modified = st.Size(), st.ModTime()
-			if sys, ok := st.Sys().(*syscall.Stat_t); ok {
-				f.inode = sys.Ino
-			}
-			if old, ok := c.files[path]; ok && old.inode == f.inode && old.size == f.size && old.modified.Equal(f.modified) {
+			f.inode, f.size, f.modified = st.Ino, st.Size, st.Mtim
+			if old, ok := c.files[path]; ok && old.inode == f.inode && old.size == f.size && old.modified == f.modified {
 				files[path] = old
 				out = append(out, old.item)
 				continue
@@ -99,4 +103,15 @@ func (c *Cache) dir(dir string, files map[string]cachedFile) (out []Listed, chan
 		out = append(out, f.item)
 	}
 	return out, changed, nil
+}
+
+// lstat looks at a file of an open directory: of thousands of files the way to
+// their directory costs more than they do.
+func lstat(dir *os.File, name string) (st unix.Stat_t, err error) {
+	for {
+		err = unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if !errors.Is(err, unix.EINTR) {
+			return st, err
+		}
+	}
 }
