@@ -54,7 +54,21 @@ type MountTable struct {
 	// /proc/<pid>/ns/mnt, such as "mnt:[4026531841]".
 	Namespace string
 	// Mounts in the kernel's order: of several at one path the last is on top.
+	// They do not change after Indexed.
 	Mounts []MountPoint
+	index  map[string]stack // by path; nil without Indexed
+}
+
+// stack is what is mounted at one path.
+type stack struct{ top, size int }
+
+// Indexed is the table for a caller who asks it for many paths.
+func (t MountTable) Indexed() MountTable {
+	t.index = make(map[string]stack, len(t.Mounts))
+	for i, m := range t.Mounts {
+		t.index[m.Path] = stack{top: i, size: t.index[m.Path].size + 1}
+	}
+	return t
 }
 
 // MountPoint is one line of a mount table (proc(5), /proc/pid/mountinfo).
@@ -76,6 +90,12 @@ type MountPoint struct {
 // there (0 if it is no mount point). The path is cleaned, not resolved.
 func (t MountTable) At(path string) (top MountPoint, stacked int) {
 	path = filepath.Clean(path)
+	if t.index != nil {
+		if at := t.index[path]; at.size > 0 {
+			return t.Mounts[at.top], at.size
+		}
+		return MountPoint{}, 0
+	}
 	for _, m := range t.Mounts {
 		if m.Path == path {
 			top = m

@@ -78,7 +78,7 @@ func (c *Cached) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.table, c.valid = table, true
+	c.table, c.valid = table.Indexed(), true
 	c.generation++
 	return nil
 }
