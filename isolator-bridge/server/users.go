@@ -70,6 +70,19 @@ func (k *keeper) sighted(key ledger.Key, mount *int) time.Duration {
 	return k.cfg.Grace - time.Since(s.since)
 }
 
+func (k *keeper) hasSighting(key ledger.Key) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, known := k.sightings[key]
+	return known
+}
+
+// watched says that a mount of the volume is looked out for.
+func (k *keeper) watched(key ledger.Key) bool {
+	rec, err := k.cfg.Engine.Ledger().Peek(key)
+	return err == nil && rec != nil && rec.Phase == ledger.PhaseWatched
+}
+
 // reconcile looks at one volume. A mount that appears where one is looked out for
 // is undone, unless somebody uses it: nobody was told the path of ours. Where it
 // is one of an earlier boot that is looked out for, what appears may well be
@@ -78,8 +91,7 @@ func (k *keeper) reconcile(ctx context.Context, key ledger.Key) engine.Finding {
 	if k.cfg.Users == nil {
 		return k.cfg.Engine.ReconcileOne(ctx, engine.ReconcileRequest{}, key)
 	}
-	rec, err := k.cfg.Engine.Ledger().Peek(key)
-	watched := err == nil && rec != nil && rec.Phase == ledger.PhaseWatched
+	watched := k.hasSighting(key) && k.watched(key)
 	appeared := false
 	f := k.cfg.Engine.ReconcileOne(ctx, engine.ReconcileRequest{
 		Appeared: func(ctx context.Context, rec *ledger.Record, path string) (string, time.Duration) {
