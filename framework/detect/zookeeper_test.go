@@ -24,9 +24,13 @@ type election struct {
 	acl    []zk.ACL
 }
 
-func newElection(t *testing.T) *election {
-	return &election{t: t, server: zktest.Start(t), acl: zk.WorldACL(zk.PermAll)}
+func newElection(t *testing.T, server *zktest.Server) *election {
+	return &election{t: t, server: server, acl: zk.WorldACL(zk.PermAll)}
 }
+
+// lasting is how long the sessions of masters last that nothing but themselves is
+// to end: long, for machines that are busy.
+const lasting = 20 * time.Second
 
 // node makes a permanent node.
 func (e *election) node(path string) {
@@ -85,7 +89,7 @@ func (e *election) expectLost(l detect.Leader) {
 }
 
 func TestElectionIsFollowed(t *testing.T) {
-	e := newElection(t)
+	e := newElection(t, zktest.StartWithSessions(t, lasting))
 	d := e.detector("")
 	waiting := make(chan detect.Leader, 1)
 	go func() {
@@ -132,7 +136,7 @@ func TestElectionIsFollowed(t *testing.T) {
 }
 
 func TestLastKnownLeaderStandsWhileZooKeeperIsAway(t *testing.T) {
-	e := newElection(t)
+	e := newElection(t, zktest.Start(t))
 	e.node("/mesos")
 	first := e.candidate(5050)
 	d := e.detector("")
@@ -156,7 +160,7 @@ func TestLastKnownLeaderStandsWhileZooKeeperIsAway(t *testing.T) {
 }
 
 func TestCredentialsOpenAProtectedElection(t *testing.T) {
-	e := newElection(t)
+	e := newElection(t, zktest.StartWithSessions(t, lasting))
 	e.node("/mesos")
 	admin := e.server.Client()
 	defer admin.Close()
