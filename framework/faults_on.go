@@ -18,7 +18,7 @@ import (
 
 // fault is what the file that DVDI_FAULT_FILE names holds, as JSON: what happens
 // to this process at which of its commits, counted from 1 since the file is
-// there. The file is removed when it happens.
+// there with just this content. The file is removed when it happens.
 type fault struct {
 	Commit int `json:"commit"`
 	// Text counts only the commits with a record that holds it.

@@ -2,6 +2,7 @@ package hatest
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,9 @@ type fault struct {
 	Text   string `json:"text,omitempty"`
 	After  bool   `json:"after"`
 	Stop   bool   `json:"stop,omitempty"`
+	// Arming tells two faults apart that are alike otherwise: the framework counts
+	// its commits anew for each.
+	Arming string `json:"arming"`
 }
 
 // faultFile tells the framework what is to happen to it.
@@ -39,6 +43,7 @@ func (f faultFile) env() []string { return []string{"DVDI_FAULT_FILE=" + f.path}
 // arm has the fault happen once.
 func (f faultFile) arm(fault fault) {
 	f.t.Helper()
+	fault.Arming = rand.Text()
 	content, err := json.Marshal(fault)
 	if err == nil {
 		// The framework never sees half of it.
