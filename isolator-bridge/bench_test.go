@@ -89,9 +89,11 @@ func benchOnce(b *testing.B, dir, binary, agent string) {
 	if text := readText(b, logFile.Name()); !strings.Contains(text, fmt.Sprintf(`"inOrder":%d`, benchContainers*benchVolumes)) {
 		b.Fatalf("not all in order: %.2000s", text)
 	}
-	time.Sleep(3 * time.Second) // the first regular look belongs to the start
+	atRest(b, cmd.Process.Pid) // the first regular look belongs to the start
 	before, begin := cpu(b, cmd.Process.Pid), time.Now()
-	time.Sleep(62 * time.Second) // with a look at everything among it
+	// With one look at everything among it, no more and no less: it comes with the
+	// first regular look after a minute, and those are ten seconds apart.
+	time.Sleep(68 * time.Second)
 	b.ReportMetric(100*(cpu(b, cmd.Process.Pid)-before).Seconds()/time.Since(begin).Seconds(), "steady-%core")
 	b.ReportMetric(memory(b, cmd.Process.Pid), "rss-MiB")
 }
@@ -103,6 +105,19 @@ func readText(b *testing.B, file string) string {
 		b.Fatal(err)
 	}
 	return string(data)
+}
+
+// atRest waits until a process does nothing for a second.
+func atRest(b *testing.B, pid int) {
+	b.Helper()
+	for last := time.Duration(-1); ; {
+		now := cpu(b, pid)
+		if now == last {
+			return
+		}
+		last = now
+		time.Sleep(time.Second)
+	}
 }
 
 // cpu is the time that a process has used (proc_pid_stat(5), fields 14 and 15).
