@@ -84,7 +84,8 @@ func expandsTo(pattern, name string) bool {
 }
 
 // validateInstanceNames refuses volume names of which one could become the
-// other when the ordinal is filled in. Equal names are another rule's.
+// other when the ordinal is filled in, and those that could become the same. Equal
+// names are another rule's.
 func validateInstanceNames(p *problems, apps map[ID]*App, changed []ID) {
 	patterns := patternsInUse(apps)
 	if len(patterns) == 0 {
@@ -96,6 +97,14 @@ func validateInstanceNames(p *problems, apps map[ID]*App, changed []ID) {
 	}
 	type clash struct{ changed, other nameInUse }
 	var clashes []clash
+	for _, pair := range meeting(apps, isChanged) {
+		switch {
+		case isChanged[pair[0].app]:
+			clashes = append(clashes, clash{pair[0], pair[1]})
+		case isChanged[pair[1].app]:
+			clashes = append(clashes, clash{pair[1], pair[0]})
+		}
+	}
 	for id, a := range apps {
 		for _, v := range a.externals() {
 			plain := nameInUse{id, v.External.Name}
