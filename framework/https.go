@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // listenAll opens the API's ports: for HTTP, HTTPS or both. The address of the
@@ -58,7 +59,7 @@ func (k *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	var pair tls.Certificate
 	if err == nil {
-		pair, err = tls.LoadX509KeyPair(k.cert, k.key)
+		pair, err = inputfile.KeyPair(k.cert, k.key)
 	}
 	switch {
 	case err == nil:

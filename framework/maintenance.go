@@ -22,6 +22,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/mesos"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/framework/zookeeper"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // confirmFlag has a command do what it otherwise only shows.
@@ -278,12 +279,11 @@ func checkRestore(ctx context.Context, cfg *config.Config, log *zap.Logger, reco
 // readBackupFile reads the backup to restore. Whatever is wrong with that file is a
 // wrong argument: the framework's own state is as it was.
 func readBackupFile(file string) ([]store.Write, time.Time, error) {
-	f, err := os.Open(file)
+	data, err := inputfile.Read(file)
 	if err != nil {
 		return nil, time.Time{}, &config.Error{Err: fmt.Errorf("the backup: %w", err)}
 	}
-	defer f.Close()
-	records, made, err := store.ReadBackup(f)
+	records, made, err := store.ReadBackup(bytes.NewReader(data))
 	if err != nil {
 		err = &config.Error{Err: fmt.Errorf("restore %s: %w; nothing was changed; use another backup", file, err)}
 	}

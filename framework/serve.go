@@ -34,6 +34,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/secret"
 	"github.com/mesos-dvdi/dvdi/framework/store"
 	"github.com/mesos-dvdi/dvdi/internal/embeddedmesos"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -339,7 +340,7 @@ func mesosTLS(cfg *config.Config) (*tls.Config, error) {
 	}
 	out := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.MesosCA != "" {
-		pem, err := os.ReadFile(cfg.MesosCA)
+		pem, err := inputfile.Read(cfg.MesosCA)
 		if err != nil {
 			return nil, fmt.Errorf("--mesos_ca: %w", err)
 		}
@@ -349,7 +350,7 @@ func mesosTLS(cfg *config.Config) (*tls.Config, error) {
 		}
 	}
 	if cfg.MesosCert != "" {
-		pair, err := tls.LoadX509KeyPair(cfg.MesosCert, cfg.MesosKey)
+		pair, err := inputfile.KeyPair(cfg.MesosCert, cfg.MesosKey)
 		if err != nil {
 			return nil, fmt.Errorf("--mesos_cert, --mesos_key: %w", err)
 		}

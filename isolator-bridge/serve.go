@@ -21,6 +21,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/internal/volume/dockerplugin"
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/hostmount"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/agentstate"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
@@ -251,7 +252,7 @@ func (s *settings) isAgent(holder string) bool {
 func (b *assembly) credential() (agentstate.Credential, error) {
 	switch {
 	case b.agentToken != "":
-		data, err := os.ReadFile(b.agentToken)
+		data, err := inputfile.Read(b.agentToken)
 		if err != nil {
 			return agentstate.Credential{}, fmt.Errorf("agent-token: %w", err)
 		}

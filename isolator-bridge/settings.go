@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // settings is all that can be set, by flags, environment and file. The names in
@@ -211,7 +211,7 @@ func (s *settings) readFile(file string, named bool) error {
 	if !named {
 		file = defaultConfigFile
 	}
-	data, err := os.ReadFile(file)
+	data, err := inputfile.Read(file)
 	switch {
 	case err == nil:
 		if err := s.readYAML(data); err != nil {

@@ -13,9 +13,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // Config says where the API is and who asks.
@@ -61,7 +62,7 @@ func New(cfg Config) (*Client, error) {
 	c.base = strings.TrimRight(u.String(), "/")
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}
 	if cfg.CA != "" {
-		pem, err := os.ReadFile(cfg.CA)
+		pem, err := inputfile.Read(cfg.CA)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificates to trust: %w", err)
 		}

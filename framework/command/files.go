@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/mesos-dvdi/dvdi/framework/app"
 	"github.com/mesos-dvdi/dvdi/framework/client"
 	"github.com/mesos-dvdi/dvdi/framework/config"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // definition is an app of a file.
@@ -104,7 +104,7 @@ func (e *env) contents(file string) ([]byte, error) {
 		}
 		return data, nil
 	}
-	data, err := os.ReadFile(file)
+	data, err := inputfile.Read(file)
 	if err != nil {
 		return nil, usage("%v", err)
 	}

@@ -6,19 +6,19 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // LoadVolumeClasses reads the file of --volume-classes: a YAML mapping "classes"
 // from names to classes. What it does not know is refused, since a mistyped
 // setting would be missed only when data is at stake.
 func LoadVolumeClasses(path string) (map[string]app.VolumeClass, error) {
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("--volume-classes: %w", err)
 	}

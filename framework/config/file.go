@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 	"gopkg.in/yaml.v3"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // fileFlag names the file that holds settings.
@@ -23,7 +24,7 @@ func applyFile(c *cli.Context) error {
 	if path == "" {
 		return nil
 	}
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return fmt.Errorf("--%s: %w", fileFlag, err)
 	}

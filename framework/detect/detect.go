@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 
 	"go.uber.org/zap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // DefaultMasterPort is the port of a master given without one.
@@ -50,7 +51,7 @@ type Detector interface {
 func Parse(master string, log *zap.Logger) (Detector, error) {
 	master = strings.TrimSpace(master)
 	if name, isFile := strings.CutPrefix(master, "file://"); isFile {
-		content, err := os.ReadFile(name)
+		content, err := inputfile.Read(name)
 		if err != nil {
 			return nil, fmt.Errorf("read the address of the Mesos master: %w", err)
 		}

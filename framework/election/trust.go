@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // Trust says which leaders that serve HTTPS a Proxy believes to be what they say.
@@ -47,7 +48,7 @@ func (t *Trust) roots() (*x509.CertPool, error) {
 		if file == "" {
 			continue
 		}
-		pem, err := os.ReadFile(file)
+		pem, err := inputfile.Read(file)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificates that leaders are trusted by: %w", err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 	"github.com/mesos-dvdi/dvdi/scheduler"
 )
 
@@ -50,7 +51,7 @@ func replay(c *cli.Context) error {
 	}
 	in := c.App.Reader
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := inputfile.Open(name)
 		if err != nil {
 			return usage("replay: %v", err)
 		}

@@ -17,11 +17,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/detect"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // Detector finds the leading master. Package detect implements it for the forms
@@ -142,7 +142,7 @@ func (c Config) secret() (secret string, ok bool, err error) {
 	if c.SecretFile == "" {
 		return c.Secret, c.Secret != "", nil
 	}
-	data, err := os.ReadFile(c.SecretFile)
+	data, err := inputfile.Read(c.SecretFile)
 	if err != nil {
 		return "", false, fmt.Errorf("read the secret of Mesos principal %q: %w", c.Principal, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/gogo/protobuf/proto"
 
 	"github.com/mesos-dvdi/dvdi/framework/detect"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 const (
@@ -39,7 +39,7 @@ const (
 func TLSFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
+		pem, err := inputfile.Read(caFile)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificate authorities for Mesos masters: %w", err)
 		}
@@ -52,7 +52,7 @@ func TLSFiles(caFile, certFile, keyFile string) (*tls.Config, error) {
 		return nil, errors.New("a client certificate for Mesos masters needs both its file and its key file")
 	}
 	if certFile != "" {
-		pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+		pair, err := inputfile.KeyPair(certFile, keyFile)
 		if err != nil {
 			return nil, fmt.Errorf("load the client certificate for Mesos masters: %w", err)
 		}

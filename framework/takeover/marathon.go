@@ -13,10 +13,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // API is Marathon's REST API at one place. It may be used concurrently.
@@ -36,7 +37,7 @@ func NewAPI(base, ca string) (*API, error) {
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}
 	if ca != "" {
-		pem, err := os.ReadFile(ca)
+		pem, err := inputfile.Read(ca)
 		if err != nil {
 			return nil, fmt.Errorf("read the certificates to trust: %w", err)
 		}

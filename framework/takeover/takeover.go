@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/framework/app"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // Config says who takes over from whom. Zero values mean the defaults in
@@ -72,7 +72,7 @@ func New(cfg Config) *Takeover {
 // ReadExport reads the apps from a file that holds what GET /v2/apps answers, a
 // list of apps, or a group as GET /v2/groups answers.
 func ReadExport(path string) ([]App, error) {
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the exported apps: %w", err)
 	}

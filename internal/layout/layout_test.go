@@ -40,10 +40,10 @@ var rules = []rule{
 	{tree: "internal/volume"},
 	{tree: "dvdcli", may: []string{"internal/volume"}},
 	{tree: "isolator-bridge", may: []string{"internal/volume"}},
-	{tree: "isolator-bridge/client"},
+	{tree: "isolator-bridge/client", may: []string{"=internal/volume/inputfile"}},
 	{tree: "framework", may: []string{"scheduler", "isolator-bridge/client", "internal/volume"}},
 	// The binary brings the embedded Mesos along for --master=embedded.
-	{tree: "=framework", may: []string{"scheduler", "framework", "internal/embeddedmesos"}},
+	{tree: "=framework", may: []string{"scheduler", "framework", "internal/embeddedmesos", "=internal/volume/inputfile"}},
 	{tree: "framework/detect/zktest", may: []string{"internal/freeport"}},
 	{tree: "internal/freeport", onlyStandard: true},
 	{tree: "internal/bubbletest", onlyStandard: true},

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // ErrOpen says that neither a client's certificate nor a token would be asked
@@ -67,7 +69,7 @@ func (c Credentials) Check() error {
 func (c Credentials) Encrypted() bool { return c.CertFile != "" }
 
 func (c Credentials) load() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	pair, err := inputfile.KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("certificate and key: %w", err)
 	}
@@ -75,7 +77,7 @@ func (c Credentials) load() (*tls.Config, error) {
 	if c.ClientCAFile == "" {
 		return out, nil
 	}
-	pem, err := os.ReadFile(c.ClientCAFile)
+	pem, err := inputfile.Read(c.ClientCAFile)
 	if err != nil {
 		return nil, fmt.Errorf("CA of the clients: %w", err)
 	}
@@ -100,7 +102,7 @@ func readToken(path string) ([sha256.Size]byte, error) {
 	if st.Mode().Perm()&0o007 != 0 {
 		return none, fmt.Errorf("bearer token: every user of this host can read or write %s; take that right away with chmod o-rwx", path)
 	}
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return none, fmt.Errorf("bearer token: %w", err)
 	}

@@ -10,11 +10,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 )
 
@@ -86,7 +86,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 	}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
+		pem, err := inputfile.Read(cfg.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("certificates of the agent: %w", err)
 		}
@@ -96,7 +96,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 		}
 	}
 	if cfg.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		cert, err := inputfile.KeyPair(cfg.CertFile, cfg.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("certificate towards the agent: %w", err)
 		}
@@ -114,7 +114,7 @@ func NewAPI(cfg APIConfig) (*API, error) {
 // LoadCredential reads a credential file in one of Mesos's forms: a JSON object
 // with principal and secret, or the two in one line.
 func LoadCredential(path string) (Credential, error) {
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return Credential{}, fmt.Errorf("credentials towards the agent: %w", err)
 	}

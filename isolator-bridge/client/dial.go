@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -19,6 +18,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // Credentials are what a client shows and checks, as files. They are read anew
@@ -57,7 +58,7 @@ func (c Credentials) Check() error {
 }
 
 func (c Credentials) tls() (*tls.Config, error) {
-	pem, err := os.ReadFile(c.CAFile)
+	pem, err := inputfile.Read(c.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("CA of the bridges: %w", err)
 	}
@@ -69,7 +70,7 @@ func (c Credentials) tls() (*tls.Config, error) {
 		return out, nil
 	}
 	load := func() (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		pair, err := inputfile.KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("certificate towards the bridges: %w", err)
 		}
@@ -135,7 +136,7 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 func (b bearer) RequireTransportSecurity() bool { return b.encrypted }
 
 func readToken(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	data, err := inputfile.Read(path)
 	if err != nil {
 		return "", fmt.Errorf("bearer token: %w", err)
 	}

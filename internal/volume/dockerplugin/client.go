@@ -12,13 +12,13 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/inputfile"
 )
 
 // acceptType is what Docker asks for. The type of the answer is not checked:
@@ -80,7 +80,7 @@ func (c *client) dial(ctx context.Context) (net.Conn, error) {
 func tlsConfig(files tlsFiles) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: files.InsecureSkipVerify}
 	if files.CAFile != "" {
-		pem, err := os.ReadFile(files.CAFile)
+		pem, err := inputfile.Read(files.CAFile)
 		if err != nil {
 			return nil, fmt.Errorf("CAFile: %w", err)
 		}
@@ -90,7 +90,7 @@ func tlsConfig(files tlsFiles) (*tls.Config, error) {
 		}
 	}
 	if files.CertFile != "" || files.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+		pair, err := inputfile.KeyPair(files.CertFile, files.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("CertFile and KeyFile: %w", err)
 		}
