@@ -37,7 +37,7 @@ func TestExitCodesOfCommands(t *testing.T) {
 		{[]string{"app", "diff", "--url", url, good}, exitDiffers, "new"},
 		{[]string{"app", "show", "--url", url, "/none"}, exitRefused, "does not exist"},
 		{[]string{"app", "show", "--url", "http://127.0.0.1:1", "/none"}, exitUnreachable, "--url"},
-		{[]string{"app", "deploy", "--url", url, "--wait", "--timeout", "1s", good}, exitFailed, "--timeout"},
+		{[]string{"app", "deploy", "--url", url, "--wait", "--timeout", "5s", good}, exitFailed, "--timeout"},
 		{[]string{"app", "list", "--nonsense"}, exitBadFlag, "nonsense"},
 		{[]string{"app", "frobnicate"}, exitBadFlag, "frobnicate"},
 		{[]string{"frobnicate"}, exitBadFlag, "frobnicate"},

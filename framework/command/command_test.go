@@ -249,7 +249,8 @@ func TestServersRefusal(t *testing.T) {
 
 func TestWaitForWhatCannotBe(t *testing.T) {
 	f := framework(t)
-	r := against(t, f, `{"id":"/huge","cmd":"x","cpus":1000}`, "app", "deploy", "--wait", "--timeout", "3s", "-")
+	// Time enough, on a busy machine too, to begin and to ask how it goes.
+	r := against(t, f, `{"id":"/huge","cmd":"x","cpus":1000}`, "app", "deploy", "--wait", "--timeout", "10s", "-")
 	var failed *DeploymentError
 	if !errors.As(r.err, &failed) || !strings.Contains(r.err.Error(), "--timeout") || !strings.Contains(r.out, "0 of 1 running, waiting") {
 		t.Errorf("error %v, output %s", r.err, r.out)
