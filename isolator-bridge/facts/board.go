@@ -233,8 +233,12 @@ func compareKeys(a, b ledger.Key) int {
 }
 
 // stamps are the times at which the directories of the ledger changed: each
-// record is written by renaming a file into its directory.
-type stamps struct{ volumes, epochs time.Time }
+// record is written by renaming a file into its directory. The states of leases are
+// in none of them.
+type stamps struct {
+	volumes, epochs time.Time
+	leases          uint64
+}
 
 func (b *Board) stamps() (s stamps) {
 	for _, d := range []struct {
@@ -244,6 +248,9 @@ func (b *Board) stamps() (s stamps) {
 		if st, err := os.Stat(d.dir); err == nil {
 			*d.at = st.ModTime()
 		}
+	}
+	if b.cfg.Leases != nil {
+		s.leases = b.cfg.Leases.Changes()
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -93,6 +94,8 @@ type Keeper struct {
 	cfg  Config
 	boot [bootHash]byte
 	kick chan struct{} // something changed that Run should look at
+	// changes counts those of the leases' states, the end of leases among them.
+	changes atomic.Uint64
 
 	mu     lock // guards all below
 	leases map[ledger.Key]*lease
@@ -308,6 +311,7 @@ func (k *Keeper) Unregistered(t Terms) error {
 func (k *Keeper) drop(l *lease) {
 	if l.dropped = l.working; !l.dropped {
 		delete(k.leases, l.key)
+		k.changes.Add(1)
 		k.wake()
 	}
 }
@@ -333,6 +337,10 @@ func (k *Keeper) Terms(key ledger.Key) (Terms, bool) {
 	}
 	return k.terms(l, now), true
 }
+
+// Changes is a number that grows with each change of a lease's state: whoever tells
+// of the states asks for them again when it has.
+func (k *Keeper) Changes() uint64 { return k.changes.Load() }
 
 // Counts tells how many leases are in each state.
 func (k *Keeper) Counts() map[State]int {
@@ -412,6 +420,7 @@ func (k *Keeper) look(ctx context.Context, work *sync.WaitGroup) (idle bool, err
 			l.state = Fencing
 			k.cfg.Log.Warn("lease is over, stopping the users of the volume", zap.String("driver", l.key.Driver),
 				zap.String("volume", l.key.Volume), zap.Uint64("epoch", l.epoch), zap.String("framework", l.framework))
+			k.changes.Add(1)
 			k.cfg.Changed(l.key, Fencing)
 		}
 		if l.state == Fencing && !l.working {
@@ -489,6 +498,7 @@ func (k *Keeper) fenced(l *lease, err error) bool {
 		delete(k.leases, l.key)
 	}
 	k.cfg.Log.Warn("volume fenced", fields...)
+	k.changes.Add(1)
 	k.cfg.Changed(l.key, Fenced)
 	k.wake()
 	return true
