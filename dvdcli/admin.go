@@ -89,11 +89,28 @@ func drivers(s *session) error {
 	if err != nil {
 		return err
 	}
+	forbid(results, found, s.String(flagPolicy))
 	lines := []string{"DRIVER\tKIND\tREACHABLE\tSCOPE\tVERSION\tSOURCE\tPROBLEM"}
 	for _, r := range results {
 		lines = append(lines, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", plain(r.Name), r.Kind, yesNo(r.Reachable), dash(r.Scope), dash(r.Version), plain(r.Source), plain(r.Problem)))
 	}
 	return s.resultTable(results, lines)
+}
+
+// forbid says of drivers that work why the policy keeps their volumes from being
+// mounted.
+func forbid(results []driverResult, found volume.Drivers, file string) {
+	policy, unreadable := engine.LoadPolicy(file)
+	for i := range results {
+		r := &results[i]
+		err := unreadable
+		if err == nil {
+			err = policy.AllowsDriver(found, r.Name)
+		}
+		if err != nil && r.Problem == "" {
+			r.Problem = err.Error()
+		}
+	}
 }
 
 // probe asks every driver for its capabilities, all at once.
@@ -406,10 +423,7 @@ func examine(s *session) error {
 	in := doctor.Input{
 		RunDir: dirs.Run, StateDir: dirs.State, HostDir: dirs.Host, PluginDirs: found.Places(),
 		Mounts: hostmount.New(), Drivers: found, Root: "/", Leftovers: s.leftovers,
-		Policy: func() error {
-			_, err := engine.LoadPolicy(s.String(flagPolicy))
-			return err
-		},
+		Policy:    func() (*engine.Policy, error) { return engine.LoadPolicy(s.String(flagPolicy)) },
 		Reconcile: func() ([]engine.Finding, error) { return s.reconcile(engine.ReconcileRequest{DryRun: true}) },
 	}
 	findings := doctor.Examine(ctx, in)

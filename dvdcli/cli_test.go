@@ -196,6 +196,14 @@ func TestPolicyFile(t *testing.T) {
 	if text := b.fails(exitForbidden, mountArgs(p, "w")...); !strings.Contains(text, "policy.yaml") {
 		t.Error(text)
 	}
+	if text := b.must("drivers"); !strings.Contains(text, "policy.yaml") {
+		t.Errorf("drivers under a policy that cannot be read: %s", text)
+	}
+	b.policy("allowedDrivers: [other]\n")
+	if text := b.must("drivers"); !strings.Contains(text, "driver is not among other") {
+		t.Errorf("drivers under a policy that forbids one: %s", text)
+	}
+	b.fails(exitForbidden, mountArgs(p, "w")...)
 	b.must(unmountArgs(p, "v")...)
 	expect(t, p, "v", 2, 2)
 }

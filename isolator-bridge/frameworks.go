@@ -147,6 +147,7 @@ func (b *assembly) facts(eng *engine.Engine, drivers volume.Drivers, board *snap
 		}
 	}
 	return facts.NewBoard(facts.BoardConfig{Ledger: eng.Ledger(), Drivers: drivers, Getter: statusOf{eng}, Leases: keeper, Snapshots: board,
+		Policy:  func() (*engine.Policy, error) { return engine.LoadPolicy(b.policy) },
 		AgentID: b.agentID, Hostname: hostname, Zone: b.agentZone, Labels: labels, AttachLimits: limits, Version: version, Log: b.log}), nil
 }
 

@@ -48,8 +48,8 @@ type Input struct {
 	Leftovers func() (aside, temporary []string, err error)
 	Mounts    volume.MountTables
 	Drivers   volume.Drivers
-	// Policy reads the policy and returns what is wrong with it.
-	Policy func() error
+	// Policy reads what this agent's operator allows.
+	Policy func() (*engine.Policy, error)
 	// Reconcile compares the ledger with the host without changing anything.
 	Reconcile func() ([]engine.Finding, error)
 	// Root is the root of the file system that is examined: "/", but for tests.
@@ -109,7 +109,7 @@ func kept(path string) []Finding {
 }
 
 func policy(in Input) []Finding {
-	if err := in.Policy(); err != nil {
+	if _, err := in.Policy(); err != nil {
 		return []Finding{{Problem, "policy", err.Error(), "correct the file; until then nothing is mounted"}}
 	}
 	return []Finding{{Good, "policy", "readable or absent", ""}}
@@ -174,6 +174,11 @@ func driver(ctx context.Context, in Input, info volume.DriverInfo) (Finding, int
 	pid := 0
 	if served, ok := d.(volume.Served); ok {
 		pid = served.ServerPID()
+	}
+	if policy, err := in.Policy(); err == nil {
+		if err := policy.AllowsDriver(in.Drivers, info.Name); err != nil {
+			return Finding{Warning, what, "reachable, but " + err.Error(), "add it to allowedDrivers in the policy, if its volumes are to be mounted here"}, pid
+		}
 	}
 	return Finding{Good, what, "reachable, defined by " + info.Source, ""}, pid
 }

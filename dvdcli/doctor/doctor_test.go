@@ -76,7 +76,7 @@ func sound(t *testing.T) Input {
 		Leftovers: func() (aside, temporary []string, err error) { return nil, nil, nil },
 		Mounts:    mounts{volume.MountTable{Mounts: []volume.MountPoint{{Path: "/", Propagation: "shared:1"}}}},
 		Drivers:   noDriver{},
-		Policy:    func() error { return nil },
+		Policy:    func() (*engine.Policy, error) { return &engine.Policy{}, nil },
 		Reconcile: func() ([]engine.Finding, error) { return nil, nil }}
 }
 
@@ -138,7 +138,13 @@ func TestFaults(t *testing.T) {
 			write(t, in.Root, "file", "")
 			in.StateDir = filepath.Join(in.Root, "file")
 		}, Problem, "not a directory"},
-		"policy": {func(_ *testing.T, in *Input) { in.Policy = func() error { return errors.New("line 3") } }, Problem, "line 3"},
+		"policy": {func(_ *testing.T, in *Input) {
+			in.Policy = func() (*engine.Policy, error) { return nil, errors.New("line 3") }
+		}, Problem, "line 3"},
+		"driver that the policy forbids": {func(_ *testing.T, in *Input) {
+			in.Drivers = servedBy{noDriver{[]volume.DriverInfo{{Name: "x", Source: "/x.sock"}}}, 77}
+			in.Policy = func() (*engine.Policy, error) { return &engine.Policy{AllowedDrivers: []string{"y", "z"}}, nil }
+		}, Warning, "forbidden by policy: driver is not among y, z"},
 		"broken driver file": {func(_ *testing.T, in *Input) {
 			in.Drivers = noDriver{[]volume.DriverInfo{{Name: "x", Source: "/x.json", Problem: "no address"}}}
 		}, Problem, "no address"},

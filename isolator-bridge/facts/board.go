@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
@@ -24,6 +25,9 @@ type BoardConfig struct {
 	Ledger  *ledger.Ledger
 	Drivers volume.Drivers
 	Getter  Getter
+	// Policy reads what this agent's operator allows: a driver whose volumes may not
+	// be mounted is not told of. Nil: everything is allowed.
+	Policy func() (*engine.Policy, error)
 	// Leases is nil where the bridge keeps none.
 	Leases *fence.Keeper
 	// Snapshots are the bridge's looks at containers; nil: SetUses is called.
@@ -100,7 +104,7 @@ func NewBoard(cfg BoardConfig) *Board {
 	cfg = cfg.withDefaults()
 	return &Board{
 		cfg:      cfg,
-		drivers:  &driverBook{drivers: cfg.Drivers, timeout: cfg.Answer},
+		drivers:  &driverBook{drivers: cfg.Drivers, policy: cfg.Policy, timeout: cfg.Answer},
 		replicas: &replicaBook{getter: cfg.Getter, every: cfg.Replicas, known: map[ledger.Key]replicas{}, mute: map[string]time.Time{}},
 		zones:    newZoneBook(cfg.Getter, cfg.Answer, cfg.Replicas),
 		kick:     make(chan struct{}, 1),

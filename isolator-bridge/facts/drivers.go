@@ -6,24 +6,33 @@ import (
 	"time"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 )
 
-// driverBook knows the drivers of this host and whether they answer.
+// driverBook knows the drivers of this host whose volumes may be mounted, and
+// whether they answer.
 type driverBook struct {
 	drivers volume.Drivers
-	timeout time.Duration // for one driver's answer
+	policy  func() (*engine.Policy, error) // nil: all may be
+	timeout time.Duration                  // for one driver's answer
 
 	mu    sync.Mutex // guards known
 	known []*client.Driver
 }
 
 // ask asks every driver once, all at the same time: one that hangs costs its
-// time-out and nobody else's. It says whether anything changed.
+// time-out and nobody else's. It says whether anything changed. The policy is read
+// anew, as dvdcli does; while that fails no driver mounts anything.
 func (b *driverBook) ask(ctx context.Context) (changed bool, err error) {
 	infos, err := b.drivers.List(ctx)
 	if err != nil {
 		return false, err
+	}
+	var policy *engine.Policy
+	var policyErr error
+	if b.policy != nil {
+		policy, policyErr = b.policy()
 	}
 	fresh := make([]*client.Driver, 0, len(infos))
 	seen := map[string]bool{}
@@ -33,6 +42,9 @@ func (b *driverBook) ask(ctx context.Context) (changed bool, err error) {
 			continue // the first is the one that Open prefers
 		}
 		seen[info.Name] = true
+		if policyErr == nil && policy.AllowsDriver(b.drivers, info.Name) != nil {
+			continue
+		}
 		d := &client.Driver{Name: info.Name, Problem: info.Problem}
 		fresh = append(fresh, d)
 		if info.Problem == "" {
@@ -40,6 +52,11 @@ func (b *driverBook) ask(ctx context.Context) (changed bool, err error) {
 		}
 	}
 	wg.Wait()
+	if policyErr != nil {
+		for _, d := range fresh {
+			d.Healthy, d.Problem = false, policyErr.Error()
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	changed = len(fresh) != len(b.known)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/mesos-dvdi/dvdi/internal/volume"
+	"github.com/mesos-dvdi/dvdi/internal/volume/engine"
 	"github.com/mesos-dvdi/dvdi/internal/volume/ledger"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/client"
 	"github.com/mesos-dvdi/dvdi/isolator-bridge/fence"
@@ -68,6 +71,31 @@ func TestFactsOfAnAgent(t *testing.T) {
 	f = r.facts(func(f *client.Facts) bool { return !driverIn(f, "folders").Healthy })
 	if driverIn(f, "folders").Problem == "" {
 		t.Error("no reason given")
+	}
+}
+
+// Nothing is placed where the agent's policy would refuse it: a driver that is not
+// allowed is not told of, and none works while the policy cannot be read. The
+// policy counts as it is now.
+func TestPolicyOfTheAgent(t *testing.T) {
+	var policy atomic.Pointer[func() (*engine.Policy, error)]
+	put := func(p *engine.Policy, err error) {
+		read := func() (*engine.Policy, error) { return p, err }
+		policy.Store(&read)
+	}
+	put(nil, nil)
+	r := serve(t, func(_ *ServerConfig, b *BoardConfig) {
+		b.Policy = func() (*engine.Policy, error) { return (*policy.Load())() }
+	})
+	r.facts(func(f *client.Facts) bool { return driverIn(f, "folders").Healthy })
+	put(&engine.Policy{AllowedDrivers: []string{"other"}}, nil)
+	r.facts(func(f *client.Facts) bool { return driverIn(f, "folders").Name == "" })
+	put(&engine.Policy{AllowedDrivers: []string{"other", "folders:latest"}}, nil)
+	r.facts(func(f *client.Facts) bool { return driverIn(f, "folders").Healthy })
+	put(nil, errors.New("line 3 is no policy"))
+	f := r.facts(func(f *client.Facts) bool { return !driverIn(f, "folders").Healthy })
+	if d := driverIn(f, "folders"); d.Name == "" || !strings.Contains(d.Problem, "line 3") {
+		t.Errorf("%v", d)
 	}
 }
 

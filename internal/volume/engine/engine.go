@@ -124,11 +124,14 @@ func (e *Engine) Canonical(key ledger.Key) ledger.Key {
 }
 
 // canonical is the one name of a driver.
-func (e *Engine) canonical(driver string) string {
-	if n, ok := e.drivers.(volume.Namer); ok {
-		return n.Canonical(driver)
+func (e *Engine) canonical(driver string) string { return canonicalBy(e.drivers)(driver) }
+
+// canonicalBy makes one name of a driver's names, where drivers have several.
+func canonicalBy(drivers volume.Drivers) func(string) string {
+	if n, ok := drivers.(volume.Namer); ok {
+		return n.Canonical
 	}
-	return driver
+	return func(name string) string { return name }
 }
 
 // Holder is somebody for whom volumes are mounted.

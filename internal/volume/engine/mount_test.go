@@ -591,6 +591,14 @@ func TestDriverByAnyName(t *testing.T) {
 		r.policy = &Policy{AllowedDrivers: []string{key}}
 		r.mustMount("v")
 		r.mustUnmount("v")
+		if err := (*Policy)(nil).AllowsDriver(r.drivers, "other"); err != nil {
+			t.Errorf("without a policy: %v", err)
+		}
+		for name, want := range map[string]bool{"fake": true, "fake:latest": true, "other": false} {
+			if err := r.policy.AllowsDriver(r.drivers, name); (err == nil) != want || !want && !errors.Is(err, volume.Forbidden) {
+				t.Errorf("%s alone is allowed, asked for %s: %v", key, name, err)
+			}
+		}
 	}
 }
 

@@ -261,11 +261,29 @@ func (p *Policy) explicitCreate(rules DriverRules) bool {
 	return p.ExplicitCreate
 }
 
-// allows checks driver and options before anything is asked of the driver.
-func (p *Policy) allows(driver string, canonical func(string) string, options map[string]string) error {
+// AllowsDriver returns nil if volumes of a driver, by any of its names, may be
+// mounted, and else a volume.Error of kind Forbidden that says why not. Nil, as
+// LoadPolicy returns it where there is no policy, allows all.
+func (p *Policy) AllowsDriver(drivers volume.Drivers, name string) error {
+	if p == nil {
+		return nil
+	}
+	canonical := canonicalBy(drivers)
+	return p.allowsDriver(canonical(name), canonical)
+}
+
+func (p *Policy) allowsDriver(driver string, canonical func(string) string) error {
 	named := func(name string) bool { return canonical(name) == driver }
 	if len(p.AllowedDrivers) > 0 && !slices.ContainsFunc(p.AllowedDrivers, named) {
 		return forbidden("driver is not among " + strings.Join(p.AllowedDrivers, ", "))
+	}
+	return nil
+}
+
+// allows checks driver and options before anything is asked of the driver.
+func (p *Policy) allows(driver string, canonical func(string) string, options map[string]string) error {
+	if err := p.allowsDriver(driver, canonical); err != nil {
+		return err
 	}
 	rules := p.rulesFor(driver, canonical)
 	for key := range options {
