@@ -60,7 +60,10 @@ func clusterConn(t *testing.T, cluster *embeddedmesos.Cluster, frameworkID strin
 // dealt with as the core would: statuses are acknowledged, offers declined.
 func until[E core.Event](c *testConn, what string, wanted func(E) bool) E {
 	c.t.Helper()
-	for {
+	for end := time.Now().Add(3 * deadline); ; {
+		if time.Now().After(end) {
+			c.t.Fatalf("waited in vain for %s", what)
+		}
 		e := c.next()
 		c.acknowledge(e)
 		if candidate, ok := e.(E); ok {
@@ -74,6 +77,40 @@ func until[E core.Event](c *testConn, what string, wanted func(E) bool) E {
 		}
 		if s, ok := e.(core.Status); ok && (s.State == "TASK_ERROR" || s.State == "TASK_FAILED" || s.State == "TASK_DROPPED") {
 			c.t.Fatalf("waiting for %s: %s: %s", what, s.State, s.Message)
+		}
+	}
+}
+
+// reconciled asks for the state of a task until it is told as wanted. A master says
+// nothing of a task whose agent may come back, and what it says while the connection
+// breaks is lost: it is asked again.
+func (c *testConn) reconciled(task core.TaskRef, state string) {
+	c.t.Helper()
+	again, end := time.NewTicker(time.Second), time.After(deadline)
+	defer again.Stop()
+	c.tolerate(c.Reconcile(testContext(c.t), []core.TaskRef{task}))
+	for {
+		select {
+		case <-again.C:
+			c.tolerate(c.Reconcile(testContext(c.t), []core.TaskRef{task}))
+		case <-end:
+			c.t.Fatalf("the master does not say that task %s is %s", task.TaskID, state)
+		case e, open := <-c.Events():
+			if !open {
+				<-c.done
+				c.t.Fatalf("no more events, Run returned: %v", c.err)
+			}
+			c.acknowledge(e)
+			switch e := e.(type) {
+			case core.Offers:
+				for _, o := range e.Offers {
+					c.decline(o)
+				}
+			case core.Status:
+				if e.TaskID == task.TaskID && e.State == state && e.Reason == "REASON_RECONCILIATION" && len(e.UUID) == 0 {
+					return
+				}
+			}
 		}
 	}
 }
@@ -178,13 +215,9 @@ func TestLifeOnTheEmbeddedMesos(t *testing.T) {
 	}
 	checkSandbox(t, cluster.Agents()[0])
 
-	if err := c.Reconcile(testContext(t), []core.TaskRef{{TaskID: sandboxTask, AgentID: offer.AgentID}, {TaskID: "nobody"}}); err != nil {
-		t.Fatal(err)
-	}
-	until(c, "reconciliation", func(s core.Status) bool {
-		return s.TaskID == sandboxTask && s.Reason == "REASON_RECONCILIATION" && s.State == "TASK_RUNNING" && len(s.UUID) == 0
-	})
-	until(c, "reconciliation of an unknown task", func(s core.Status) bool { return s.TaskID == "nobody" && s.State == "TASK_UNKNOWN" })
+	task := core.TaskRef{TaskID: sandboxTask, AgentID: offer.AgentID}
+	c.reconciled(task, "TASK_RUNNING")
+	c.reconciled(core.TaskRef{TaskID: "nobody"}, "TASK_UNKNOWN")
 	for agent, want := range map[string]bool{offer.AgentID: false, "nowhere": true} {
 		if removed, err := c.AgentRemoved(testContext(t), agent); err != nil || removed != want {
 			t.Errorf("agent %s: removed %v, error %v", agent, removed, err)
@@ -199,12 +232,7 @@ func TestLifeOnTheEmbeddedMesos(t *testing.T) {
 	if again := until(c, "the new master", func(core.Subscribed) bool { return true }); again.FrameworkID != id {
 		t.Errorf("framework id %s, had been %s", again.FrameworkID, id)
 	}
-	eventually(t, "the task under the new master", func() bool {
-		if err := c.Reconcile(testContext(t), []core.TaskRef{{TaskID: sandboxTask, AgentID: offer.AgentID}}); err != nil {
-			t.Fatal(err)
-		}
-		return until(c, "reconciliation", func(s core.Status) bool { return s.Reason == "REASON_RECONCILIATION" }).State == "TASK_RUNNING"
-	})
+	c.reconciled(task, "TASK_RUNNING")
 
 	// Another process takes over: the first must notice and stop.
 	next := clusterConn(t, cluster, id)
