@@ -351,6 +351,9 @@ func TestKill(t *testing.T) {
 	w.ok(400, "POST", "/v2/tasks/delete", ``)
 	w.ok(400, "POST", "/v2/tasks/delete", `{"ids":`)
 	n := len(w.core.kills)
+	for _, query := range []string{"host=", "host=h%zz", "host=h1;wipe=false", "host=h1&scale=%"} {
+		w.ok(400, "DELETE", "/v2/apps/a/tasks?"+query, "")
+	}
 	w.ok(200, "POST", "/v2/tasks/delete", `{"ids":[]}`)
 	for body, want := range map[string]app.Detail{
 		`[]`:                  {Path: "/", Errors: []string{"error.expected.jsobject"}},
@@ -363,7 +366,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	if len(w.core.kills) != n {
-		t.Error("an empty list of ids killed something")
+		t.Error("an empty list of ids, or a host that cannot be read, killed something")
 	}
 }
 

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"sort"
 	"strings"
 )
@@ -153,6 +154,15 @@ func (r *recorder) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
+// wellFormed refuses a query that cannot be read in full. What url.URL.Query leaves
+// out of it might have been what confines the request, as host does a kill.
+func wellFormed(r *http.Request) error {
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return badRequest("The query cannot be read: %v", err)
+	}
+	return nil
+}
+
 // serve answers the request and returns the pattern of the resource that did.
 func (s *server) serve(w http.ResponseWriter, r *http.Request) string {
 	path := segments(r.URL.Path)
@@ -172,7 +182,10 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) string {
 			return rt.pattern
 		}
 		s.limitBody(w, r)
-		err := acceptable(rt, r)
+		err := wellFormed(r)
+		if err == nil {
+			err = acceptable(rt, r)
+		}
 		if err == nil {
 			err = readable(w, r)
 		}

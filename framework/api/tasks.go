@@ -97,8 +97,12 @@ func (s *server) killAppTasks(w http.ResponseWriter, r *http.Request, p params) 
 	if k.App, err = knownID(p); err != nil {
 		return err
 	}
-	if host := r.URL.Query().Get("host"); host != "*" {
-		k.Host = host
+	q := r.URL.Query()
+	if k.Host = q.Get("host"); k.Host == "" && q.Has("host") {
+		return badRequest("host is empty. Leave it out, or give *, to kill the tasks on all hosts.")
+	}
+	if k.Host == "*" {
+		k.Host = ""
 	}
 	tasks, d, err := s.kill(r, k)
 	switch {
