@@ -139,8 +139,9 @@ func DefaultTiming() Timing {
 // dvdcli calls stay as they are, since no test waits for them.
 func FastTiming() Timing {
 	t := DefaultTiming()
-	t.Heartbeat = 2 * time.Second
-	// Not shorter: an agent on a busy machine would be taken for a lost one.
+	// Not shorter, both: on a busy machine the master would be taken for a silent one,
+	// and an agent for a lost one.
+	t.Heartbeat = 5 * time.Second
 	t.AgentPing = time.Second
 	t.AgentPingTimeouts = 5
 	t.Allocation = 100 * time.Millisecond
