@@ -150,7 +150,7 @@ func (m *Master) enterStream() bool {
 }
 
 // streamGrace is how long streams may take to write their last events.
-const streamGrace = 2 * time.Second
+const streamGrace = 5 * time.Second
 
 // finishRequests lets requests and event streams end; a client that does not
 // read loses its connection afterwards.
