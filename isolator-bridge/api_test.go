@@ -261,12 +261,16 @@ func TestPrepareFromEnvironment(t *testing.T) {
 	a := newAgent(t, p)
 	b := a.start()
 	base := a.env
-	path := filepath.Join("/tmp", "dvdi-bridge-test-"+filepath.Base(t.TempDir()), "deep")
+	dir, err := os.MkdirTemp("/tmp", "dvdi-bridge-test-") // where container paths may be made
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
+	path := filepath.Join(dir, "deep", "er")
 	a.env = append(base, "DVDI_VOLUME_NAME=bare", "DVDI_VOLUME_OPTS=size=5,iops=150", "DVDI_VOLUME_DVDCLI=/bin/evil", "DVDI_VOLUME_BACKUP=daily",
 		"DVDI_VOLUME_NAME9=nine", "DVDI_VOLUME_DRIVER9=rexray", "DVDI_VOLUME_CONTAINERPATH9="+path, "DVDI_VOLUME_OPTS3=size=1")
 	out, err := a.bridgeCLI("prepare", "--container", "c1", "--environment")

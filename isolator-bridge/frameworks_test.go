@@ -173,7 +173,7 @@ func TestFenceStopsWhatUsesAVolume(t *testing.T) {
 	a := newAgent(t, p)
 	_, c := a.forFrameworks()
 	name := &client.VolumeName{Driver: "test", Name: "v"}
-	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 7, Lease: durationpb.New(3 * time.Second)})
+	reg, err := c.Register(soon(t), &client.RegisterRequest{FrameworkId: "f", Volume: name, Epoch: 7, Lease: durationpb.New(5 * time.Second)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,10 +249,11 @@ func TestNewEpochWithoutALease(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may look at the processes of others")
 	}
+	t.Parallel()
 	p := volumetest.Start(t, volumetest.Config{Bind: true})
 	a := newAgent(t, p)
 	b, c := a.forFrameworks()
-	lease := time.Second
+	lease := 5 * time.Second // which the registration of the next epoch must not outlast
 	for volume, options := range map[string][]string{"new": {"--volumeopts=dvdi.epoch=6"}, "none": nil} {
 		name := &client.VolumeName{Driver: "test", Name: volume}
 		register := func(epoch uint64, lease time.Duration) error {

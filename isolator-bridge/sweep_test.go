@@ -166,7 +166,7 @@ func TestLateMountAtAForbiddenPath(t *testing.T) {
 	if err := os.WriteFile(policy, []byte("defaults:\n  root: /nowhere\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a.env = append(a.env, "DVDCLI_POLICY="+policy, "DVDCLI_CALL_TIMEOUT=1s", "DVDCLI_CALL_MARGIN=1ms")
+	a.env = append(a.env, "DVDCLI_POLICY="+policy, "DVDCLI_CALL_TIMEOUT=3s", "DVDCLI_CALL_MARGIN=1ms")
 	b := a.start()
 	p.Add(volumetest.Rule{Method: "Mount", Volume: "v", Times: 1, Do: volumetest.DoHold})
 	if out, err := a.dvdcli("mount", "--volumedriver=test", "--volumename=v"); err == nil {
