@@ -182,6 +182,17 @@ func (l *life) post(body string) {
 	}
 }
 
+// startWithWeb starts the framework with the app /web, waits until its two
+// instances run, and returns the framework's id.
+func (l *life) startWithWeb() (id string) {
+	l.t.Helper()
+	l.start()
+	id = l.id()
+	l.post(`{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":32,"instances":2}`)
+	l.runs(2)
+	return id
+}
+
 // expect fails the test unless the command ended so, and said so.
 func (l *life) expect(what string, want int, texts ...string) func(code int, out string) {
 	return func(code int, out string) {
@@ -200,10 +211,7 @@ func (l *life) expect(what string, want int, texts ...string) func(code int, out
 func TestLifeOfAFramework(t *testing.T) {
 	l := newLife(t)
 	backup := filepath.Join(t.TempDir(), "backup")
-	l.start()
-	first := l.id()
-	l.post(`{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":32,"instances":2}`)
-	l.runs(2)
+	first := l.startWithWeb()
 	l.expect("backup of a state in use", exitStateUnusable, "stop the other")(l.command("backup", "--data-dir="+l.data, backup))
 	running := backup + ".running"
 	l.expect("backup of a framework that runs", 0, "records written to "+running)(l.command("backup", "--url="+l.api, running))
@@ -292,10 +300,7 @@ func TestLifeOfAFramework(t *testing.T) {
 func TestABackupAfterAStartWithoutTheState(t *testing.T) {
 	l := newLife(t)
 	backup := filepath.Join(t.TempDir(), "backup")
-	l.start()
-	first := l.id()
-	l.post(`{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":32,"instances":2}`)
-	l.runs(2)
+	first := l.startWithWeb()
 	before := l.tasks()
 	l.stop()
 	l.expect("backup", 0, "records written to "+backup)(l.command("backup", "--data-dir="+l.data, backup))

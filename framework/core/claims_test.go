@@ -378,31 +378,40 @@ func TestBackendExclusiveVolumeMovesAtOnce(t *testing.T) {
 	})
 }
 
+// leavesALostAgent runs "/db" where the backend refuses two attachments, cuts its
+// agent off, and waits for a task elsewhere: first is the task that is cut off,
+// second the id of the other.
+func (r *rig) leavesALostAgent() (first TaskView, second string) {
+	r.t.Helper()
+	if err := r.halt(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.cfg.BackendExclusive = map[string]bool{"ref": true}
+	r.start()
+	r.post(db)
+	r.idle()
+	r.update("/db", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{} })
+	r.idle()
+	first = r.running("/db")
+	r.cluster.set(func(c *cluster) { c.revokes = true })
+	r.cluster.partition(first.AgentID)
+	r.until("the task to run elsewhere", func() bool {
+		for _, task := range r.app("/db").Tasks {
+			if task.AgentID != first.AgentID && task.State == taskRunning {
+				second = task.ID
+			}
+		}
+		return second != ""
+	})
+	return first, second
+}
+
 // Where the backend refuses two attachments and the app wants to be replaced,
 // an unreachable agent does not hold the volume; the task that was there is
 // killed should it return.
 func TestBackendExclusiveVolumeLeavesALostAgent(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
-		if err := r.halt(); err != nil {
-			t.Fatal(err)
-		}
-		r.cfg.BackendExclusive = map[string]bool{"ref": true}
-		r.start()
-		r.post(db)
-		r.idle()
-		r.update("/db", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{} })
-		r.idle()
-		first := r.running("/db")
-		r.cluster.set(func(c *cluster) { c.revokes = true })
-		r.cluster.partition(first.AgentID)
-		r.until("the task to run elsewhere", func() bool {
-			for _, task := range r.app("/db").Tasks {
-				if task.AgentID != first.AgentID && task.State == taskRunning {
-					return true
-				}
-			}
-			return false
-		})
+		first, _ := r.leavesALostAgent()
 		if claim := r.onlyClaim(); claim.AgentID == first.AgentID || claim.State != scheduler.Held {
 			t.Errorf("claim: %+v", claim)
 		}
@@ -418,27 +427,7 @@ func TestBackendExclusiveVolumeLeavesALostAgent(t *testing.T) {
 // volume beside it, where no backend keeps them apart, until it has ended.
 func TestNothingStartsBesideATaskThatLostItsVolume(t *testing.T) {
 	inBubble(t, []string{"a", "b"}, func(t *testing.T, r *rig) {
-		if err := r.halt(); err != nil {
-			t.Fatal(err)
-		}
-		r.cfg.BackendExclusive = map[string]bool{"ref": true}
-		r.start()
-		r.post(db)
-		r.idle()
-		r.update("/db", func(a *app.App) { a.Unreachable = app.UnreachableStrategy{} })
-		r.idle()
-		first := r.running("/db")
-		r.cluster.set(func(c *cluster) { c.revokes = true })
-		r.cluster.partition(first.AgentID)
-		second := ""
-		r.until("the task to run elsewhere", func() bool {
-			for _, task := range r.app("/db").Tasks {
-				if task.AgentID != first.AgentID && task.State == taskRunning {
-					second = task.ID
-				}
-			}
-			return second != ""
-		})
+		first, second := r.leavesALostAgent()
 		r.cluster.set(func(c *cluster) {
 			c.stubborn = true                         // the first takes its time to end
 			c.agents[other(first.AgentID)].cpus = 0.1 // no more than runs there
