@@ -51,7 +51,7 @@ func TestMountThatNeverReachedThePlugin(t *testing.T) {
 			other := newBox(t, p.PluginDir())
 			lost := other.with("DVDCLI_RUN_DIR", filepath.Join(other.dir, "run2")).with("DVDCLI_STATE_DIR", filepath.Join(other.dir, "state2"))
 			other.must(mountArgs(p, "v")...)
-			if out := lost.with("DVDCLI_FAULT", "intent").run(mountArgs(p, "v", "--call-timeout=1s", "--call-margin=100ms")...); !out.killed {
+			if out := lost.with("DVDCLI_FAULT", "intent").run(mountArgs(p, "v", "--call-timeout=3s", "--call-margin=100ms")...); !out.killed {
 				t.Fatalf("not killed: %+v", out)
 			}
 			boxes := []*box{other, lost}

@@ -225,14 +225,14 @@ func (r *rclone) killedAtEveryStep(t *testing.T) {
 					continue
 				}
 				t.Run(name, func(t *testing.T) {
-					b := newBox(t, r.plugins()).with("DVDCLI_CALL_TIMEOUT", "3s").with("DVDCLI_CALL_MARGIN", "100ms")
+					b := newBox(t, r.plugins())
 					vol := strings.NewReplacer(" ", "-", "#", "").Replace(name)
 					args := r.mount(vol)
 					if command == "unmount" {
 						b.must(args...)
 						args = r.unmount(vol)
 					}
-					out := b.with("DVDCLI_FAULT", at).run(args...)
+					out := b.settling("5s").with("DVDCLI_FAULT", at).run(args...)
 					if !out.killed && out.code != 0 {
 						t.Fatalf("%+v", out)
 					}

@@ -50,9 +50,15 @@ func tempers() []temper {
 	return append(all, temper{"remounts", volumetest.Config{Counting: volumetest.CountRefusing, Bind: bind, Volatile: bind, Restart: volumetest.RestartRemounts}})
 }
 
-// patientBox has short times, so that calls without an answer settle soon.
+// patientBox has short times, so that calls without an answer settle soon. All
+// others are to be answered within them, on a busy machine too.
 func patientBox(t *testing.T, p *volumetest.Plugin) *box {
-	return newBox(t, p.PluginDir()).with("DVDCLI_CALL_TIMEOUT", "2s").with("DVDCLI_CALL_MARGIN", "100ms")
+	return newBox(t, p.PluginDir()).settling("4s")
+}
+
+// settling is a copy whose calls are over that long after they began.
+func (b *box) settling(limit string) *box {
+	return b.with("DVDCLI_CALL_TIMEOUT", limit).with("DVDCLI_CALL_MARGIN", "100ms")
 }
 
 // known mounts some volume once, as on a host where the driver was used before.
@@ -166,12 +172,12 @@ func TestKilledAtEveryStep(t *testing.T) {
 						t.Run(name, func(t *testing.T) {
 							t.Parallel()
 							p := volumetest.Start(t, temper.config)
-							b := patientBox(t, p)
+							b := newBox(t, p.PluginDir())
 							b.known(p)
 							if scene.before != nil {
 								scene.before(b, p)
 							}
-							out := scene.crash(b.with("DVDCLI_FAULT", fmt.Sprintf("%s#%d", at, nth)), p)
+							out := scene.crash(b.settling("2s").with("DVDCLI_FAULT", fmt.Sprintf("%s#%d", at, nth)), p)
 							if !out.killed {
 								return // this scene does not pass the point so often
 							}
