@@ -10,14 +10,16 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience is how long a pipe may have no writer: a shell that starts reader and
 // writer side by side needs a moment.
 const patience = 5 * time.Second
 
-// Read reads a file as os.ReadFile does. A pipe that nobody has open for writing is
-// an error after a few seconds, where os.ReadFile would wait for ever; one that
+// Read reads a file as os.ReadFile does. A named pipe that nobody has open for writing
+// is an error after a few seconds, where os.ReadFile would wait for ever; one that
 // has a writer, as a shell's <(command) or a standard input, is read to its end,
 // however long that takes.
 func Read(path string) ([]byte, error) { return read(path, patience) }
@@ -66,12 +68,37 @@ func open(path string, patience time.Duration) (io.ReadCloser, error) {
 	if st.Mode()&fs.ModeNamedPipe == 0 {
 		return f, nil
 	}
-	return &pipe{File: f, until: time.Now().Add(patience)}, nil
+	named, err := isNamed(f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if !named {
+		return f, nil
+	}
+	return &pipe{file: f, until: time.Now().Add(patience)}, nil
 }
 
-// pipe is a pipe of which nothing was read yet, or something was.
+// isNamed tells a pipe with a name in a file system from a shell's, as <(command)
+// and a standard input are: that one had a writer, so that its end is one.
+func isNamed(f *os.File) (bool, error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var st unix.Statfs_t
+	var asked error
+	if err := conn.Control(func(fd uintptr) { asked = unix.Fstatfs(int(fd), &st) }); err != nil {
+		return false, err
+	}
+	if asked != nil {
+		return false, &fs.PathError{Op: "statfs", Path: f.Name(), Err: asked}
+	}
+	return st.Type != unix.PIPEFS_MAGIC, nil
+}
+
+// pipe is a named pipe of which nothing was read yet, or something was.
 type pipe struct {
-	*os.File
+	file  *os.File
 	until time.Time // for the first writer to come
 	begun bool
 }
@@ -79,17 +106,20 @@ type pipe struct {
 // pause is how long a pipe without a writer is left alone.
 const pause = 5 * time.Millisecond
 
+// Close implements io.Closer.
+func (p *pipe) Close() error { return p.file.Close() }
+
 // Read implements io.Reader. The end of what nobody has written is none: a pipe
 // without a writer shows it as well.
 func (p *pipe) Read(b []byte) (int, error) {
 	for {
-		n, err := p.File.Read(b)
+		n, err := p.file.Read(b)
 		p.begun = p.begun || n > 0
 		if p.begun || !errors.Is(err, io.EOF) {
 			return n, err
 		}
 		if !time.Now().Before(p.until) {
-			return 0, &fs.PathError{Op: "read", Path: p.Name(), Err: errors.New("it is a pipe into which nobody writes")}
+			return 0, &fs.PathError{Op: "read", Path: p.file.Name(), Err: errors.New("it is a pipe into which nobody writes")}
 		}
 		time.Sleep(pause)
 	}

@@ -87,6 +87,21 @@ func TestPipeWhoseWriterIsSlow(t *testing.T) {
 	}
 }
 
+// A command that writes nothing gives nothing, at once: its pipe had a writer.
+func TestEmptyPipe(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := read(fmt.Sprintf("/dev/fd/%d", r.Fd()), time.Hour); err != nil || len(data) != 0 {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
 func TestOtherFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	for _, text := range []string{"", "some text\n"} {
