@@ -163,11 +163,14 @@ func (k *keeper) untilLook() time.Duration {
 // answer is large and changes nothing that is urgent.
 const agentEvery = 3
 
-// untilDue is how long until a volume has to be looked at again.
+// untilDue is how long until a volume has to be looked at again. One that is busy
+// counts once that work has ended.
 func (k *keeper) untilDue(most time.Duration) time.Duration {
 	most = min(most, k.untilLook())
-	for _, l := range k.again {
-		most = min(most, time.Until(l.at))
+	for key, l := range k.again {
+		if !k.busy[key] {
+			most = min(most, time.Until(l.at))
+		}
 	}
 	for _, at := range k.due {
 		most = min(most, time.Until(at))

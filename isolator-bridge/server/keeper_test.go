@@ -37,8 +37,17 @@ func TestChangeDuringALookIsLookedAtAfterwards(t *testing.T) {
 	}
 
 	k.busy[key], k.again[key] = true, later{&ledger.Record{Driver: key.Driver, Volume: key.Volume}, time.Now()}
+	k.looking = true // at the agent, which is not the next thing to do then
+	k.cfg.Interval = time.Hour
 	k.lookAgain(t.Context(), time.Now())
 	if len(k.again) != 1 {
 		t.Error("forgotten, what an earlier boot had mounted")
+	}
+	if until := k.untilDue(time.Hour); until < time.Minute {
+		t.Errorf("it is looked at in %s while it is busy, again and again", until)
+	}
+	delete(k.busy, key)
+	if until := k.untilDue(time.Hour); until > time.Minute {
+		t.Errorf("it is looked at in %s only", until)
 	}
 }
