@@ -63,7 +63,7 @@ type keeper struct {
 	view       agentstate.View
 	looked     time.Time // when the look at the agent began
 	agentWas   string
-	misplaced  bool              // control groups were not found, which was logged
+	groupsWere string            // why control groups were not found, as it was logged last
 	damaged    map[string]string // checkpoints' problems by container
 	gone       map[string]bool   // containers that were proven to be, of those that are named
 
@@ -504,12 +504,21 @@ func (k *keeper) tellAgent() {
 }
 
 // tellGroups logs that the containers' control groups are not where they are
-// looked for, once.
+// looked for, or cannot be listed, once for each reason in turn.
 func (k *keeper) tellGroups() {
-	if err := k.view.GroupsErr; err != nil && !k.misplaced {
-		k.misplaced = true
-		k.log.Warn("control groups of the agent's containers not found: a fence kills processes one by one, and none that is frozen", zap.Error(err))
+	err := k.view.GroupsErr
+	if err == nil {
+		return
 	}
+	reason := err.Error()
+	if errors.Is(err, agentstate.ErrGroupsElsewhere) {
+		reason = agentstate.ErrGroupsElsewhere.Error() // whichever container shows it
+	}
+	if reason == k.groupsWere {
+		return
+	}
+	k.groupsWere = reason
+	k.log.Warn("control groups of the agent's containers not found: a fence kills processes one by one, and none that is frozen", zap.Error(err))
 }
 
 // tellDamaged logs checkpoints that cannot be used, when they become so.
