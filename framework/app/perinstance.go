@@ -72,7 +72,7 @@ func expandsTo(pattern, name string) bool {
 	}
 	digits := name[len(before):]
 	end := 0
-	for end < len(digits) && digits[end] >= '0' && digits[end] <= '9' {
+	for end < len(digits) && isDigit(digits[end]) {
 		end++
 	}
 	for ; end > 0; end-- {
